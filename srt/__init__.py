@@ -1,0 +1,1 @@
+"""Scene Representation Transformers: the library behind the pipeline in `workflow/`."""

@@ -1,0 +1,96 @@
+"""Zip archives, extracted inside their folder; a second call goes on where the first was stopped."""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from srt.data.download import CHUNK, ByteBar, FetchError, byte_bar, check_space
+
+DISK_BLOCK = 4096  # the least that a file takes on the disk
+
+
+def extract_zip(archive: Path, folder: Path, *, strip: str | None) -> None:
+    """Extracts `archive` into `folder`, except what an earlier call has extracted already.
+
+    A member gets its name when it is complete and its CRC is right, so a file of the right size is
+    done. Memory holds the archive's directory and one chunk.
+
+    Args:
+        strip: the folder in the archive whose contents are wanted; None: everything.
+
+    Raises:
+        FetchError: the archive is damaged or does not fit the disk, or a member is a link or would
+            land outside `folder`. All names are checked before anything is extracted.
+    """
+    top = PurePosixPath(strip or "")
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(".extracting-*"):  # of a call that was killed
+        leftover.unlink()
+    temporary = folder / f".extracting-{os.getpid()}"
+    try:
+        with zipfile.ZipFile(archive) as file:
+            missing, done = _missing(file, folder, top)
+            check_space(folder, sum(-(-i.file_size // DISK_BLOCK) * DISK_BLOCK for i in missing))
+            total = done + sum(info.file_size for info in missing)
+            with byte_bar(f"extracting {archive.name}", total, done) as bar:
+                for info in missing:
+                    _extract_member(file, info, temporary, bar)
+                    path = _destination(info, folder, top)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(temporary, path)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise FetchError(f"{archive}: damaged ({error}); delete it and fetch it again") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    if missing:
+        os.sync()  # once: an fsync for each of a million files would take hours
+
+
+def _missing(
+    file: zipfile.ZipFile, folder: Path, top: PurePosixPath
+) -> tuple[list[zipfile.ZipInfo], int]:
+    """Returns the members yet to be extracted, and the bytes of those that are there."""
+    missing, done = [], 0
+    for info in file.infolist():
+        _refuse_unsafe(info, file.filename)
+        if info.is_dir() or not PurePosixPath(info.filename).is_relative_to(top):
+            continue
+        path = _destination(info, folder, top)
+        if path.is_file() and path.stat().st_size == info.file_size:
+            done += info.file_size
+        else:
+            missing.append(info)
+    if not missing and not done:
+        raise FetchError(f"{file.filename}: holds no file under {str(top)!r}")
+    return missing, done
+
+
+def _refuse_unsafe(info: zipfile.ZipInfo, archive: str | None) -> None:
+    path = PurePosixPath(info.filename)
+    if path.is_absolute() or ".." in path.parts or "\\" in info.filename:
+        problem = "would land outside the folder"
+    elif stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        problem = "is a link or a special file"
+    else:
+        return
+    raise FetchError(
+        f"{archive}: member {info.filename!r} {problem}; nothing was extracted: get the archive from"
+        " a source that you trust"
+    )
+
+
+def _destination(info: zipfile.ZipInfo, folder: Path, top: PurePosixPath) -> Path:
+    return folder / PurePosixPath(info.filename).relative_to(top)
+
+
+def _extract_member(
+    file: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, bar: ByteBar
+) -> None:
+    with file.open(info) as source, target.open("wb") as copy:
+        while data := source.read(CHUNK):  # the last read checks the CRC
+            copy.write(data)
+            bar.update(len(data))

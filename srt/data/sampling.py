@@ -1,0 +1,155 @@
+"""Batches as a pure function of (seed, step), the same on every device and number of processes.
+
+Random numbers are hashes of counters, so each process draws its own share of the global batch and
+nothing of the others'. b scenes of this process, v input views, r rays of a scene.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from srt.data.scenes import Scenes
+from srt.geometry import camera_rays, pixel_directions, rigid_inverse
+from srt.shapes import Float, Int
+
+_MASK = 0xFFFFFFFF
+_VIEWS, _PIXELS = 1, 2  # streams of random numbers
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Posed input images and the target rays with their colours, in one frame for each scene."""
+
+    images: Float[Tensor, "b v h w 3"]
+    image_origins: Float[Tensor, "b v 3"]
+    image_directions: Float[Tensor, "b v h w 3"]
+    origins: Float[Tensor, "b r 3"]
+    directions: Float[Tensor, "b r 3"]
+    colours: Float[Tensor, "b r 3"]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """What a batch depends on beside (seed, step); sizes are those of the global batch."""
+
+    batch_size: int
+    rays_per_scene: int
+    input_views: int
+    canonical: bool
+    seed: int
+    rank: int
+    world_size: int
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.world_size:
+            raise ValueError(
+                f"train.batch_size {self.batch_size} is not a multiple of the number of processes"
+                f" {self.world_size}; change one of them"
+            )
+
+    def batch(self, scenes: Scenes, step: int) -> Batch:
+        """Returns this process' share of the batch of a step.
+
+        Published: pixels by a permutation of all target pixels. Here: one pixel drawn from each of
+        r equal runs of them; every pixel is as likely, none repeats, and the variance is lower.
+        """
+        share = self.batch_size // self.world_size
+        slots = torch.arange(self.rank * share, (self.rank + 1) * share)
+        scene = self._scene_order(slots + step * self.batch_size, len(scenes)).to(scenes.device)
+        slots = slots.to(scenes.device)[:, None]
+
+        counter = torch.arange(scenes.views, device=scenes.device)
+        keys = random_bits(self.seed, step, _VIEWS, slots, counter)
+        views = keys.argsort(dim=1, stable=True)  # (b, views): inputs first, then targets
+        inputs, targets = views.split((self.input_views, scenes.views - self.input_views), dim=1)
+
+        size = scenes.height * scenes.width
+        ray = torch.arange(self.rays_per_scene, device=scenes.device)
+        offset = random_bits(self.seed, step, _PIXELS, slots, ray) >> 8  # 24 bits
+        total = targets.shape[1] * size
+        place = ((ray << 24) + offset) * total // (self.rays_per_scene << 24)  # (b, r)
+        view = targets.gather(1, place // size)
+        return make_batch(scenes, scene, inputs, view, place % size, self.canonical)
+
+    def _scene_order(self, place: Int[Tensor, "b"], count: int) -> Int[Tensor, "b"]:
+        """Returns the scenes at these places of the endless sequence of shuffled epochs."""
+        epoch = place // count
+        scene = torch.empty_like(place)
+        for number in epoch.unique().tolist():
+            here = epoch == number
+            scene[here] = _shuffled(self.seed, number, count)[place[here] % count]
+        return scene
+
+
+def make_batch(
+    scenes: Scenes,
+    scene: Int[Tensor, "b"],
+    inputs: Int[Tensor, "b v"],
+    view: Int[Tensor, "b r"],
+    pixel: Int[Tensor, "b r"],
+    canonical: bool,
+) -> Batch:
+    """Returns the batch of these input views and target pixels (place in rows x columns).
+
+    In the canonical frame the first input camera is at 0 and looks along z.
+    """
+    poses, intrinsics = scenes.camera_to_world[scene], scenes.intrinsics[scene]  # (b, views, …)
+    each = torch.arange(len(scene), device=scenes.device)[:, None]
+    if canonical:
+        poses = rigid_inverse(poses[each, inputs[:, :1]]) @ poses
+    image_origins, image_directions = camera_rays(
+        intrinsics[each, inputs], poses[each, inputs], scenes.height, scenes.width
+    )
+    target_poses = poses[each, view]
+    rows, columns = pixel // scenes.width, pixel % scenes.width
+    size = scenes.height * scenes.width
+    colours = scenes.pixels(scene[:, None].expand_as(pixel), view * size + pixel)
+    return Batch(
+        images=scenes.images(scene, inputs),
+        image_origins=image_origins,
+        image_directions=image_directions,
+        origins=target_poses[..., :3, 3],
+        directions=pixel_directions(intrinsics[each, view], target_poses, rows, columns),
+        colours=colours.float() / 255,
+    )
+
+
+def whole_views(
+    scenes: Scenes,
+    scene: Int[Tensor, "b"],
+    inputs: Int[Tensor, "b v"],
+    targets: Int[Tensor, "b t"],
+    canonical: bool,
+) -> Batch:
+    """Returns the batch whose rays are all pixels of the target views, view after view."""
+    size = scenes.height * scenes.width
+    pixel = torch.arange(size, device=scenes.device).repeat(targets.shape[1])
+    view = targets.repeat_interleave(size, dim=1)
+    return make_batch(scenes, scene, inputs, view, pixel.expand_as(view), canonical)
+
+
+def random_bits(
+    seed: int, step: int, stream: int, slot: Int[Tensor, "b 1"], counter: Int[Tensor, "n"]
+) -> Int[Tensor, "b n"]:
+    """Returns 32 random bits for each slot and counter (the hash lowbias32 of C. Wellons)."""
+    key = slot
+    for part in (seed, stream, step):
+        key = _mix(key + part * 0x9E3779B9)
+    return _mix(key + _mix(counter + 0x632BE5AB))
+
+
+def _mix(values: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
+    values = values & _MASK
+    values = ((values ^ (values >> 16)) * 0x7FEB352D) & _MASK
+    values = ((values ^ (values >> 15)) * 0x846CA68B) & _MASK
+    return values ^ (values >> 16)
+
+
+@functools.lru_cache(maxsize=2)
+def _shuffled(seed: int, epoch: int, count: int) -> Int[Tensor, "count"]:
+    generator = torch.Generator().manual_seed((seed << 32) + epoch)
+    return torch.randperm(count, generator=generator)

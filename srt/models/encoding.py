@@ -1,0 +1,38 @@
+"""Positional encoding of points and rays (SRT, section 3.1): sines of all octaves, then cosines."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from srt.config import ModelConfig
+from srt.shapes import Float
+
+
+def encode_octaves(
+    coordinates: Float[Tensor, "*points 3"], octaves: int, start: int
+) -> Float[Tensor, "*points channels"]:
+    """Returns sin and cos of 2^k π x, k = start .. start + octaves - 1: 6 · octaves channels.
+
+    The highest published octave is 2^14 π: the product needs float32 before the sine is taken.
+    """
+    precise = coordinates if coordinates.dtype == torch.float64 else coordinates.float()
+    exponents = torch.arange(start, start + octaves, device=precise.device, dtype=precise.dtype)
+    angles = (precise[..., None] * (math.pi * 2**exponents)).flatten(-2)  # (*points, 3 · octaves)
+    return torch.cat((angles.sin(), angles.cos()), dim=-1)
+
+
+def encode_rays(
+    origins: Float[Tensor, "*rays 3"], directions: Float[Tensor, "*rays 3"], config: ModelConfig
+) -> Float[Tensor, "*rays channels"]:
+    """Returns the encoding of each ray's origin, then of its unit direction."""
+    position = encode_octaves(origins, config.position_octaves, config.position_start_octave)
+    direction = encode_octaves(directions, config.direction_octaves, config.direction_start_octave)
+    return torch.cat((position, direction), dim=-1)
+
+
+def ray_channels(config: ModelConfig) -> int:
+    """Returns the number of channels of `encode_rays`."""
+    return 6 * (config.position_octaves + config.direction_octaves)

@@ -1,0 +1,17 @@
+"""Shape annotations: jaxtyping's where it is installed (the tests check them), nothing where it is not.
+
+Every module has `from __future__ import annotations`, so an annotation costs nothing until a test
+evaluates it.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int, UInt8
+else:
+    try:
+        from jaxtyping import Bool, Float, Int, UInt8
+    except ImportError:
+        Bool = Float = Int = UInt8 = None
+
+__all__ = ["Bool", "Float", "Int", "UInt8"]

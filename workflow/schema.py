@@ -1,0 +1,21 @@
+"""srt/config.py -> workflow/schemas/params.schema.json, which editors and Snakemake read.
+
+Run `python -m workflow.schema` after a change of the configuration; a test holds them equal.
+"""
+
+import json
+from pathlib import Path
+
+from srt.config import params_schema
+
+TARGET = Path(__file__).parent / "schemas" / "params.schema.json"
+
+
+def schema_text() -> str:
+    """Returns the schema's file as it must be."""
+    return json.dumps(params_schema(), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    TARGET.parent.mkdir(exist_ok=True)
+    TARGET.write_text(schema_text())
