@@ -6,10 +6,10 @@ checked on its own, so that an error names the very key that is wrong.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import typing
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +28,9 @@ class SyntheticConfig:
     val: int
     test: int
 
+    def __post_init__(self) -> None:
+        _check_positive(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
@@ -44,10 +47,13 @@ class DatasetConfig:
     synthetic: SyntheticConfig | None
 
     def __post_init__(self) -> None:
+        _check_positive(self, "view_list")
         if not 0 < self.input_views < self.views:
             raise ConfigError(
                 f"input_views {self.input_views} is not in 1..{self.views - 1} (views)"
             )
+        if isinstance(self.view_list, int) and not 0 <= self.view_list < self.views:
+            raise ConfigError(f"view_list {self.view_list} is not in 0..{self.views - 1} (views)")
         if self.source == SYNTHETIC and self.synthetic is None:
             raise ConfigError("source is synthetic, so synthetic: {train, val, test} must be given")
 
@@ -82,9 +88,7 @@ class ModelConfig:
     pixel_embedding: tuple[int, int]  # rows, columns of the learned map that each view's grid crops
 
     def __post_init__(self) -> None:
-        for field in ("position_octaves", "direction_octaves", "conv_blocks", "heads", "head_dim"):
-            if getattr(self, field) < 1:
-                raise ConfigError(f"{field} {getattr(self, field)} is less than 1")
+        _check_positive(self, "position_start_octave", "direction_start_octave")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,14 +105,16 @@ class TrainConfig:
     decay_steps: int  # ... in so many steps
     log_every: int
     validate_every: int
-    validation_scenes: int
+    validation_items: int
     picture_every: int
     checkpoint_every: int
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            if field.name != "warmup_steps" and getattr(self, field.name) <= 0:
-                raise ConfigError(f"{field.name} {getattr(self, field.name)} is not positive")
+        _check_positive(self, "warmup_steps")
+        if self.steps % self.validate_every:  # or a longer training would not begin like this one
+            raise ConfigError(
+                f"steps {self.steps} is not a multiple of validate_every {self.validate_every}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +122,11 @@ class EvaluateConfig:
     """Which protocols are measured, on how many scenes (null: all)."""
 
     protocols: tuple[Literal["stelzner", "pixelnerf"], ...]
-    max_scenes: int | None
+    max_items: int | None
     comparison_scenes: int
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "comparison_scenes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +141,9 @@ class RenderConfig:
     height: int | None  # null: the input's
     width: int | None
     layout: Literal["plot", "small"]
+
+    def __post_init__(self) -> None:
+        _check_positive(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +169,10 @@ class Params:
     defaults: dict[str, Any]
     experiments: dict[str, dict[str, Any]]
     profiles: dict[str, ProfileConfig]
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**31:  # it becomes a part of 64-bit seeds
+            raise ConfigError(f"seed {self.seed} is not in 0..{2**31 - 1}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,49 +208,29 @@ def load_experiment(path: Path, name: str, profile: str | None = None) -> Experi
 
     Raises ConfigError that names the file, the key and the value.
     """
-    params, raw = _load(path)
-    profile = _known(profile or params.profile, params.profiles, path, "profile")
-    overrides = raw["experiments"][_known(name, params.experiments, path, "experiment")]
-    sections = {
-        key: read(
-            section,
-            _merge(raw["defaults"][key], overrides.get(key, {}), raw["profiles"][profile][key]),
-            f"{path}: {key} of experiment {name}, profile {profile}",
-        )
-        for key, section in SECTIONS.items()
-    }
-    dataset = overrides["dataset"]
-    return Experiment(
-        name=name,
-        profile=profile,
-        seed=params.seed,
-        dataset_name=dataset,
-        dataset=load_dataset(path, dataset, profile),
-        **sections,
-    )
+    return _experiment(_load(path), name, profile)
 
 
 def load_dataset(path: Path, name: str, profile: str | None = None) -> DatasetConfig:
     """Returns the resolved dataset `name` of params.yaml; raises ConfigError as above."""
-    resolved = _resolve(path, "datasets", name, profile)
-    return typing.cast(DatasetConfig, read(DatasetConfig, *resolved))
+    return _dataset(_load(path), name, profile)
 
 
 def load_weights(path: Path, name: str, profile: str | None = None) -> WeightsConfig:
     """Returns the resolved weight file `name` of params.yaml; raises ConfigError as above."""
-    resolved = _resolve(path, "weights", name, profile)
+    resolved = _resolve(_load(path), "weights", name, profile)
     return typing.cast(WeightsConfig, read(WeightsConfig, *resolved))
 
 
 def load_params(path: Path) -> Params:
     """Returns the whole file, checked: every experiment under every profile resolves."""
-    params, _ = _load(path)
-    for profile in params.profiles:
-        for name in params.experiments:
-            load_experiment(path, name, profile)
-        for name in params.datasets:
-            load_dataset(path, name, profile)
-    return params
+    file = _load(path)
+    for profile in file.params.profiles:
+        for name in file.params.experiments:
+            _experiment(file, name, profile)
+        for name in file.params.datasets:
+            _dataset(file, name, profile)
+    return file.params
 
 
 def fingerprint(values: dict[str, Any]) -> str:
@@ -281,8 +277,16 @@ def params_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def _load(path: Path) -> tuple[Params, dict[str, Any]]:
-    """Returns params.yaml typed and as plain dictionaries, every part checked."""
+class _File(typing.NamedTuple):
+    """params.yaml, typed and as plain dictionaries."""
+
+    path: Path
+    params: Params
+    raw: dict[str, Any]
+
+
+def _load(path: Path) -> _File:
+    """Returns params.yaml, every part checked."""
     raw = load_yaml(path)
     params: Params = read(Params, raw, f"{path}")
     _check_sections(params.defaults, SECTIONS, f"{path}: defaults", partial=False)
@@ -290,8 +294,8 @@ def _load(path: Path) -> tuple[Params, dict[str, Any]]:
         where = f"{path}: experiments.{name}"
         if "dataset" not in experiment:
             raise ConfigError(f"{where}: the key dataset is missing")
-        _known(experiment["dataset"], params.datasets, path, f"experiments.{name}.dataset")
         _check_sections(experiment, {"dataset": str, **SECTIONS}, where, partial=True)
+        _known(experiment["dataset"], params.datasets, path, f"experiments.{name}.dataset")
     for name, profile in params.profiles.items():
         where = f"{path}: profiles.{name}"
         _check_sections({key: getattr(profile, key) for key in SECTIONS}, SECTIONS, where, True)
@@ -301,7 +305,35 @@ def _load(path: Path) -> tuple[Params, dict[str, Any]]:
                 raise ConfigError(f"{where}.{group}: {missing} is missing; write `{missing}: {{}}`")
             _check_sections(given, dict.fromkeys(known, kind), f"{where}.{group}", partial=True)
     _known(params.profile, params.profiles, path, "profile")
-    return params, raw
+    return _File(path, params, raw)
+
+
+def _experiment(file: _File, name: str, profile: str | None) -> Experiment:
+    path, params, raw = file
+    profile = _known(profile or params.profile, params.profiles, path, "profile")
+    overrides = raw["experiments"][_known(name, params.experiments, path, "experiment")]
+    sections = {
+        key: read(
+            section,
+            _merge(raw["defaults"][key], overrides.get(key, {}), raw["profiles"][profile][key]),
+            f"{path}: {key} of experiment {name}, profile {profile}",
+        )
+        for key, section in SECTIONS.items()
+    }
+    dataset = overrides["dataset"]
+    return Experiment(
+        name=name,
+        profile=profile,
+        seed=params.seed,
+        dataset_name=dataset,
+        dataset=_dataset(file, dataset, profile),
+        **sections,
+    )
+
+
+def _dataset(file: _File, name: str, profile: str | None) -> DatasetConfig:
+    resolved = _resolve(file, "datasets", name, profile)
+    return typing.cast(DatasetConfig, read(DatasetConfig, *resolved))
 
 
 def _check_sections(
@@ -318,15 +350,22 @@ def _check_sections(
             raise ConfigError(f"{where}: the key {key} is missing")
 
 
-def _resolve(path: Path, group: str, name: str, profile: str | None) -> tuple[Any, str]:
-    params, raw = _load(path)
+def _check_positive(config: Any, *exempt: str) -> None:
+    """Raises ConfigError for a number that is not above 0, `exempt` ones apart."""
+    for key, value in vars(config).items():
+        if type(value) in (int, float) and value <= 0 and key not in exempt:
+            raise ConfigError(f"{key} {value} is not positive")
+
+
+def _resolve(file: _File, group: str, name: str, profile: str | None) -> tuple[Any, str]:
+    path, params, raw = file
     profile = _known(profile or params.profile, params.profiles, path, "profile")
     _known(name, raw[group], path, group)
     merged = _merge(raw[group][name], raw["profiles"][profile][group][name])
     return merged, f"{path}: {group}.{name}, profile {profile}"
 
 
-def _known(name: Any, names: typing.Collection[str], path: Path, what: str) -> str:
+def _known(name: Any, names: Collection[str], path: Path, what: str) -> str:
     if name not in names:
         raise ConfigError(f"{path}: {what}: {name!r} is not one of {', '.join(names)}")
     return str(name)

@@ -2,7 +2,7 @@
 
 Camera axes are OpenCV's: x right, y down, z forward. The world's z axis points up. A pixel's
 centre is its index + 0.5, so the direction of pixel (row i, column j) is R K⁻¹ (j + 0.5, i + 0.5,
-1), scaled to unit length. `camera_to_world` is [R | position; 0 0 0 1]; `intrinsics` K is in pixels.
+1), scaled to unit length. `camera_to_world` is [R | position; 0 0 0 1], `intrinsics` K in pixels.
 """
 
 from __future__ import annotations
@@ -67,10 +67,11 @@ def look_at(
     up = torch.zeros_like(forward)
     up[..., 2] = 1
     right = torch.linalg.cross(forward, up)
-    if (right.norm(dim=-1) < 1e-6).any():
+    vertical = right.norm(dim=-1) < 1e-6
+    if vertical.any():
         raise ValueError(
-            f"camera at {position.tolist()} is straight above or below its target"
-            f" {target.tolist()}: its roll is not defined; move it off the vertical"
+            f"camera at {position.expand_as(forward)[vertical][0].tolist()} is straight above or"
+            " below its target: its roll is not defined; move it off the vertical"
         )
     right = F.normalize(right, dim=-1)
     pose = torch.zeros(*position.shape[:-1], 4, 4, dtype=position.dtype, device=position.device)
@@ -91,8 +92,15 @@ def pinhole(
 
 
 def resize_intrinsics(
-    intrinsics: Float[Tensor, "*views 3 3"], row_scale: float, column_scale: float
+    intrinsics: Float[Tensor, "*views 3 3"], size: tuple[int, int], to: tuple[int, int]
 ) -> Float[Tensor, "*views 3 3"]:
-    """Returns the intrinsics of the same cameras for images of another size."""
-    scale = torch.tensor([column_scale, row_scale, 1.0]).to(intrinsics)
-    return intrinsics * scale[:, None]
+    """Returns the intrinsics that show the same width of the scene in images of another size.
+
+    Args:
+        size, to: height and width. Where the shape changes, rows are added or cut evenly.
+    """
+    scale = to[1] / size[1]
+    resized = intrinsics.clone()
+    resized[..., :2, :] *= scale
+    resized[..., 1, 2] += (to[0] - size[0] * scale) / 2
+    return resized

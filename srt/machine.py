@@ -36,7 +36,7 @@ class Machine:
         }
         for index, gpu in enumerate(self.gpus):
             values |= {f"gpu_{index}_{key}": value for key, value in _gpu_load(gpu).items()}
-        return {f"system/{key}": round(value, 1) for key, value in values.items()}
+        return {f"system/{key}": round(float(value), 1) for key, value in values.items()}
 
 
 def _gpu_handles() -> list[Any]:
@@ -61,7 +61,7 @@ def _gpu_load(gpu: Any) -> dict[str, float]:
         }
 
     def load() -> dict[str, float]:
-        return {"utilization_percentage": pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu}
+        return {"utilization_percentage": float(pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu)}
 
     def power() -> dict[str, float]:
         watts = pynvml.nvmlDeviceGetPowerUsage(gpu) / 1000

@@ -81,6 +81,30 @@ def our_name(published: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Definition:
+    """What a protocol measures: figures of different protocols are never compared."""
+
+    measures: tuple[str, ...]
+    text: str
+
+
+PROTOCOLS = {
+    "stelzner": Definition(
+        measures=("psnr",),
+        text="every scene with each choice of its input views, the other views as targets; PSNR of"
+        " the squared error over all of an item's targets, then the mean over items. It defines"
+        " neither SSIM nor LPIPS (–)",
+    ),
+    "pixelnerf": Definition(
+        measures=("psnr", "ssim", "lpips"),
+        text="every scene with the one source view written down for it, the other views as targets;"
+        " each image in 8 bits, then the mean over views and scenes; SSIM of scikit-image with a"
+        " 7 × 7 window, LPIPS with VGG",
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """A published figure, how it was measured and how well its source was read."""
 
@@ -89,11 +113,16 @@ class Result:
     ssim: float | None
     lpips: float | None
     protocol: str
+    items: int  # of the whole published test set: with fewer it is other data
     mark: str  # "read": in a text that was read; "unconfirmed": to be checked before it is quoted
     source: str
+    classes: dict[str, tuple[float, float, float]]  # PSNR, SSIM, LPIPS
 
 
-# Unconfirmed figures are left out until somebody has read them in the papers.
+NMR_TEST_SCENES = 8762
+
+# Unconfirmed figures are left out until somebody has read them in the papers. An experiment has one
+# result for a protocol.
 RESULTS: dict[str, list[Result]] = {
     "nmr_srt": [
         Result(
@@ -102,8 +131,10 @@ RESULTS: dict[str, list[Result]] = {
             ssim=None,
             lpips=None,
             protocol="stelzner",
+            items=24 * NMR_TEST_SCENES,
             mark="read",
             source="README of stelzner/srt",
+            classes={},
         ),
         Result(
             method="PixelNeRF",
@@ -111,8 +142,30 @@ RESULTS: dict[str, list[Result]] = {
             ssim=0.910,
             lpips=0.108,
             protocol="pixelnerf",
+            items=NMR_TEST_SCENES,
             mark="read",
             source="README of sxyu/pixel-nerf",
+            classes={
+                "airplane": (29.757, 0.947, 0.084),
+                "bench": (26.351, 0.911, 0.116),
+                "cabinet": (27.720, 0.910, 0.105),
+                "car": (27.580, 0.942, 0.095),
+                "chair": (23.835, 0.858, 0.146),
+                "display": (24.217, 0.867, 0.129),
+                "lamp": (28.579, 0.913, 0.114),
+                "loudspeaker": (24.435, 0.855, 0.141),
+                "rifle": (30.597, 0.968, 0.066),
+                "sofa": (26.944, 0.908, 0.116),
+                "table": (25.592, 0.898, 0.098),
+                "telephone": (27.128, 0.922, 0.097),
+                "watercraft": (29.180, 0.939, 0.111),
+            },
         ),
     ],
 }
+
+
+def published_result(experiment: str, protocol: str) -> Result | None:
+    """Returns the figure that an experiment is compared with under a protocol."""
+    results = RESULTS.get(experiment, [])
+    return next((result for result in results if result.protocol == protocol), None)

@@ -12,6 +12,12 @@ else:
     try:
         from jaxtyping import Bool, Float, Int, UInt8
     except ImportError:
-        Bool = Float = Int = UInt8 = None
+
+
+        class _Unchecked:
+            def __class_getitem__(cls, shape: object) -> type:
+                return cls
+
+        Bool = Float = Int = UInt8 = _Unchecked
 
 __all__ = ["Bool", "Float", "Int", "UInt8"]

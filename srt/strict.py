@@ -7,6 +7,7 @@ layer (an experiment's differences) key by key, and both name the key less well.
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from pathlib import Path
@@ -14,8 +15,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
+from srt.errors import UserError
 
-class ConfigError(ValueError):
+
+class ConfigError(UserError, ValueError):
     """params.yaml does not say what it must; the text names the file, the key and the value."""
 
 
@@ -23,10 +26,14 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     """PyYAML keeps the last of two equal keys without a word; this refuses them."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise ConfigError(f"{node.start_mark}: the key {key!r} stands here twice")
+        keys: list[Any] = []
+        for key_node, _ in node.value:
+            key, mark = self.construct_object(key_node, deep=True), key_node.start_mark
+            if key in keys:
+                raise ConfigError(
+                    f"{mark.name}, line {mark.line + 1}: the key {key!r} stands here a second time"
+                )
+            keys.append(key)
         return super().construct_mapping(node, deep)
 
 
@@ -35,8 +42,9 @@ def load_yaml(path: Path) -> Any:
     if not path.is_file():
         raise ConfigError(f"{path}: there is no such file")
     try:
-        return yaml.load(path.read_text(), _UniqueKeyLoader)
-    except yaml.YAMLError as error:
+        with path.open() as file:  # errors name the file, as they could not for a string
+            return yaml.load(file, _UniqueKeyLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not readable as YAML: {error}") from error
 
 
@@ -65,10 +73,13 @@ def read(kind: Any, value: Any, where: str, partial: bool = False) -> Any:
         if len(kinds) == len(value):
             return tuple(read(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value)))
     if origin is dict and isinstance(value, dict):
-        return {str(k): read(arguments[1], v, f"{where}.{k}", partial) for k, v in value.items()}
-    if kind is float and type(value) in (int, float):
+        for key in value:  # YAML reads `no` and 2026 as something else than a name
+            if not isinstance(key, str):
+                raise ConfigError(f"{where}.{key}: the key {key!r} is not text; put it in quotes")
+        return {k: read(arguments[1], v, f"{where}.{k}", partial) for k, v in value.items()}
+    if kind is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
-    if type(value) is kind:
+    if kind is not float and type(value) is kind:
         return value
     raise ConfigError(f"{where}: {value!r} is not {_describe(kind, value)}")
 
@@ -101,7 +112,7 @@ def _describe(kind: Any, value: Any) -> str:
     name = kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
     if kind is float and isinstance(value, str):
         return "a float: YAML reads 1e-4 as text, write it with a dot (1.0e-4)"
-    return f"of type {name}"
+    return "a finite number" if kind is float else f"of type {name}"
 
 
 def json_schema(kind: Any, partial: bool = False) -> dict[str, Any]:

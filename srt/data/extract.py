@@ -1,4 +1,4 @@
-"""Zip archives, extracted inside their folder; a second call goes on where the first was stopped."""
+"""Zip archives, extracted inside their folder; a second call goes on where a first one stopped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from srt.data.download import CHUNK, ByteBar, FetchError, byte_bar, check_space
+from srt.data.partial import CHUNK, ByteBar, FetchError, byte_bar, check_space
 
 DISK_BLOCK = 4096  # the least that a file takes on the disk
 
@@ -26,11 +26,12 @@ def extract_zip(archive: Path, folder: Path, *, strip: str | None) -> None:
         FetchError: the archive is damaged or does not fit the disk, or a member is a link or would
             land outside `folder`. All names are checked before anything is extracted.
     """
-    top = PurePosixPath(strip or "")
+    top = PurePosixPath(strip or "").parts
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(".extracting-*"):  # of a call that was killed
         leftover.unlink()
     temporary = folder / f".extracting-{os.getpid()}"
+    reading = "its directory"
     try:
         with zipfile.ZipFile(archive) as file:
             missing, done = _missing(file, folder, top)
@@ -38,12 +39,15 @@ def extract_zip(archive: Path, folder: Path, *, strip: str | None) -> None:
             total = done + sum(info.file_size for info in missing)
             with byte_bar(f"extracting {archive.name}", total, done) as bar:
                 for info in missing:
+                    reading = info.filename
                     _extract_member(file, info, temporary, bar)
-                    path = _destination(info, folder, top)
+                    path = folder.joinpath(*PurePosixPath(info.filename).parts[len(top) :])
                     path.parent.mkdir(parents=True, exist_ok=True)
                     os.replace(temporary, path)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise FetchError(f"{archive}: damaged ({error}); delete it and fetch it again") from error
+        raise FetchError(
+            f"{archive}: {reading} is damaged ({error}); delete the archive and fetch it again"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
     if missing:
@@ -51,40 +55,38 @@ def extract_zip(archive: Path, folder: Path, *, strip: str | None) -> None:
 
 
 def _missing(
-    file: zipfile.ZipFile, folder: Path, top: PurePosixPath
+    file: zipfile.ZipFile, folder: Path, top: tuple[str, ...]
 ) -> tuple[list[zipfile.ZipInfo], int]:
     """Returns the members yet to be extracted, and the bytes of those that are there."""
-    missing, done = [], 0
+    missing, done, there = [], 0, 0
     for info in file.infolist():
-        _refuse_unsafe(info, file.filename)
-        if info.is_dir() or not PurePosixPath(info.filename).is_relative_to(top):
+        parts = _safe_parts(info, file.filename)
+        if info.is_dir() or parts[: len(top)] != top:
             continue
-        path = _destination(info, folder, top)
+        path = folder.joinpath(*parts[len(top) :])
         if path.is_file() and path.stat().st_size == info.file_size:
             done += info.file_size
+            there += 1
         else:
             missing.append(info)
-    if not missing and not done:
-        raise FetchError(f"{file.filename}: holds no file under {str(top)!r}")
+    if not missing and not there:
+        raise FetchError(f"{file.filename}: holds no file under {'/'.join(top)!r}")
     return missing, done
 
 
-def _refuse_unsafe(info: zipfile.ZipInfo, archive: str | None) -> None:
+def _safe_parts(info: zipfile.ZipInfo, archive: str | None) -> tuple[str, ...]:
+    """Returns the parts of a member's name; a member that could do harm is refused."""
     path = PurePosixPath(info.filename)
     if path.is_absolute() or ".." in path.parts or "\\" in info.filename:
         problem = "would land outside the folder"
     elif stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         problem = "is a link or a special file"
     else:
-        return
+        return path.parts
     raise FetchError(
-        f"{archive}: member {info.filename!r} {problem}; nothing was extracted: get the archive from"
-        " a source that you trust"
+        f"{archive}: member {info.filename!r} {problem}; nothing was extracted: get the archive"
+        " from a source that you trust"
     )
-
-
-def _destination(info: zipfile.ZipInfo, folder: Path, top: PurePosixPath) -> Path:
-    return folder / PurePosixPath(info.filename).relative_to(top)
 
 
 def _extract_member(

@@ -16,6 +16,7 @@ import numpy as np
 from srt.config import SPLITS, DatasetConfig, fingerprint
 from srt.data import nmr
 from srt.data.scenes import FORMAT, DataError, SceneInfo
+from srt.distributed import die_with_parent
 from srt.files import sha256_of, write_atomically
 
 SHARD_BYTES = 64 * 2**20  # of images; a worker holds one shard in memory
@@ -49,8 +50,15 @@ def pack(
     """
     reader = READERS[config.layout]
     splits = {split: reader.list_scenes(root, split, config, view_list) for split in SPLITS}
-    _refuse_leaks(splits)
-    work = _work_folder(out, {"config": asdict(config), "provenance": provenance, "format": FORMAT})
+    _refuse_leaks(root, splits)
+    key = {
+        "format": FORMAT,
+        "config": asdict(config),
+        "provenance": provenance,
+        "scenes": {split: [asdict(scene) for scene in scenes] for split, scenes in splits.items()},
+        "scenes_per_shard": _scenes_per_shard(config),
+    }
+    work = _work_folder(out, key)
     _write_shards(root, config, splits, work, workers)
     digests = {}
     for split, scenes in splits.items():
@@ -60,18 +68,27 @@ def pack(
     manifest = {"format": FORMAT, "scenes": counts, "files": digests, "provenance": provenance}
     write_atomically(work / "manifest.json", json.dumps(manifest, indent=1).encode())
     (work / "key").unlink()
+    _publish(work, out)
+
+
+def _publish(work: Path, out: Path) -> None:
+    """Gives finished work its name; what had it is moved away whole, for deleting takes time."""
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
     if out.exists():
-        shutil.rmtree(out)
+        os.replace(out, old)
     os.replace(work, out)
+    shutil.rmtree(old, ignore_errors=True)
 
 
-def _refuse_leaks(splits: dict[str, list[SceneInfo]]) -> None:
+def _refuse_leaks(root: Path, splits: dict[str, list[SceneInfo]]) -> None:
     seen: dict[str, str] = {}
     for split, scenes in splits.items():
         for scene in scenes:
             if scene.name in seen:
                 raise DataError(
-                    f"{scene.name} is in the lists of both {seen[scene.name]} and {split}"
+                    f"{root}: {scene.name} is in the lists of both {seen[scene.name]} and {split};"
+                    " remove it from one"
                 )
             seen[scene.name] = split
 
@@ -83,6 +100,8 @@ def _work_folder(out: Path, key: dict[str, Any]) -> Path:
         shutil.rmtree(work)
     for split in SPLITS:
         (work / split).mkdir(parents=True, exist_ok=True)
+    for leftover in work.rglob(".*"):  # of a call that was killed while it wrote
+        leftover.unlink()
     write_atomically(work / "key", digest.encode())
     return work
 
@@ -120,7 +139,7 @@ def _write_shards(
     context = multiprocessing.get_context("spawn")
     with (
         tqdm(total=total, desc=f"pack {root.name}", unit="scene") as progress,
-        ProcessPoolExecutor(max(1, min(workers, len(shards))), context) as pool,
+        ProcessPoolExecutor(max(1, min(workers, len(shards))), context, die_with_parent) as pool,
     ):
         futures = [pool.submit(_write_shard, shard) for shard in shards]
         try:
@@ -132,6 +151,7 @@ def _write_shards(
 
 
 def _write_shard(shard: Shard) -> int:
+    """Returns the number of scenes written."""
     reader = READERS[shard.config.layout]
     scenes = [reader.read_scene(shard.root, scene, shard.config) for scene in shard.scenes]
     _save(
@@ -153,6 +173,11 @@ def _save(path: Path, save: Any, **arrays: Any) -> None:
     os.replace(temporary, path)
 
 
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as file:
+        return dict(file)
+
+
 def _write_split(
     folder: Path,
     split: str,
@@ -162,16 +187,17 @@ def _write_split(
 ) -> None:
     """Joins the shards' cameras and writes the split's header."""
     parts = sorted(folder.glob("cameras-*.npz"))
-    if parts:
-        loaded = [np.load(part) for part in parts]
+    if not (folder / "cameras.npz").exists():  # else an interrupted call had joined all of them
+        loaded = [_arrays(part) for part in parts]
         keys = ("intrinsics", "camera_to_world")
         _save(
             folder / "cameras.npz",
             np.savez,
             **{key: np.concatenate([part[key] for part in loaded]) for key in keys},
         )
-        for part in parts:
-            part.unlink()
+    for part in parts:
+        part.unlink()
+    files = sorted(path.name for path in folder.glob("images-*.npy"))
     header = {
         "format": FORMAT,
         "split": split,
@@ -181,8 +207,19 @@ def _write_split(
         "camera": "OpenCV axes, z-up world, pixel centres at index + 0.5",
         "pixel_grid": config.pixel_grid,
         "scenes_per_shard": _scenes_per_shard(config),
-        "files": sorted(path.name for path in folder.glob("images-*.npy")),
+        "mean_colour": _mean_colour([folder / name for name in files]),
+        "files": files,
         "provenance": provenance,
         "scenes": [asdict(scene) for scene in scenes],
     }
     write_atomically(folder / "scenes.json", json.dumps(header, indent=1).encode())
+
+
+def _mean_colour(shards: list[Path]) -> list[float]:
+    """Returns the mean of all pixels, in [0, 1]: the best constant prediction, a baseline."""
+    total, pixels = np.zeros(3), 0
+    for shard in shards:
+        for scene in np.load(shard, mmap_mode="r"):
+            total += scene.sum(axis=(0, 1, 2), dtype=np.int64)
+            pixels += scene[..., 0].size
+    return (total / pixels / 255).tolist()

@@ -15,6 +15,7 @@ from torch import Tensor
 from srt.data.scenes import Scenes
 from srt.geometry import camera_rays, pixel_directions, rigid_inverse
 from srt.shapes import Float, Int
+from srt.strict import ConfigError
 
 _MASK = 0xFFFFFFFF
 _VIEWS, _PIXELS = 1, 2  # streams of random numbers
@@ -46,7 +47,7 @@ class Sampler:
 
     def __post_init__(self) -> None:
         if self.batch_size % self.world_size:
-            raise ValueError(
+            raise ConfigError(
                 f"train.batch_size {self.batch_size} is not a multiple of the number of processes"
                 f" {self.world_size}; change one of them"
             )
@@ -55,7 +56,8 @@ class Sampler:
         """Returns this process' share of the batch of a step.
 
         Published: pixels by a permutation of all target pixels. Here: one pixel drawn from each of
-        r equal runs of them; every pixel is as likely, none repeats, and the variance is lower.
+        r equal runs of them; every pixel is as likely, none repeats (unless runs share one, where r
+        does not divide their number), and the variance is lower.
         """
         share = self.batch_size // self.world_size
         slots = torch.arange(self.rank * share, (self.rank + 1) * share)

@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from srt.errors import UserError
 from srt.shapes import Float, Int, UInt8
 
 FORMAT = 1
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """Data on disk is not what it must be; the text names the file and says what to do."""
 
 

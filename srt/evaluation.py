@@ -1,0 +1,217 @@
+"""Full held-out images, measured by published protocols. Nothing here draws a random number.
+
+An item is a scene with its input views; all other views are its targets. Items are measured one by
+one, so that a figure depends neither on a batch size nor on the number of processes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from srt.data.sampling import Batch, whole_views
+from srt.data.scenes import DataError, Scenes
+from srt.distributed import Processes
+from srt.metrics import Lpips, pooled_psnr, psnr, ssim, to_8_bit
+from srt.models import SRT, decode_in_groups
+from srt.pictures import comparison_columns, grid, to_uint8
+from srt.shapes import Float, UInt8
+
+Protocol = Literal["stelzner", "pixelnerf"]
+BEST_PSNR = 100.0  # dB, of equal images, whose PSNR is infinite
+MEASURES = ("psnr", "ssim", "lpips")
+BASELINES = ("mean_colour", "input_view")
+
+
+@dataclass(frozen=True)
+class Item:
+    """What is measured at once: a scene, by its place in the split, and its input views."""
+
+    scene: int
+    inputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Views:
+    """An item's images: inputs, targets, and what the model makes of the targets' cameras."""
+
+    inputs: Float[Tensor, "v h w 3"]
+    targets: Float[Tensor, "t h w 3"]
+    predictions: Float[Tensor, "t h w 3"]
+    nearest_inputs: Float[Tensor, "t h w 3"]  # the input whose camera is nearest to the target's
+
+
+def protocol_items(scenes: Scenes, protocol: Protocol, limit: int | None) -> list[Item]:
+    """Returns a protocol's items, or `limit` of them that are spread evenly over all.
+
+    `stelzner`: every scene with each of its views as input. `pixelnerf`: every scene with the one
+    source view that is written down for it; raises DataError where there is none.
+    """
+    if protocol == "stelzner":
+        items = [Item(s, (view,)) for view in range(scenes.views) for s in range(len(scenes))]
+    else:
+        for info in scenes.infos:
+            if info.source_view is None:
+                raise DataError(
+                    f"{info.name} has no source view, which protocol pixelnerf needs: name a"
+                    " view_list for its dataset in params.yaml, or leave the protocol out"
+                )
+        items = [Item(s, (info.source_view or 0,)) for s, info in enumerate(scenes.infos)]
+    if limit is None or limit >= len(items):
+        return items
+    return [items[i * len(items) // limit] for i in range(limit)]
+
+
+@torch.no_grad()
+def predict(model: SRT, batch: Batch, rays_per_group: int) -> Float[Tensor, "b r 3"]:
+    """Returns the colours that the model gives a batch's target rays."""
+    tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
+    keys_values = model.decoder.keys_values(tokens)
+    rays = (batch.origins, batch.directions)
+    return decode_in_groups(model, keys_values, *rays, rays_per_group).float()
+
+
+def predict_item(
+    model: SRT, scenes: Scenes, item: Item, *, canonical: bool, rays_per_group: int
+) -> Views:
+    """Returns an item's images with the model's predictions."""
+    others = [view for view in range(scenes.views) if view not in item.inputs]
+    scene, inputs, targets = (
+        torch.tensor(index, device=scenes.device)
+        for index in ([item.scene], [item.inputs], [others])
+    )
+    batch = whole_views(scenes, scene, inputs, targets, canonical)
+    size = (len(others), scenes.height, scenes.width, 3)
+    positions = scenes.camera_to_world[item.scene, :, :3, 3]
+    nearest = torch.cdist(positions[targets[0]], positions[inputs[0]]).argmin(dim=1)
+    return Views(
+        inputs=batch.images[0],
+        targets=batch.colours[0].view(size),
+        predictions=predict(model, batch, rays_per_group)[0].view(size),
+        nearest_inputs=batch.images[0, nearest],
+    )
+
+
+def measure(
+    predictions: Float[Tensor, "t h w 3"],
+    targets: Float[Tensor, "t h w 3"],
+    protocol: Protocol,
+    lpips: Lpips | None,
+) -> dict[str, float | None]:
+    """Returns what a protocol measures of an item; None is what it or we do not measure."""
+    if protocol == "stelzner":
+        pooled = pooled_psnr(predictions, targets).clamp(max=BEST_PSNR)
+        return {"psnr": pooled.item(), "ssim": None, "lpips": None}
+    predictions, targets = to_8_bit(predictions), to_8_bit(targets)
+    return {
+        "psnr": psnr(predictions, targets).clamp(max=BEST_PSNR).mean().item(),
+        "ssim": ssim(predictions, targets).mean().item(),
+        "lpips": lpips(predictions, targets).mean().item() if lpips is not None else None,
+    }
+
+
+def evaluate_items(
+    model: SRT,
+    scenes: Scenes,
+    items: Sequence[Item],
+    protocol: Protocol,
+    *,
+    mean_colour: Sequence[float],
+    lpips: Lpips | None,
+    canonical: bool,
+    rays_per_group: int,
+    processes: Processes,
+) -> list[dict[str, Any]]:
+    """Returns a row for each item, in order, in every process; each measures its share.
+
+    A row holds the scene, its class, the input views, the protocol's measures, and the same of two
+    baselines: the training set's mean colour, and the nearest input view copied.
+    """
+    from tqdm import tqdm
+
+    mine = range(processes.rank, len(items), processes.world_size)
+    rows = []
+    for index in tqdm(mine, desc=f"evaluate {protocol}", unit="item", disable=not processes.main):
+        item = items[index]
+        views = predict_item(
+            model, scenes, item, canonical=canonical, rays_per_group=rays_per_group
+        )
+        mean = views.targets.new_tensor(mean_colour).expand_as(views.targets)
+        images = {"": views.predictions, "mean_colour_": mean, "input_view_": views.nearest_inputs}
+        info = scenes.infos[item.scene]
+        row: dict[str, Any] = {"scene": info.name, "class": info.class_name}
+        row["inputs"] = " ".join(map(str, item.inputs))
+        for prefix, image in images.items():
+            figures = measure(image, views.targets, protocol, lpips)
+            row |= {f"{prefix}{name}": value for name, value in figures.items()}
+        rows.append((index, row))
+    shares = processes.gather(rows)
+    return [row for _, row in sorted((pair for share in shares for pair in share), key=_index)]
+
+
+def _index(pair: tuple[int, dict[str, Any]]) -> int:
+    return pair[0]
+
+
+def summarise(rows: Sequence[dict[str, Any]], of: int) -> dict[str, Any]:
+    """Returns the means over all items, for each class, and of the baselines.
+
+    Args:
+        of: how many items the whole protocol has, so that a limited evaluation shows.
+    """
+    classes = dict.fromkeys(row["class"] for row in rows)
+    return {
+        "items": len(rows),
+        "of": of,
+        **_means(rows, ""),
+        "baselines": {name: _means(rows, f"{name}_") for name in BASELINES},
+        "classes": {
+            name: _means([row for row in rows if row["class"] == name], "") for name in classes
+        },
+    }
+
+
+def _means(rows: Sequence[dict[str, Any]], prefix: str) -> dict[str, float | None]:
+    return {name: _mean(row[prefix + name] for row in rows) for name in MEASURES}
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    measured = [value for value in values if value is not None]
+    # Rounded to what float32 predictions can tell, so that the last bits do not travel.
+    return round(sum(measured) / len(measured), 6) if measured else None
+
+
+def comparison(
+    model: SRT,
+    scenes: Scenes,
+    items: Sequence[Item],
+    *,
+    canonical: bool,
+    rays_per_group: int,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Returns a picture of inputs, target, prediction and error, one row an item.
+
+    The targets go around: each row shows another angle from the input.
+    """
+    inputs, targets, predictions = [], [], []
+    for number, item in enumerate(items):
+        views = predict_item(
+            model, scenes, item, canonical=canonical, rays_per_group=rays_per_group
+        )
+        shown = ((number + 1) * len(views.targets)) // (len(items) + 1)
+        inputs.append(views.inputs)
+        targets.append(views.targets[shown])
+        predictions.append(views.predictions[shown])
+    images = [to_uint8(torch.stack(part)) for part in (inputs, targets, predictions)]
+    return grid(comparison_columns(*images))
+
+
+def metrics_text(metrics: dict[str, Any]) -> str:
+    """Returns metrics.json's text: the same for the same figures."""
+    return json.dumps(metrics, indent=1) + "\n"

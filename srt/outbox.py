@@ -1,0 +1,241 @@
+"""What a run logs, as files: nothing here waits for a server or needs mlflow. A folder holds
+
+    run.json        the run's experiment, name, tags and parameters, written when it is first opened
+    events.jsonl    one line for each thing logged, in order
+    files/          copies of the artifacts and pictures that the lines name
+    delivered.json  the MLflow run, and how many bytes of events.jsonl it has (`srt.tracking`)
+
+Training may be killed and repeat steps, and MLflow cannot unsay a metric. So a delivery sends only
+lines that are released, which training does once it has saved its state, and resuming drops lines
+that are not released and lie beyond that state: no step is lost, and none is logged twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import getpass
+import json
+import logging
+import os
+import shutil
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from srt.pictures import write_picture
+from srt.shapes import UInt8
+
+OUTBOX_TAG = "outbox"  # its value is this folder's own: MLflow finds the run by it
+LONGEST_DIGEST = 36  # MLflow's limit
+LONGEST_PARAMETER = 500
+
+log = logging.getLogger(__name__)
+
+
+class Outbox:
+    """The writing end of an outbox; without a folder it forgets everything."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self._step = 0
+        self._released_steps: dict[str, int] = {}
+        self._unwritten = b""  # more than nothing only while the disk is full
+        self._lock = threading.Lock()
+        self._file = -1
+        if folder is not None:
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+            self._file = os.open(folder / "events.jsonl", flags, 0o666)
+            size = os.fstat(self._file).st_size
+            if size and os.pread(self._file, 1, size - 1) != b"\n":
+                os.write(self._file, b"\n")  # ends a line that a full disk or a power cut tore
+
+    def log_metrics(self, values: Mapping[str, float | int], step: int) -> None:
+        """Appends one step's values, but for those that were released before the run resumed."""
+        self._step = step
+        new = {key: float(x) for key, x in values.items() if not self._is_released(key, step)}
+        if new:
+            self._append({"step": step, "metrics": new})
+
+    def log_image(self, key: str, image: UInt8[np.ndarray, "_ _ 3"], step: int) -> None:
+        """Keeps a picture; MLflow shows the pictures of a key over the steps."""
+        if self.folder is None or self._is_released(key, step):
+            return
+        path = self.folder / "files" / "images" / key / f"{step:09d}.png"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_picture(path, image)
+        except OSError as error:
+            log.warning("the picture %s of step %d is not logged: %s", key, step, error)
+            return
+        self._append({"step": step, "image": key, "file": str(path.relative_to(self.folder))})
+
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        """Keeps a copy of a file: by the time it is sent, its stage may be replacing it."""
+        if self.folder is None:
+            return
+        copy = self.folder / "files" / folder / path.name
+        partial = copy.with_name(f".{copy.name}.part")
+        try:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, partial)
+            partial.replace(copy)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            log.warning("%s is not logged: %s", path, error)
+            return
+        self._append({"artifact": folder, "file": str(copy.relative_to(self.folder))})
+
+    def log_dataset(self, name: str, digest: str, source: str, context: str) -> None:
+        """Appends a data set that the run reads; `context` is what for, such as `training`."""
+        digest = digest[:LONGEST_DIGEST]
+        self._append({"dataset": name, "digest": digest, "source": source, "context": context})
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Appends tags; a later value of a tag replaces the earlier one."""
+        self._append({"tags": dict(tags)})
+
+    def release(self) -> None:
+        """Lets deliveries send what has been logged so far: it will not be taken back."""
+        self._append({"released": True})
+        if self._file >= 0:
+            try:
+                os.fsync(self._file)
+            except OSError as error:
+                log.warning("%s/events.jsonl: %s", self.folder, error)
+
+    def rewind(self, step: int) -> None:
+        """Drops what was logged after `step`, whose state training goes on from.
+
+        Released lines may have been sent: they stay, and are not logged again as training comes by.
+        """
+        if self.folder is None:
+            return
+        released = released_end(self.folder)
+        for start, _, event in read_events(self.folder):
+            if start >= released and event.get("step", 0) > step:
+                os.ftruncate(self._file, start)
+                break
+            for key in event.get("metrics", [event["image"]] if "image" in event else []):
+                self._released_steps[key] = event["step"]
+        self._step = step
+        self._append({"status": "RUNNING"})
+
+    def _is_released(self, key: str, step: int) -> bool:
+        return step <= self._released_steps.get(key, -1)
+
+    def _close_file(self) -> None:
+        with self._lock:
+            os.close(self._file)
+            self._file = -1
+
+    def _append(self, event: dict[str, Any]) -> None:
+        line = json.dumps({"time": _milliseconds()} | event).encode() + b"\n"
+        with self._lock:
+            if self._file < 0:
+                return
+            if self._unwritten:
+                line = self._unwritten + line
+            try:
+                self._unwritten = line[os.write(self._file, line) :]
+            except OSError as error:  # a full disk must not end the training
+                if not self._unwritten:
+                    log.warning("%s/events.jsonl: %s; lines wait in memory", self.folder, error)
+                self._unwritten = line
+
+
+def describe_run(
+    folder: Path,
+    experiment: str,
+    name: str,
+    tags: Mapping[str, str],
+    parameters: Mapping[str, Any],
+) -> None:
+    """Writes run.json, what a delivery creates the run from."""
+    run = {
+        "experiment": experiment,
+        "name": name,
+        "start_time": _milliseconds(),
+        "tags": {OUTBOX_TAG: uuid.uuid4().hex} | dict(tags),
+        "parameters": flatten(parameters),
+    }
+    write_json(folder / "run.json", run)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Returns the leaves of nested parameters as text, under dotted names."""
+    leaves: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            leaves |= flatten(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = str(value)[:LONGEST_PARAMETER]
+    return leaves
+
+
+def origin_tags(root: Path) -> dict[str, str]:
+    """Returns who runs which commit, and whether files differ from it, as far as that is known."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    tags = {}
+    with suppress(OSError, KeyError):  # a container may have no name for its user
+        tags["mlflow.user"] = getpass.getuser()
+    with suppress(OSError, subprocess.CalledProcessError):  # no git, or no repository
+        tags["git_commit"] = tags["mlflow.source.git.commit"] = git("rev-parse", "HEAD")
+        changes = git("status", "--porcelain", "--untracked-files=no")
+        tags["git_dirty"] = "yes" if changes else "no"
+    return tags
+
+
+def read_events(
+    folder: Path, start: int = 0, end: int | None = None
+) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Yields where each line between two positions begins and ends, and what it says."""
+    with (folder / "events.jsonl").open("rb") as file:
+        file.seek(start)
+        for line in file:
+            stop = start + len(line)
+            if not line.endswith(b"\n") or (end is not None and stop > end):
+                return  # the last line may be half written
+            try:
+                yield start, stop, json.loads(line)
+            except json.JSONDecodeError:
+                log.debug("%s/events.jsonl: torn line at byte %d", folder, start)
+            start = stop
+
+
+def released_end(folder: Path, start: int = 0) -> int:
+    """Returns the position after the last line that may be sent."""
+    ends = (stop for _, stop, event in read_events(folder, start) if "released" in event)
+    return max(ends, default=start)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a file that is there as a whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with partial.open("w") as file:
+        json.dump(value, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Waits until no other process holds the lock; a kill lifts it."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _milliseconds() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,150 @@
+"""Pictures to look at: images enlarged, captioned and tiled on white. All are uint8 RGB."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from srt.shapes import Float, UInt8
+
+WHITE = 255
+GREY = 200  # an outline, because renders often have a white background
+GAP = 8
+TEXT_SIZE = 16
+GRID_IMAGE = 192  # an image of a grid, and one of a video, is enlarged until its shorter side
+VIDEO_IMAGE = 256  # has at least so many pixels
+ERROR_RANGE = 0.5  # the error of magma's brightest colour: fixed, so that pictures compare
+
+
+def to_uint8(images: Float[Tensor, "*images h w 3"]) -> UInt8[np.ndarray, "*images h w 3"]:
+    """Returns colours of 0 to 1 as rounded bytes; what lies outside is clipped."""
+    return np.asarray((images.detach().float().clamp(0, 1) * 255).round().byte().cpu())
+
+
+def comparison_columns(
+    inputs: UInt8[np.ndarray, "scenes views _ _ 3"],
+    targets: UInt8[np.ndarray, "scenes h w 3"],
+    predictions: UInt8[np.ndarray, "scenes h w 3"],
+) -> list[tuple[str, UInt8[np.ndarray, "scenes _ _ 3"]]]:
+    """Returns the titled columns that compare predictions with what they were made from."""
+    views = inputs.shape[1]
+    titles = ["input"] if views == 1 else [f"input {view + 1}" for view in range(views)]
+    return [
+        *((title, inputs[:, view]) for view, title in enumerate(titles)),
+        ("target", targets),
+        ("prediction", predictions),
+        (f"error, 0 to {ERROR_RANGE}", error_map(targets, predictions)),
+    ]
+
+
+def grid(
+    columns: Sequence[tuple[str, UInt8[np.ndarray, "scenes _ _ 3"]]],
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Returns the columns side by side under their titles, a scene in each row."""
+    enlarged = [(title, _outline(enlarge(images, GRID_IMAGE))) for title, images in columns]
+    header = [caption(title, images.shape[2]) for title, images in enlarged]
+    scenes = zip(*(images for _, images in enlarged), strict=True)
+    rows = [tile(list(images), axis=1) for images in scenes]
+    return _with_margin(tile([tile(header, axis=1), *rows], axis=0))
+
+
+def side_by_side(
+    inputs: UInt8[np.ndarray, "views _ _ 3"], render: UInt8[np.ndarray, "_ _ 3"]
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Returns a video's frame: the input views, in a block as high as the render, at its left."""
+    render = enlarge(render, VIDEO_IMAGE)
+    rows = math.ceil(math.sqrt(len(inputs)))
+    views = [_outline(_scale_to_height(image, render.shape[0] // rows)) for image in inputs]
+    columns = math.ceil(len(views) / rows)
+    lines = [tile(views[i : i + columns], axis=1) for i in range(0, len(views), columns)]
+    block = tile(lines, axis=0)
+    title = "input" if len(inputs) == 1 else "inputs"
+    left = tile([caption(title, block.shape[1]), block], axis=0)
+    right = tile([caption("render", render.shape[1]), _outline(render)], axis=0)
+    return _with_margin(tile([left, right], axis=1))
+
+
+def error_map(
+    targets: UInt8[np.ndarray, "*images h w 3"], predictions: UInt8[np.ndarray, "*images h w 3"]
+) -> UInt8[np.ndarray, "*images h w 3"]:
+    """Returns the mean absolute error of the channels through magma, black where there is none."""
+    import matplotlib
+
+    error = np.abs(targets / 255 - predictions / 255).mean(axis=-1)
+    return np.asarray(matplotlib.colormaps["magma"](error / ERROR_RANGE, bytes=True)[..., :3])
+
+
+def enlarge(
+    images: UInt8[np.ndarray, "*images _ _ 3"], shorter_side: int
+) -> UInt8[np.ndarray, "*images _ _ 3"]:
+    """Returns the images with every pixel a square of pixels, no smaller than `shorter_side`."""
+    factor = math.ceil(shorter_side / min(images.shape[-3:-1]))
+    return images.repeat(factor, axis=-3).repeat(factor, axis=-2)
+
+
+def caption(text: str, width: int) -> UInt8[np.ndarray, "_ {width} 3"]:
+    """Returns a white strip with the text in its middle, smaller where it is too long."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    length = ImageFont.load_default(TEXT_SIZE).getlength(text)
+    font = ImageFont.load_default(TEXT_SIZE * min(1, 0.9 * width / max(length, 1)))
+    strip = Image.new("RGB", (width, TEXT_SIZE + 4), "white")
+    ImageDraw.Draw(strip).text((width / 2, strip.height / 2), text, "black", font, anchor="mm")
+    return np.asarray(strip)
+
+
+def tile(
+    images: Sequence[UInt8[np.ndarray, "_ _ 3"]], axis: int
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Returns the images in a row (axis 1) or one below the other (axis 0), with white gaps."""
+    across = 1 - axis
+    longest = max(image.shape[across] for image in images)
+    parts: list[np.ndarray] = []
+    for image in images:
+        padding = [(0, 0), (0, 0), (0, 0)]
+        padding[across] = (0, longest - image.shape[across])
+        padding[axis] = (GAP if parts else 0, 0)
+        parts.append(np.pad(image, padding, constant_values=WHITE))
+    return np.concatenate(parts, axis=axis)
+
+
+def write_picture(path: Path, picture: UInt8[np.ndarray, "height width 3"]) -> None:
+    """Writes a PNG; `path` exists once it is complete."""
+    from PIL import Image
+
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        with partial.open("wb") as file:
+            Image.fromarray(picture).save(file, format="png")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _scale_to_height(image: UInt8[np.ndarray, "_ _ 3"], height: int) -> UInt8[np.ndarray, "_ _ 3"]:
+    """Returns the image at most so high: enlarged by a whole factor, or made smaller and smooth."""
+    from PIL import Image
+
+    factor = height // image.shape[0]
+    if factor:
+        return image.repeat(factor, axis=0).repeat(factor, axis=1)
+    width = max(1, round(image.shape[1] * height / image.shape[0]))
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(resized)
+
+
+def _outline(images: UInt8[np.ndarray, "*images _ _ 3"]) -> UInt8[np.ndarray, "*images _ _ 3"]:
+    framed = np.full_like(images, GREY)
+    framed[..., 1:-1, 1:-1, :] = images[..., 1:-1, 1:-1, :]
+    return framed
+
+
+def _with_margin(picture: UInt8[np.ndarray, "_ _ 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
+    return np.pad(picture, ((GAP, GAP), (GAP, GAP), (0, 0)), constant_values=WHITE)

@@ -1,0 +1,73 @@
+"""A camera's way around a scene, frame by frame: the scene is encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from srt.data.sampling import whole_views
+from srt.data.scenes import Scenes
+from srt.geometry import camera_rays, resize_intrinsics, rigid_inverse
+from srt.models import SRT, decode_in_groups
+from srt.models.attention import KeysValues
+from srt.motions import camera_path
+from srt.shapes import Float
+
+
+@dataclass(frozen=True)
+class EncodedScene:
+    """What rendering needs of a scene: the input views, and what rays attend to."""
+
+    images: Float[Tensor, "v h w 3"]
+    keys_values: list[KeysValues]
+    position: Float[Tensor, "3"]  # of the first input camera, in the world
+    intrinsics: Float[Tensor, "3 3"]
+    to_frame: Float[Tensor, "4 4"]  # from the world to the frame that the model sees
+
+
+@torch.no_grad()
+def encode_scene(model: SRT, scenes: Scenes, index: int, canonical: bool) -> EncodedScene:
+    """Returns a scene seen from its source view, or from its first where none is written down."""
+    view = scenes.infos[index].source_view or 0
+    scene, inputs = (torch.tensor(i, device=scenes.device) for i in ([index], [[view]]))
+    batch = whole_views(scenes, scene, inputs, inputs, canonical)
+    tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
+    pose = scenes.camera_to_world[index, view]
+    return EncodedScene(
+        images=batch.images[0],
+        keys_values=model.decoder.keys_values(tokens),
+        position=pose[:3, 3],
+        intrinsics=scenes.intrinsics[index, view],
+        to_frame=rigid_inverse(pose) if canonical else torch.eye(4).to(pose),
+    )
+
+
+@torch.no_grad()
+def render_path(
+    model: SRT,
+    scene: EncodedScene,
+    motion: str,
+    frames: int,
+    fade: bool,
+    size: tuple[int, int],
+    rays_per_group: int,
+) -> Iterator[Float[Tensor, "h w 3"]]:
+    """Yields what a camera sees that starts at the first input view and moves.
+
+    Args:
+        size: height and width of a frame.
+    """
+    poses, focal_scale = camera_path(motion, scene.position, frames, fade)
+    shape = scene.images.shape[1], scene.images.shape[2]
+    for pose, scale in zip(scene.to_frame @ poses, focal_scale):
+        intrinsics = resize_intrinsics(scene.intrinsics, shape, size)
+        intrinsics[(0, 1), (0, 1)] *= scale
+        origin, directions = camera_rays(intrinsics, pose, *size)
+        rays = directions.view(1, -1, 3)
+        colours = decode_in_groups(
+            model, scene.keys_values, origin.expand_as(rays), rays, rays_per_group
+        )
+        yield colours.view(*size, 3)

@@ -1,0 +1,281 @@
+"""Batches as a function of (seed, step), on a packed set whose colours name their pixel."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from srt.data.sampling import Batch, Sampler, random_bits, whole_views
+from srt.data.scenes import FORMAT, DataError, Scenes
+from srt.geometry import look_at, pixel_directions, rigid_inverse
+from srt.strict import ConfigError
+
+SCENES, VIEWS, HEIGHT, WIDTH = 5, 4, 4, 6
+CPU = torch.device("cpu")
+SAMPLER = Sampler(
+    batch_size=8,
+    rays_per_scene=12,
+    input_views=1,
+    canonical=False,
+    seed=0,
+    rank=0,
+    world_size=1,
+)
+
+
+def write_packed(folder, scenes_per_shard):
+    """Writes scenes of colours (scene and view, row, column); each view has its own camera."""
+    folder.mkdir()
+    shape = (SCENES, VIEWS, HEIGHT, WIDTH)
+    scene, view, row, column = np.indices(shape)
+    images = np.stack((scene * VIEWS + view, row, column), axis=-1).astype(np.uint8)
+    shards = range(0, SCENES, scenes_per_shard)
+    files = [f"images-{number:05d}.npy" for number in range(len(shards))]
+    for name, start in zip(files, shards):
+        np.save(folder / name, images[start : start + scenes_per_shard])
+    generator = torch.Generator().manual_seed(7)
+    positions = torch.randn(SCENES, VIEWS, 3, generator=generator, dtype=torch.float64)
+    intrinsics = torch.eye(3, dtype=torch.float64).repeat(SCENES, VIEWS, 1, 1)
+    draws = torch.rand(SCENES, VIEWS, 2, 2, generator=generator, dtype=torch.float64)
+    intrinsics[..., (0, 1), (0, 1)] = 5 + 3 * draws[..., 0]
+    intrinsics[..., :2, 2] = torch.tensor([WIDTH, HEIGHT]) * (0.3 + 0.4 * draws[..., 1])
+    poses = look_at(positions, torch.zeros_like(positions))
+    np.savez(folder / "cameras.npz", intrinsics=intrinsics, camera_to_world=poses)
+    header = {
+        "format": FORMAT,
+        "views": VIEWS,
+        "height": HEIGHT,
+        "width": WIDTH,
+        "scenes_per_shard": scenes_per_shard,
+        "files": files,
+        "scenes": [
+            {"name": str(number), "class_name": "solid", "source_view": None}
+            for number in range(SCENES)
+        ],
+    }
+    (folder / "scenes.json").write_text(json.dumps(header))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    return Scenes(write_packed(tmp_path_factory.mktemp("packed") / "train", SCENES), CPU)
+
+
+def places(colours):
+    """Returns scene, view, row and column of the pixels that have these colours."""
+    views, rows, columns = (colours * 255).round().long().unbind(-1)
+    return views // VIEWS, views % VIEWS, rows, columns
+
+
+def same(first, second):
+    return [
+        torch.equal(getattr(first, field.name), getattr(second, field.name))
+        for field in dataclasses.fields(Batch)
+    ]
+
+
+def sampler(**changes):
+    return dataclasses.replace(SAMPLER, **changes)
+
+
+def drawn(scenes, source, steps):
+    """Returns scene, input views (b, v) and places (b, r) of the targets of many steps."""
+    batches = [source.batch(scenes, step) for step in range(steps)]
+    inputs = places(torch.cat([batch.images[:, :, 0, 0] for batch in batches]))
+    return inputs, places(torch.cat([batch.colours for batch in batches]))
+
+
+def test_a_batch_depends_on_seed_and_step_alone(scenes):
+    batch = sampler(seed=3).batch(scenes, 11)
+    sampler(seed=3).batch(scenes, 12)  # what was drawn before leaves no trace
+    assert all(same(batch, sampler(seed=3).batch(scenes, 11)))
+    assert not any(same(batch, sampler(seed=3).batch(scenes, 12)))
+    assert not any(same(batch, sampler(seed=4).batch(scenes, 11)))
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_the_processes_shares_make_up_the_batch_of_one_process(scenes, processes):
+    for step in (0, 1, 1000):
+        shares = [
+            sampler(world_size=processes, rank=rank).batch(scenes, step)
+            for rank in range(processes)
+        ]
+        joined = Batch(
+            *(
+                torch.cat([getattr(share, field.name) for share in shares])
+                for field in dataclasses.fields(Batch)
+            )
+        )
+        assert all(same(joined, SAMPLER.batch(scenes, step)))
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused():
+    with pytest.raises(ConfigError, match=r"train\.batch_size 8 .* processes 3"):
+        sampler(world_size=3)
+
+
+def test_every_scene_is_seen_once_in_each_epoch_and_epochs_differ(scenes):
+    (scene, *_), _ = drawn(scenes, SAMPLER, steps=10)
+    epochs = scene.view(-1, SCENES)  # 16 of them in 10 batches
+    torch.testing.assert_close(epochs.sort(dim=1).values, torch.arange(SCENES).expand(16, SCENES))
+    assert len({tuple(epoch) for epoch in epochs.tolist()}) > 10
+
+
+@pytest.mark.parametrize("input_views", [1, 2, 3])
+def test_inputs_are_never_targets_and_every_view_is_an_input_as_often(scenes, input_views):
+    source = sampler(input_views=input_views, batch_size=500)
+    (scene, inputs, *_), (target_scene, targets, *_) = drawn(scenes, source, steps=4)
+    assert (scene == target_scene[:, :1]).all()
+    assert (scene == scene[:, :1]).all()
+    assert (inputs[:, :, None] != targets[:, None, :]).all()
+    assert all(len(set(views)) == input_views for views in inputs.tolist())
+    for place in range(input_views):
+        expect_uniform(inputs[:, place].bincount(minlength=VIEWS))
+
+
+def expect_uniform(counts):
+    """Chi-squared of a multinomial draw, at most five standard deviations above its mean."""
+    mean, freedom = counts.sum() / len(counts), len(counts) - 1
+    chi_squared = ((counts - mean) ** 2 / mean).sum()
+    assert chi_squared < freedom + 5 * (2 * freedom) ** 0.5, counts
+
+
+@pytest.mark.parametrize("rays", [1, 12, 24, 50, 72, 100])
+def test_every_target_pixel_is_drawn_equally_often(scenes, rays):
+    """Of 72 target pixels: fewer rays, more, and numbers that do not divide them."""
+    source = sampler(rays_per_scene=rays, batch_size=2000)
+    _, (_, view, row, column) = drawn(scenes, source, steps=2 if rays > 1 else 5)
+    place = (view * HEIGHT + row) * WIDTH + column
+    expect_uniform(place.flatten().bincount(minlength=VIEWS * HEIGHT * WIDTH))
+
+
+@pytest.mark.parametrize("rays", [1, 12, 24, 36, 72])
+def test_no_pixel_is_drawn_twice_where_the_rays_divide_the_pixels(scenes, rays):
+    _, (_, view, row, column) = drawn(scenes, sampler(rays_per_scene=rays), steps=50)
+    place = (view * HEIGHT + row) * WIDTH + column
+    assert all(len(set(ray)) == rays for ray in place.tolist())
+
+
+def expect_rays_of(scenes, place, origins, directions):
+    """Checks that world rays start at their camera and hit their pixel, by projecting a point."""
+    scene, view, row, column = place
+    pose, intrinsics = scenes.camera_to_world[scene, view], scenes.intrinsics[scene, view]
+    torch.testing.assert_close(origins.expand_as(directions), pose[..., :3, 3])
+    points = torch.cat((origins + 2 * directions, torch.ones_like(directions[..., :1])), dim=-1)
+    seen = intrinsics @ (pose.inverse() @ points[..., None])[..., :3, :]
+    pixel = seen[..., :2, 0] / seen[..., 2:, 0]
+    expected = torch.stack((column + 0.5, row + 0.5), dim=-1)
+    torch.testing.assert_close(pixel, expected, atol=1e-3, rtol=0)
+    assert (seen[..., 2, 0] > 0).all()
+
+
+def test_colours_are_those_of_the_pixel_that_the_ray_goes_through(scenes):
+    for step in range(5):
+        batch = sampler(input_views=2).batch(scenes, step)
+        expect_rays_of(scenes, places(batch.colours), batch.origins, batch.directions)
+        origins = batch.image_origins[:, :, None, None].expand_as(batch.image_directions)
+        expect_rays_of(scenes, places(batch.images), origins, batch.image_directions)
+
+
+def test_images_are_whole_views_upright(scenes):
+    _, _, rows, columns = places(SAMPLER.batch(scenes, 0).images)
+    grid = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
+    torch.testing.assert_close(rows, grid[0].expand_as(rows))
+    torch.testing.assert_close(columns, grid[1].expand_as(columns))
+
+
+def test_the_canonical_frame_has_the_first_input_camera_at_0_looking_along_z(scenes):
+    world = sampler(input_views=2).batch(scenes, 5)
+    batch = sampler(input_views=2, canonical=True).batch(scenes, 5)
+    torch.testing.assert_close(batch.image_origins[:, 0], torch.zeros(8, 3), atol=1e-6, rtol=0)
+    scene, view, row, column = places(batch.images[:, 0])
+    along_z = torch.eye(4).expand(*scene.shape, 4, 4)
+    rays = pixel_directions(scenes.intrinsics[scene, view], along_z, row, column)
+    torch.testing.assert_close(batch.image_directions[:, 0], rays, atol=1e-6, rtol=0)
+    # All else has moved with that camera.
+    pose = rigid_inverse(scenes.camera_to_world[scene[:, 0, 0], view[:, 0, 0]])
+    rotation, translation = pose[:, :3, :3], pose[:, :3, 3]
+    for name in ("image_directions", "directions", "image_origins", "origins"):
+        moved = torch.einsum("bij,b...j->b...i", rotation, getattr(world, name))
+        if name.endswith("origins"):
+            moved = moved + translation[:, None]
+        torch.testing.assert_close(getattr(batch, name), moved, atol=1e-5, rtol=0)
+    assert torch.equal(batch.images, world.images)
+    assert torch.equal(batch.colours, world.colours)
+
+
+def test_whole_views_have_all_their_pixels_in_order(scenes):
+    scene, inputs = torch.tensor([4, 1]), torch.tensor([[2], [0]])
+    batch = whole_views(scenes, scene, inputs, torch.tensor([[3, 0], [1, 3]]), canonical=False)
+    found = torch.stack(places(batch.colours)).unflatten(2, (2, HEIGHT, WIDTH))
+    rows, columns = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
+    for item, (number, targets) in enumerate([(4, [3, 0]), (1, [1, 3])]):
+        for place, view in enumerate(targets):
+            assert (found[0, item, place] == number).all()
+            assert (found[1, item, place] == view).all()
+            assert torch.equal(found[2, item, place], rows)
+            assert torch.equal(found[3, item, place], columns)
+    expect_rays_of(scenes, places(batch.colours), batch.origins, batch.directions)
+
+
+@pytest.mark.parametrize("scenes_per_shard", [1, 2, 3])
+def test_memory_mapped_shards_give_what_one_gives(scenes, tmp_path, scenes_per_shard):
+    shards = Scenes(write_packed(tmp_path / "train", scenes_per_shard), CPU)
+    for step in range(3):
+        assert all(same(SAMPLER.batch(scenes, step), SAMPLER.batch(shards, step)))
+
+
+def test_reading_changes_no_file(tmp_path):
+    folder = write_packed(tmp_path / "train", 2)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    batch = SAMPLER.batch(Scenes(folder, CPU), 0)
+    batch.images.zero_()
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(None, "no such file; run `python -m workflow.pack`"), ('{"format": 0}', "format 0.*again")],
+)
+def test_a_folder_that_is_not_packed_is_refused_by_its_header(tmp_path, content, expected):
+    if content is not None:
+        (tmp_path / "scenes.json").write_text(content)
+    with pytest.raises(DataError, match=rf"{tmp_path / 'scenes.json'}: .*{expected}"):
+        Scenes(tmp_path, CPU)
+
+
+def expect_uncorrelated(first, second):
+    """Each of the 32 bits of two draws agrees in half of the cases: five standard deviations."""
+    differing = torch.stack([((first ^ second) >> bit & 1).double().mean() for bit in range(32)])
+    tolerance = 5 * 0.5 / first.numel() ** 0.5
+    assert ((differing - 0.5).abs() < tolerance).all(), differing
+
+
+def draw(seed=0, steps=range(1), stream=1):
+    """Returns random bits (steps, slots, counters)."""
+    slots, counters = torch.arange(64)[:, None], torch.arange(512)
+    return torch.stack([random_bits(seed, step, stream, slots, counters) for step in steps])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**31 - 1])
+def test_random_bits_are_uniform_and_neighbours_are_uncorrelated(seed):
+    bits = draw(seed, steps=[0, 1, 2, 3_000_000])
+    assert bits.min() >= 0
+    assert bits.max() < 2**32
+    for shift in (0, 11, 22, 28):
+        expect_uniform((bits >> shift & 15).flatten().bincount(minlength=16))
+    expect_uniform((bits >> 22).flatten().bincount(minlength=1024))
+    expect_uncorrelated(bits[:, :, 1:], bits[:, :, :-1])
+    expect_uncorrelated(bits[:, 1:], bits[:, :-1])
+    for step in (1, 2, 3):
+        expect_uncorrelated(bits[step], bits[step - 1])
+
+
+def test_streams_and_seeds_are_uncorrelated():
+    bits = draw()
+    expect_uncorrelated(bits, draw(stream=2))
+    expect_uncorrelated(bits, draw(seed=1))
+    expect_uncorrelated(draw(seed=1, stream=2), draw(seed=2, stream=1))

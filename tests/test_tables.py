@@ -1,0 +1,297 @@
+"""Tables and figures are made of files as train and evaluate write them, in a temporary folder."""
+
+import csv
+import json
+import math
+import re
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from srt.config import EvaluateConfig, load_params
+from srt.errors import UserError
+from srt.evaluation import summarise
+from srt.figures import averaged
+from srt.pictures import comparison_columns, grid
+from srt.published import PROTOCOLS, RESULTS, published_result
+from srt.tables import duration
+from srt.typesetting import Table, to_html, to_latex, to_markdown
+from workflow.tabulate import tabulate
+
+PARAMS = Path(__file__).parents[1] / "params.yaml"
+PUBLISHED = "published PSNR"
+TEST_SCENES = {  # of the published NMR data, by class
+    "airplane": 809, "bench": 364, "cabinet": 315, "car": 1500, "chair": 1356, "display": 219,
+    "lamp": 464, "loudspeaker": 324, "rifle": 475, "sofa": 635, "table": 1702, "telephone": 211,
+    "watercraft": 388,
+}  # fmt: skip
+
+
+def write_run(folder, profile, synthetic, of, lpips=None, classes=("table", "lamp"), items=None):
+    """Writes a run's files as the stages do."""
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(len(folder.name))
+    protocols = {}
+    for protocol, whole in of.items():
+        full = protocol == "pixelnerf"
+        rows = []
+        for item in range(30):
+            row = {"class": classes[item % len(classes)]}
+            for prefix, psnr in (("", 24), ("mean_colour_", 13), ("input_view_", 15)):
+                row[f"{prefix}psnr"] = psnr + generator.normal()
+                row[f"{prefix}ssim"] = 0.85 + 0.02 * generator.normal() if full else None
+                row[f"{prefix}lpips"] = lpips if full else None
+            rows.append(row)
+        protocols[protocol] = {**summarise(rows, whole), "items": min(items or whole, whole)}
+    head = {"experiment": folder.name, "profile": profile, "dataset": "nmr"}
+    metrics = {**head, "synthetic": synthetic, "split": "test", "protocols": protocols}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    cost = {"steps": 1000, "best_step": 750, "seconds": 131.7, "hardware": "x86_64 CPU, 2 threads"}
+    (folder / "training.json").write_text(json.dumps({"experiment": folder.name, **cost}))
+    (folder / "history.csv").write_text(history(generator))
+    pixels = generator.integers(0, 255, (5, 2, 16, 16, 3), dtype=np.uint8)
+    picture = grid(comparison_columns(pixels[:1].repeat(2, 0)[:, :1], pixels[1], pixels[2]))
+    Image.fromarray(picture).save(folder / "comparison.png")
+
+
+def history(generator):
+    lines = ["step,train_psnr,learning_rate,validation_psnr"]
+    for step in range(10, 1001, 10):
+        psnr = 14 + 4 * math.log10(step) - (step > 750) + 0.3 * generator.normal()
+        validation = f"{psnr - 0.8:.6g}" if step % 250 == 0 else ""
+        lines.append(f"{step},{psnr:.6g},0.0001,{validation}")
+    return "\n".join(lines) + "\n"
+
+
+def cells(report, table=0):
+    """Returns the rows of a table of results.md, a dictionary each."""
+    tables = re.findall(r"(?:^\|.*\n)+", (report / "results.md").read_text(), re.MULTILINE)
+    lines = [
+        [cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in tables[table].splitlines()
+    ]
+    return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory):
+    """The report of the default profile: synthetic scenes, part of the items, no LPIPS."""
+    root = tmp_path_factory.mktemp("synthetic")
+    of = {"stelzner": 768, "pixelnerf": 32}
+    for name in load_params(PARAMS).experiments:
+        write_run(root / "outputs" / "quick" / name, "quick", True, of, items=32)
+    out = root / "reports" / "quick"
+    tabulate(profile="quick", outputs=root / "outputs" / "quick", out=out, params=PARAMS)
+    return out
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """The report of the published data, all of it measured but for protocol stelzner."""
+    root = tmp_path_factory.mktemp("published")
+    of = {"stelzner": 24 * 8762, "pixelnerf": 8762}
+    for name in load_params(PARAMS).experiments:
+        classes = ("airplane,aeroplane,plane", "vessel,watercraft", "spaceship")
+        write_run(root / name, "paper", False, of, lpips=0.1, classes=classes)
+    tabulate(profile="paper", outputs=root, out=root / "report", params=PARAMS)
+    return root / "report"
+
+
+def test_there_is_one_row_for_each_run_and_protocol_in_the_order_of_params_yaml(synthetic):
+    names = load_params(PARAMS).experiments
+    expected = [(name, protocol) for name in names for protocol in ("stelzner", "pixelnerf")]
+    assert [(row["run"], row["protocol"]) for row in cells(synthetic)] == expected
+
+
+def test_a_row_of_synthetic_scenes_says_so_and_is_compared_with_nothing_published(synthetic):
+    for row in cells(synthetic):
+        assert row["dataset"] == "nmr (synthetic)"
+        assert (row[PUBLISHED], row["difference"]) == ("–", "–")
+    for name in ("results.md", "results.tex", "index.html"):
+        text = (synthetic / name).read_text()
+        assert "Synthetic scenes are not the published data" in text
+        assert "27.28" not in text
+        assert "26.80" not in text
+
+
+def test_a_published_figure_is_shown_for_its_protocol_only_with_its_source_and_mark(published):
+    rows = {(row["run"], row["protocol"]): row for row in cells(published)}
+    stelzner, pixelnerf = (rows["nmr_srt", name] for name in ("stelzner", "pixelnerf"))
+    assert (stelzner[PUBLISHED], pixelnerf[PUBLISHED]) == ("27.28 [1]", "26.80 [2]")
+    notes = (published / "results.md").read_text()
+    assert "[1] stelzner/srt, SRT, 3 M iterations: PSNR 27.28; protocol stelzner" in notes
+    assert "README of stelzner/srt (read)" in notes
+    for row in (stelzner, pixelnerf):
+        difference = float(row["difference"].replace("−", "-"))
+        assert difference == pytest.approx(float(row["PSNR"]) - float(row[PUBLISHED][:5]), abs=0.02)
+
+
+def test_other_data_than_the_published_test_set_has_no_difference(tmp_path):
+    for name in load_params(PARAMS).experiments:
+        write_run(tmp_path / name, "paper", False, {"pixelnerf": 4})
+    tabulate(profile="paper", outputs=tmp_path, out=tmp_path / "report", params=PARAMS)
+    row = cells(tmp_path / "report")[0]
+    assert row[PUBLISHED] == "26.80 [1]"
+    assert row["difference"] == "–"
+    assert "of another test set" in (tmp_path / "report" / "results.md").read_text()
+    assert "published" not in " ".join(cells(tmp_path / "report", table=1)[0])
+
+
+def test_what_is_not_measured_is_told_from_what_a_protocol_does_not_define(synthetic):
+    stelzner, pixelnerf = cells(synthetic)[:2]
+    assert (stelzner["SSIM"], stelzner["LPIPS"]) == ("–", "–")
+    assert pixelnerf["LPIPS"] == "not measured"
+    assert re.fullmatch(r"0\.\d{3}", pixelnerf["SSIM"])
+
+
+def test_a_limited_evaluation_shows(synthetic):
+    stelzner, pixelnerf = cells(synthetic)[:2]
+    assert stelzner["items measured"] == "32 of 768"
+    assert pixelnerf["items measured"] == "all 32"
+
+
+def test_the_gain_is_over_the_better_baseline(synthetic):
+    for row in csv.DictReader((synthetic / "results.csv").read_text().splitlines()):
+        better = max(float(row["mean_colour_psnr"]), float(row["input_view_psnr"]))
+        assert float(row["gain_psnr"]) == pytest.approx(float(row["psnr"]) - better, abs=1e-5)
+
+
+def test_the_csv_has_the_figures_as_they_were_measured_and_ends_with_time_and_hardware(synthetic):
+    rows = list(csv.DictReader((synthetic / "results.csv").read_text().splitlines()))
+    outputs = synthetic.parents[1] / "outputs" / "quick"
+    metrics = json.loads((outputs / "nmr_srt" / "metrics.json").read_text())
+    assert float(rows[0]["psnr"]) == metrics["protocols"]["stelzner"]["psnr"]
+    assert (rows[0]["ssim"], rows[1]["lpips"], rows[0]["published_psnr"]) == ("", "", "")
+    assert list(rows[0])[-2:] == ["training_seconds", "hardware"]
+    assert list(cells(synthetic)[0])[-2:] == ["training time", "hardware"]
+
+
+def test_classes_stand_beside_the_published_ones_whatever_synonyms_the_data_lists(published):
+    rows = {row["class"]: row for row in cells(published, table=2)}
+    title = "PixelNeRF, published PSNR"
+    assert rows["airplane,aeroplane,plane"][title] == "29.76"
+    assert rows["vessel,watercraft"][title] == "29.18"
+    assert rows["spaceship"][title] == "–"
+    assert rows["all"][title] == "26.80"
+    assert rows["all"]["nmr_srt PSNR"] == cells(published)[1]["PSNR"]
+
+
+def test_the_published_classes_add_up_to_the_published_whole():
+    result = published_result("nmr_srt", "pixelnerf")
+    assert result.classes.keys() == TEST_SCENES.keys()
+    assert result.items == sum(TEST_SCENES.values())
+    for index, digits in enumerate((0.005, 0.0005, 0.0005)):
+        total = sum(result.classes[name][index] * n for name, n in TEST_SCENES.items())
+        whole = (result.psnr, result.ssim, result.lpips)[index]
+        assert total / result.items == pytest.approx(whole, abs=digits)
+
+
+def test_every_published_result_is_of_a_known_protocol_and_none_is_unconfirmed():
+    protocols, _ = get_args(get_type_hints(EvaluateConfig)["protocols"])
+    assert set(PROTOCOLS) == set(get_args(protocols))
+    for results in RESULTS.values():
+        assert len({result.protocol for result in results}) == len(results)
+        assert all(result.protocol in PROTOCOLS for result in results)
+        assert all(result.mark == "read" for result in results)
+
+
+@pytest.mark.parametrize("profile", ["synthetic", "published"])
+def test_the_same_inputs_give_the_same_bytes(profile, request, tmp_path):
+    report = request.getfixturevalue(profile)
+    name, outputs = ("paper", report.parent)
+    if profile == "synthetic":
+        name, outputs = "quick", report.parents[1] / "outputs" / "quick"
+    again = report.parent / "again"
+    tabulate(profile=name, outputs=outputs, out=again, params=PARAMS)
+    for path in report.iterdir():
+        assert path.read_bytes() == (again / path.name).read_bytes(), path.name
+
+
+def test_everything_the_page_refers_to_has_a_relative_path_and_the_right_place(synthetic):
+    text = (synthetic / "index.html").read_text()
+    targets = re.findall(r'(?:src|href)="([^"]*)"', text)
+    videos = {target for target in targets if target.endswith(".mp4")}
+    names = load_params(PARAMS).experiments
+    assert videos == {f"../../outputs/quick/{name}/video.mp4" for name in names}
+    for target in set(targets) - videos:
+        assert (synthetic / target).is_file()
+
+
+def test_figures_have_an_entry_for_each_run(synthetic):
+    outputs = synthetic.parents[1] / "outputs" / "quick"
+    parts = [Image.open(path) for path in outputs.glob("*/comparison.png")]
+    with Image.open(synthetic / "comparison.png") as picture:
+        assert picture.width == max(part.width for part in parts)
+        assert picture.height > sum(part.height for part in parts)
+    with Image.open(synthetic / "curves.png") as curves:
+        assert len(curves.getcolors(maxcolors=1 << 20)) > 10
+        assert not curves.info.keys() & {"Software", "Creation Time"}
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 10, 11, 95])
+def test_an_averaged_curve_is_short_and_keeps_what_is_linear(count):
+    curve = [(float(step), 3.0 * step + 1) for step in range(count)]
+    steps, values = averaged(curve, points=10).T
+    assert len(steps) == count if count <= 10 else len(steps) <= 10
+    np.testing.assert_allclose(values, 3 * steps + 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [("metrics.json", "evaluate"), ("comparison.png", "evaluate"), ("training.json", "train"),
+     ("history.csv", "train")],
+)  # fmt: skip
+def test_a_missing_or_broken_input_is_named_with_the_stage_that_makes_it(tmp_path, name, stage):
+    for experiment in load_params(PARAMS).experiments:
+        write_run(tmp_path / experiment, "quick", True, {"stelzner": 32})
+    path = tmp_path / experiment / name
+    arguments = {"outputs": tmp_path, "out": tmp_path / "report", "params": PARAMS}
+    expected = rf"{re.escape(str(path))}: .*python -m workflow\.{stage}.* {experiment} "
+    path.write_text("nothing of use")
+    with pytest.raises(UserError, match=expected):
+        tabulate(profile="quick", **arguments)
+    path.unlink()
+    with pytest.raises(UserError, match=expected):
+        tabulate(profile="quick", **arguments)
+    assert not (tmp_path / "report").exists()
+
+
+def test_metrics_of_another_profile_are_refused(tmp_path):
+    for experiment in load_params(PARAMS).experiments:
+        write_run(tmp_path / experiment, "paper", True, {"stelzner": 32})
+    with pytest.raises(UserError, match="profile is paper, not quick"):
+        tabulate(profile="quick", outputs=tmp_path, out=tmp_path / "report", params=PARAMS)
+
+
+def test_the_list_of_runs_is_of_params_yaml_and_not_of_the_folder(tmp_path):
+    params = yaml.safe_load(PARAMS.read_text())
+    params["experiments"] = {"nmr_b": {"dataset": "nmr"}, "nmr_a": {"dataset": "nmr"}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    for name in ("nmr_a", "nmr_b", "nmr_stale"):
+        write_run(tmp_path / name, "quick", True, {"stelzner": 32})
+    out = tmp_path / "report"
+    tabulate(profile="quick", outputs=tmp_path, out=out, params=tmp_path / "params.yaml")
+    assert [row["run"] for row in cells(out)] == ["nmr_b", "nmr_a"]
+    assert "nmr_stale" not in (out / "index.html").read_text()
+
+
+def test_every_format_escapes_what_it_must():
+    table = Table("50 % of a_b", "lr", ["x|y", "<z>"], [["a_b & c#", "−1 × 2"]], ["{note}"])
+    assert r"| x\|y | <z> |" in to_markdown(table)
+    assert r"a\_b \& c\# & $-$1 $\times$ 2 \\" in to_latex(table)
+    assert r"\caption{50 \% of a\_b}" in to_latex(table)
+    assert r"\{note\}" in to_latex(table)
+    assert "&lt;z&gt;" in to_html(table)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(29.0, "29 s"), (119.0, "2 min"), (3599.0, "1 h 0 min"), (11400.0, "3 h 10 min"),
+     (172790.0, "2 d"), (12.2 * 86400, "12 d")],
+)  # fmt: skip
+def test_a_time_is_readable(seconds, text):
+    assert duration(seconds) == text

@@ -1,0 +1,42 @@
+"""Raw -> packed: one format for every dataset, checked, with its provenance inside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from srt.config import load_dataset
+from srt.data.packing import pack
+from srt.errors import UserError
+from workflow.command import cpus, run
+
+
+def pack_dataset(
+    *, profile: str, dataset: str, raw: Path, out: Path, params: Path = Path("params.yaml")
+) -> None:
+    """Packs a dataset of params.yaml.
+
+    Args:
+        profile: of params.yaml.
+        dataset: its name in params.yaml.
+        raw: manifest.json that fetch wrote.
+        out: the packed dataset's folder; its manifest.json is written last.
+        params: the configuration.
+    """
+    config = load_dataset(params, dataset, profile)
+    if not raw.is_file():
+        raise UserError(f"{raw}: there is no such file; run `python -m workflow.fetch` first")
+    manifest = json.loads(raw.read_text())
+    view_list = manifest["view_list"]
+    pack(
+        raw.parent / manifest["folder"],
+        raw.parent / view_list if view_list else None,
+        config,
+        out,
+        provenance=manifest,
+        workers=cpus(),
+    )
+
+
+if __name__ == "__main__":
+    run(pack_dataset)

@@ -1,0 +1,173 @@
+"""Packed -> model: trains one experiment of params.yaml; run again after a kill, it resumes.
+
+Starts torchrun over all visible GPUs, unless torchrun has started it already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from srt.checkpoint import exclusive, save_weights, state_folder, training_config
+from srt.config import Experiment, load_experiment
+from srt.data.scenes import Scenes
+from srt.distributed import Processes, StopRequest, join_processes
+from srt.files import sha256_of, write_atomically
+from srt.models import SRT, build_model
+from srt.tracking import Tracker, open_tracker
+from srt.training import Data, Requests, Training, fit, learning_curve
+from workflow.command import ROOT, run
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    *,
+    profile: str,
+    experiment: str,
+    data: Path,
+    out: Path,
+    params: Path = Path("params.yaml"),
+    states: Path = ROOT / "ckpt",
+    stop_after: int | None = None,
+    validate_now: bool = False,
+    picture_now: bool = False,
+    print_model: bool = False,
+) -> None:
+    """Trains an experiment, or goes on where an earlier call of the same configuration stopped.
+
+    Args:
+        profile: of params.yaml.
+        experiment: its name in params.yaml.
+        data: the packed dataset's folder.
+        out: the folder of model.safetensors (the best weights by validation, written last),
+            history.csv and training.json.
+        params: the configuration.
+        states: where resume states are kept, by profile, experiment and configuration.
+        stop_after: save and stop once so many steps are done, without writing the model.
+        validate_now: measure the validation set before the first step.
+        picture_now: log pictures before the first step.
+        print_model: print the model and its parameters before the first step.
+    """
+    config = load_experiment(params, experiment, profile)
+    start_torchrun()
+    processes, stop = join_processes(), StopRequest()
+    packed = Data(*(Scenes(data / split, processes.device) for split in ("train", "val")))
+    settings = training_config(config, sha256_of(data / "manifest.json"))
+    folder = state_folder(states, config, settings)
+    if print_model:
+        log_model(build_model(config.model, config.seed))
+    requests = Requests(stop_after, validate_now, picture_now)
+    lock = exclusive(folder) if processes.main else contextlib.nullcontext()
+    with lock:
+        tracker = start_tracker(config, settings, folder, data, processes)
+        try:
+            training = fit(config, settings, packed, folder, tracker, processes, stop, requests)
+        except BaseException:
+            tracker.close("FAILED")
+            raise
+        if training.step < config.train.steps:
+            tracker.close("KILLED")
+            log.info("stopped after step %d; the same command goes on from there", training.step)
+            sys.exit(128 + stop.number if stop else 0)
+        if processes.main:
+            write_outputs(training, settings, out, processes)
+            tracker.log_artifact(out / "model.safetensors", "model")
+            tracker.log_artifact(out / "history.csv")
+        tracker.close("FINISHED")
+    processes.leave()
+
+
+def start_torchrun() -> None:
+    """Becomes torchrun, one process for each visible GPU; returns where that is not needed."""
+    gpus = torch.cuda.device_count()
+    if gpus < 2 or "WORLD_SIZE" in os.environ:
+        return
+    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}"]
+    command = [sys.executable, "-m", *launcher, "-m", "workflow.train", *sys.argv[1:]]
+    os.execv(sys.executable, command)
+
+
+def start_tracker(
+    experiment: Experiment,
+    settings: dict[str, Any],
+    folder: Path,
+    data: Path,
+    processes: Processes,
+) -> Tracker:
+    """Returns the tracker of this configuration's run; one that forgets in all but one process."""
+    if not processes.main:
+        return Tracker(None, ROOT)
+    tracker = open_tracker(
+        folder / "tracking",
+        root=ROOT,
+        experiment=f"{experiment.profile}: {experiment.dataset_name}",
+        run_name=experiment.name,
+        description=describe(experiment),
+        tags={
+            "profile": experiment.profile,
+            "dataset": experiment.dataset_name,
+            "model": experiment.model.name,
+            "synthetic": "yes" if experiment.synthetic else "no",
+            "hardware": hardware(processes),
+            "fingerprint": folder.name,
+        },
+        parameters=settings,
+    )
+    for split, context in (("train", "training"), ("val", "validation")):
+        digest = sha256_of(data / split / "scenes.json")
+        name = f"{experiment.dataset_name} {split}"
+        tracker.log_dataset(name, digest, str(data / split), context)
+    tracker.watch_machine(interval=10)
+    return tracker
+
+
+def describe(experiment: Experiment) -> str:
+    """Returns what a reader of the run's page must know first."""
+    scenes = "synthetic scenes" if experiment.synthetic else f"data of {experiment.dataset.source}"
+    return f"{experiment.name}, profile {experiment.profile}: {scenes}"
+
+
+def write_outputs(
+    training: Training, settings: dict[str, Any], out: Path, processes: Processes
+) -> None:
+    """Writes the curve, what the training cost, and last the best weights."""
+    write_atomically(out / "history.csv", learning_curve(training).encode())
+    cost = {
+        "experiment": training.experiment.name,
+        "steps": training.step,
+        "best_step": training.best_step,
+        "validation_psnr": training.best_psnr,
+        "parameters": sum(parameter.numel() for parameter in training.model.parameters()),
+        "seconds": round(training.seconds, 1),
+        "hardware": hardware(processes),
+    }
+    write_atomically(out / "training.json", (json.dumps(cost, indent=1) + "\n").encode())
+    save_weights(out / "model.safetensors", training.best, settings)
+
+
+def hardware(processes: Processes) -> str:
+    """Returns what the training runs on, e.g. `2 x NVIDIA H200` or `CPU, 2 threads`."""
+    if processes.device.type == "cuda":
+        return f"{processes.world_size} x {torch.cuda.get_device_name(processes.device)}"
+    return f"{platform.machine()} CPU, {processes.world_size * torch.get_num_threads()} threads"
+
+
+def log_model(model: SRT) -> None:
+    """Logs the modules, and the name, shape and size of every parameter."""
+    log.info("%s", model)
+    for name, parameter in model.named_parameters():
+        log.info("%-60s %-24s %10d", name, tuple(parameter.shape), parameter.numel())
+    log.info("%d parameters", sum(parameter.numel() for parameter in model.parameters()))
+
+
+if __name__ == "__main__":
+    run(train)
