@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import FrameType
@@ -90,18 +88,8 @@ def join_processes() -> Processes:
     return Processes(dist.get_rank(), world_size, device, control)
 
 
-def die_with_parent() -> None:
-    """Has the kernel kill this process when its parent dies, so that no training is orphaned.
-
-    SIGKILL, since an orphan must not go on to write: what is lost is what any kill loses.
-    """
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-
-
 class StopRequest:
-    """Set by SIGTERM (a cluster's notice) or SIGINT: training saves, then ends; the second kills."""
+    """Set by SIGTERM (a cluster's notice) or SIGINT: training saves and ends. A second kills."""
 
     def __init__(self) -> None:
         self.number = 0

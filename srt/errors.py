@@ -1,4 +1,4 @@
-"""The error that a user can mend: its text names the file, the key and the value, and the remedy."""
+"""The error that a user can mend: its text names file, key and value, and the remedy."""
 
 
 class UserError(Exception):

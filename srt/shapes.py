@@ -1,4 +1,4 @@
-"""Shape annotations: jaxtyping's where it is installed (the tests check them), nothing where it is not.
+"""Shape annotations: jaxtyping's where it is installed (the tests check them), else nothing.
 
 Every module has `from __future__ import annotations`, so an annotation costs nothing until a test
 evaluates it.
@@ -12,7 +12,6 @@ else:
     try:
         from jaxtyping import Bool, Float, Int, UInt8
     except ImportError:
-
 
         class _Unchecked:
             def __class_getitem__(cls, shape: object) -> type:

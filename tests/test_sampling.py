@@ -159,6 +159,17 @@ def test_no_pixel_is_drawn_twice_where_the_rays_divide_the_pixels(scenes, rays):
     assert all(len(set(ray)) == rays for ray in place.tolist())
 
 
+def test_neighbouring_steps_scenes_and_rays_are_drawn_independently(scenes):
+    """24 rays in 72 pixels: each falls on one of three neighbours, the column modulo 3."""
+    source, steps = sampler(rays_per_scene=24, batch_size=40), 40
+    (_, inputs, *_), (*_, columns) = drawn(scenes, source, steps)
+    views, columns = inputs.unflatten(0, (steps, -1)), columns.unflatten(0, (steps, -1))
+    for axis in (0, 1, 2):
+        expect_uniform((columns.diff(dim=axis) % 3).flatten().bincount(minlength=3))
+    for axis in (0, 1):
+        expect_uniform((views.diff(dim=axis) % VIEWS).flatten().bincount(minlength=VIEWS))
+
+
 def expect_rays_of(scenes, place, origins, directions):
     """Checks that world rays start at their camera and hit their pixel, by projecting a point."""
     scene, view, row, column = place

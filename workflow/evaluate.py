@@ -26,7 +26,8 @@ from srt.files import write_atomically
 from srt.metrics import Lpips
 from srt.models import SRT
 from srt.pictures import write_picture
-from workflow.command import load_model, open_run, run
+from workflow.command import run
+from workflow.trained import load_model, open_run
 
 
 def evaluate(

@@ -29,7 +29,8 @@ from srt.data.extract import extract_zip
 from srt.data.synthetic_nmr import write_nmr
 from srt.errors import UserError
 from srt.files import write_atomically
-from workflow.command import cpus, run
+from srt.processes import cpus
+from workflow.command import run
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from srt.config import load_dataset
 from srt.data.packing import pack
 from srt.errors import UserError
-from workflow.command import cpus, run
+from srt.processes import cpus
+from workflow.command import run
 
 
 def pack_dataset(

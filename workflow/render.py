@@ -18,7 +18,8 @@ from srt.pictures import side_by_side, to_uint8
 from srt.rendering import encode_scene, render_path
 from srt.shapes import UInt8
 from srt.video import VideoWriter
-from workflow.command import load_model, open_run, run
+from workflow.command import run
+from workflow.trained import load_model, open_run
 
 
 def render(

@@ -24,7 +24,8 @@ from srt.files import sha256_of, write_atomically
 from srt.models import SRT, build_model
 from srt.tracking import Tracker, open_tracker
 from srt.training import Data, Requests, Training, fit, learning_curve
-from workflow.command import ROOT, run
+from workflow.command import run
+from workflow.trained import ROOT
 
 log = logging.getLogger(__name__)
 

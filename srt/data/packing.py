@@ -16,8 +16,8 @@ import numpy as np
 from srt.config import SPLITS, DatasetConfig, fingerprint
 from srt.data import nmr
 from srt.data.scenes import FORMAT, DataError, SceneInfo
-from srt.distributed import die_with_parent
 from srt.files import sha256_of, write_atomically
+from srt.processes import die_with_parent
 
 SHARD_BYTES = 64 * 2**20  # of images; a worker holds one shard in memory
 READERS = {"nmr": nmr}

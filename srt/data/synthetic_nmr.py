@@ -23,8 +23,8 @@ from torch import Tensor
 
 from srt.data.synthetic import Light, pixel_rays, render
 from srt.data.synthetic_objects import CLASSES, random_object
-from srt.distributed import die_with_parent
 from srt.geometry import look_at, pinhole, rigid_inverse
+from srt.processes import die_with_parent
 from srt.shapes import Float
 
 SPLITS = ("train", "val", "test")

@@ -29,6 +29,9 @@ class Encoder(nn.Module):
             convolutions.append(nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=False))
             channels = 2 * width
         self.convolutions = nn.ModuleList(convolutions)
+        if config.conv_init == "he":
+            for convolution in convolutions:
+                nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
         self.patch_projection = nn.Conv2d(channels, config.latent_dim, kernel_size=1)
         # Standard normal, not scaled down: as the published weights were trained.
         self.pixel_embedding = nn.Parameter(

@@ -1,0 +1,23 @@
+"""This process and its parent: its processors, and what happens when the parent dies."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+
+def cpus() -> int:
+    """Returns how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def die_with_parent() -> None:
+    """Has the kernel kill this process when its parent dies, so that nothing is orphaned.
+
+    SIGKILL, since an orphan must not go on to write: what is lost is what any kill loses.
+    """
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
