@@ -78,9 +78,7 @@ class ModelConfig:
     direction_start_octave: int
     conv_blocks: int
     conv_channels: int  # of the first convolution; each block doubles them
-    conv_init: Literal[
-        "torch", "he"
-    ]  # "torch" is the published one
+    conv_init: Literal["torch", "he"]  # "torch" is the published one
     latent_dim: int
     heads: int
     head_dim: int

@@ -1,0 +1,39 @@
+# `make results`: set up, then the whole pipeline; `make test`: set up, then the tests. Both can be
+# repeated at no cost. PYTHON names another interpreter (3.11 to 3.13); ARGS goes to the tool.
+PYTHON ?= python3
+ARGS ?=
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+
+.PHONY: help results test check clean-environment
+
+help:
+	@echo "make results   set up .venv, then run the pipeline (profile of params.yaml: quick)"
+	@echo "make test      set up .venv, then run the tests"
+	@echo "make check     set up .venv, then lint and types"
+
+results: .venv/installed
+	@echo "== the whole pipeline; what is made already is not made again"
+	snakemake --cores all results $(ARGS)
+	@echo "== done: see reports/*/results.md and index.html, outputs/, and 'mlflow ui'"
+
+test: .venv/installed
+	@echo "== the tests; '-m slow' has the long ones"
+	python -m pytest -q $(ARGS)
+
+check: .venv/installed
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile
+	mypy
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else \
+	  f"Python {v[0]}.{v[1]} is not 3.11, 3.12 or 3.13: make PYTHON=python3.11")'
+	@echo "== setting up .venv: a few minutes and 3 GB, once"
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean-environment:
+	rm -rf .venv
