@@ -10,7 +10,14 @@ configfile: "params.yaml"
 
 validate(config, "workflow/schemas/params.schema.json", set_default=False)
 
-REPORT = ["comparison.png", "curves.png", "index.html", "results.csv", "results.md", "results.tex"]
+REPORT = [
+    "comparison.png",
+    "curves.png",
+    "index.html",
+    "results.csv",
+    "results.md",
+    "results.tex",
+]
 
 
 def packed(wildcards):
@@ -41,9 +48,9 @@ rule fetch:
         code("fetch"),
     output:
         "data/{profile}/raw/{dataset}/manifest.json",
+    threads: workflow.cores
     params:
         tracked=lambda w: tracked("fetch", config, w.dataset),
-    threads: workflow.cores
     shell:
         "exec python -m workflow.fetch --profile {wildcards.profile} --name {wildcards.dataset}"
         " --out {output}"
@@ -67,10 +74,10 @@ rule pack:
         raw="data/{profile}/raw/{dataset}/manifest.json",
     output:
         "data/{profile}/packed/{dataset}/manifest.json",
+    threads: workflow.cores
     params:
         tracked=lambda w: tracked("pack", config, w.dataset),
         out=subpath(output[0], parent=True),
-    threads: workflow.cores
     shell:
         "exec python -m workflow.pack --profile {wildcards.profile} --dataset {wildcards.dataset}"
         " --raw {input.raw} --out {params.out}"
@@ -84,11 +91,11 @@ rule train:
         "outputs/{profile}/{experiment}/history.csv",
         "outputs/{profile}/{experiment}/model.safetensors",
         "outputs/{profile}/{experiment}/training.json",
+    threads: workflow.cores
     params:
         tracked=lambda w: tracked("train", config, w.experiment),
         data=subpath(input.data, parent=True),
         out=subpath(output[0], parent=True),
-    threads: workflow.cores
     shell:
         "exec python -m workflow.train --profile {wildcards.profile}"
         " --experiment {wildcards.experiment} --data {params.data} --out {params.out}"
@@ -104,11 +111,11 @@ rule evaluate:
         "outputs/{profile}/{experiment}/comparison.png",
         "outputs/{profile}/{experiment}/metrics.json",
         "outputs/{profile}/{experiment}/scenes.csv",
+    threads: workflow.cores
     params:
         tracked=lambda w: tracked("evaluate", config, w.experiment),
         data=subpath(input.data, parent=True),
         out=subpath(output[0], parent=True),
-    threads: workflow.cores
     shell:
         "exec python -m workflow.evaluate --profile {wildcards.profile}"
         " --experiment {wildcards.experiment} --data {params.data} --model {input.model}"
@@ -122,10 +129,10 @@ rule render:
         model="outputs/{profile}/{experiment}/model.safetensors",
     output:
         "outputs/{profile}/{experiment}/video.mp4",
+    threads: workflow.cores
     params:
         tracked=lambda w: tracked("render", config, w.experiment),
         data=subpath(input.data, parent=True),
-    threads: workflow.cores
     shell:
         "exec python -m workflow.render --profile {wildcards.profile}"
         " --experiment {wildcards.experiment} --data {params.data} --model {input.model}"
@@ -136,8 +143,12 @@ rule tabulate:
     input:
         code("tabulate"),
         expand(rules.train.output, experiment=config["experiments"], allow_missing=True),
-        expand(rules.evaluate.output, experiment=config["experiments"], allow_missing=True),
-        expand(rules.render.output, experiment=config["experiments"], allow_missing=True),
+        expand(
+            rules.evaluate.output, experiment=config["experiments"], allow_missing=True
+        ),
+        expand(
+            rules.render.output, experiment=config["experiments"], allow_missing=True
+        ),
     output:
         expand("reports/{{profile}}/{file}", file=REPORT),
     params:

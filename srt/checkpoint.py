@@ -117,7 +117,8 @@ def load_shorter_training(folder: Path, config: dict[str, Any]) -> State | None:
     """Returns the newest state of a training that differs in nothing but `train.steps`, or None."""
     candidates = [path for sibling in folder.parent.glob("*") for path in _states(sibling)]
     for path in sorted(candidates, key=lambda path: path.name, reverse=True):
-        with contextlib.suppress(StateError, safetensors.SafetensorError):
+        # Not found: the sibling is being trained, and has a newer state by now.
+        with contextlib.suppress(StateError, safetensors.SafetensorError, FileNotFoundError):
             state = load_state(path, config)
             log.info("continuing from %s, a shorter training of this configuration", path)
             return state

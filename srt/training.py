@@ -150,7 +150,7 @@ def fit(
                 picture(training, data, tracker, processes)
             if training.step % train.checkpoint_every == 0 or last or stopping:
                 training.seconds = saved_seconds + time.monotonic() - started
-                training.loss_sum.fill_(processes.mean(training.loss_sum))
+                training.loss_sum.fill_(finite_loss(training, processes))
                 if processes.main:
                     save_state(folder, training.state(), config)
                     tracker.release()
@@ -246,19 +246,25 @@ def resume(training: Training, folder: Path, config: dict[str, Any]) -> None:
 
 
 def log_step(training: Training, rate: float, tracker: Tracker, processes: Processes) -> str:
-    """Logs the mean since the last log; returns it as text. Raises FloatingPointError for NaN."""
-    mse = processes.mean(training.loss_sum) / training.experiment.train.log_every
+    """Logs the mean since the last log; returns it as text."""
+    mse = finite_loss(training, processes) / training.experiment.train.log_every
     training.loss_sum.zero_()
-    if not math.isfinite(mse):
-        raise FloatingPointError(
-            f"{training.experiment.name}: the loss is {mse} in the steps before {training.step};"
-            " the last saved state is from before: lower train.learning_rate, then run again"
-        )
     psnr = -10 * math.log10(max(mse, 1e-10))
     training.curve.append((training.step, psnr, rate))
     values = {"train/mse": mse, "train/psnr": psnr, "train/learning_rate": rate}
     tracker.log_metrics(values, training.step)
     return f"train {psnr:.2f} dB, validation {training.best_psnr:.2f} dB"
+
+
+def finite_loss(training: Training, processes: Processes) -> float:
+    """Returns the sum since the last log; raises FloatingPointError for NaN, so none is saved."""
+    loss = processes.mean(training.loss_sum)
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"{training.experiment.name}: the loss is {loss} in the steps before {training.step};"
+            " the last saved state is from before: lower train.learning_rate, then run again"
+        )
+    return loss
 
 
 def validate(training: Training, data: Data, tracker: Tracker, processes: Processes) -> None:
@@ -282,7 +288,7 @@ def measure_validation(training: Training, data: Data, processes: Processes) -> 
             scenes,
             items,
             "stelzner",
-            mean_colour=(0, 0, 0),
+            mean_colour=(0.0, 0.0, 0.0),
             lpips=None,
             canonical=training.experiment.model.frame == "canonical",
             rays_per_group=train.rays_per_group,

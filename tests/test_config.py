@@ -1,13 +1,10 @@
 """params.yaml: what is wrong in it is named before anything runs, and its layers add up."""
 
-import copy
 import dataclasses
-from pathlib import Path
 
-import jsonschema
 import pytest
 import torch
-import yaml
+from broken_params import ABSENT, LEVELS, MISSING, PARAMS, RAW, WRONG_VALUES, edited
 
 from srt.checkpoint import training_config
 from srt.config import (
@@ -17,33 +14,10 @@ from srt.config import (
     load_experiment,
     load_params,
     load_weights,
-    params_schema,
 )
 from srt.errors import UserError
 from srt.models import build_model
 from srt.strict import ConfigError
-from workflow.schema import TARGET, schema_text
-
-PARAMS = Path(__file__).parents[1] / "params.yaml"
-RAW = yaml.safe_load(PARAMS.read_text())
-ABSENT = object()
-
-
-def edited(folder, *edits):
-    """Returns a copy of params.yaml in which the values of dotted keys are others, or absent."""
-    raw = copy.deepcopy(RAW)
-    for key, value in edits:
-        *parents, name = key.split(".")
-        section = raw
-        for parent in parents:
-            section = section[parent]
-        if value is ABSENT:
-            del section[name]
-        else:
-            section[name] = value
-    path = folder / "params.yaml"
-    path.write_text(yaml.safe_dump(raw, sort_keys=False))
-    return path
 
 
 def refusal(path):
@@ -56,22 +30,6 @@ def refusal(path):
     return str(error.value)
 
 
-LEVELS = [
-    "",
-    "datasets.nmr.",
-    "weights.lpips_vgg.",
-    "defaults.",
-    "defaults.train.",
-    "experiments.nmr_srt.",
-    "profiles.paper.",
-    "profiles.paper.train.",
-    "profiles.paper.datasets.",
-    "profiles.paper.datasets.nmr.",
-    "profiles.paper.weights.lpips_vgg.",
-    "profiles.quick.datasets.nmr.synthetic.",
-]
-
-
 @pytest.mark.parametrize("level", LEVELS)
 def test_an_unknown_key_is_refused_by_its_name_at_every_level(tmp_path, level):
     path = edited(tmp_path, (f"{level}lerning_rate", {}))
@@ -81,46 +39,6 @@ def test_an_unknown_key_is_refused_by_its_name_at_every_level(tmp_path, level):
 def test_an_unknown_key_in_a_section_of_an_experiment_is_refused_by_its_name(tmp_path):
     path = edited(tmp_path, ("experiments.nmr_srt.train", {"lerning_rate": 1.0}))
     assert f"{path}: experiments.nmr_srt.train.lerning_rate: unknown key" in refusal(path)
-
-
-WRONG_VALUES = [
-    ("profile", 3),
-    ("seed", "0"),
-    ("datasets.nmr.image_size", 64.0),
-    ("datasets.nmr.layout", "nrm"),
-    ("datasets.nmr.synthetic", 5),
-    ("datasets.nmr.view_list", True),
-    ("weights.lpips_vgg.sha256", 39792300),
-    ("defaults.model.frame", "camera"),
-    ("defaults.model.pixel_embedding", [15, 20, 3]),
-    ("defaults.model.pixel_embedding", 15),
-    ("defaults.train.steps", None),
-    ("defaults.train.steps", True),
-    ("defaults.train.steps", "1000"),
-    ("defaults.train.learning_rate", "1e-4"),
-    ("defaults.train.learning_rate", True),
-    ("defaults.evaluate.protocols", "stelzner"),
-    ("defaults.render.fade", 0),
-    ("experiments.nmr_srt.dataset", ["nmr"]),
-    ("experiments.nmr_srt.dataset", 7),
-    ("experiments.nmr_srt.render", [1]),
-    ("profiles.paper.train.learning_rate", "1e-4"),
-    ("profiles.paper.train.batch_size", 1.5),
-    ("profiles.paper.datasets.nmr.views", "24"),
-    ("profiles.paper.datasets.nmr.pixel_grid", "centre"),
-    ("profiles.paper.weights.lpips_vgg.source", 1),
-    ("profiles.quick.datasets.nmr.synthetic.train", 0.5),
-]
-MISSING = [
-    "seed",
-    "defaults",
-    "profiles",
-    "defaults.render",
-    "defaults.train.steps",
-    "datasets.nmr.views",
-    "experiments.nmr_srt.dataset",
-    "profiles.paper.model",
-]
 
 
 @pytest.mark.parametrize(("key", "value"), WRONG_VALUES, ids=str)
@@ -331,38 +249,3 @@ def test_differences_name_the_keys_that_differ_and_only_those():
         "train.steps: 10 here, 20 there",
     ]
     assert differences({"size": (15, 20)}, {"size": [15, 20]}) == []  # JSON has no tuples
-
-
-def schema_errors(path):
-    validator = jsonschema.Draft202012Validator(params_schema())
-    return list(validator.iter_errors(yaml.safe_load(path.read_text())))
-
-
-def test_the_schemas_file_is_up_to_date_and_valid():
-    assert TARGET.read_text() == schema_text(), "run `python -m workflow.schema`"
-    jsonschema.Draft202012Validator.check_schema(params_schema())
-
-
-def test_the_schema_accepts_the_file_that_python_accepts(tmp_path):
-    load_params(PARAMS)
-    assert schema_errors(PARAMS) == []
-    path = edited(tmp_path, ("experiments.nmr_srt.train", {"log_every": 2}))
-    load_params(path)
-    assert schema_errors(path) == []
-
-
-@pytest.mark.parametrize(
-    "edit",
-    # Not 64.0: JSON Schema takes a float without a fraction for an integer.
-    [edit for edit in WRONG_VALUES if edit[1] != 64.0]
-    + [(key, ABSENT) for key in MISSING]
-    + [(f"{level}lerning_rate", 1) for level in LEVELS],
-    ids=lambda edit: edit[0],
-)
-def test_the_schema_refuses_at_the_same_place_what_python_refuses(tmp_path, edit):
-    path = edited(tmp_path, edit)
-    with pytest.raises(ConfigError):
-        load_params(path)
-    place = edit[0].split(".")
-    errors = [list(map(str, error.absolute_path)) for error in schema_errors(path)]
-    assert any(error == place[: len(error)] and len(error) >= len(place) - 1 for error in errors)

@@ -71,6 +71,7 @@ def stop_after(monkeypatch, calls):
 
         return call
 
+    monkeypatch.setattr(os, "getpid", lambda: -1)  # the next call is another process
     for name in ("replace", "fsync", "unlink", "rmdir", "mkdir"):
         monkeypatch.setattr(os, name, counted(getattr(os, name)))
     return made

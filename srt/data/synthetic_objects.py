@@ -1,6 +1,6 @@
 """Random objects of four classes, as lists of solids: z up, facing +x, in the unit cube.
 
-Each has one colour of its own beside those of its class, so that a small model learns in minutes.
+Each class has a range of colours, and an object one of these: a small model learns it in minutes.
 
 Lengths inside a builder are relative: the finished object is scaled to fill the cube.
 """
@@ -21,6 +21,7 @@ Vector = Sequence[float | int] | NDArray[np.float64]
 PLAIN = (0.0, 0.0, 0.0)
 IVORY, STEEL, RUBBER = (0.95, 0.92, 0.84), (0.55, 0.58, 0.62), (0.12, 0.12, 0.14)
 WOOD, GLASS = (0.45, 0.3, 0.18), (0.25, 0.35, 0.45)
+RED, GREEN, BLUE, PURPLE = 0.03, 0.33, 0.57, 0.83  # hues
 RADIUS = 0.68  # the half diagonal that every view of the unit cube's cameras still shows whole
 
 
@@ -56,9 +57,16 @@ def fit_unit_cube(solids: Sequence[Solid], radius: float) -> list[Solid]:
     return [replace(solid, to_world=fit @ solid.to_world) for solid in solids]
 
 
-def _paint(rng: np.random.Generator, pattern: tuple[float, float, float] = PLAIN) -> Material:
-    """Returns an object's own colour, matte or glossy; a pattern alternates it with ivory."""
-    colour = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.7, 0.95), rng.uniform(0.75, 1.0))
+def _paint(
+    rng: np.random.Generator, hue: float, pattern: tuple[float, float, float] = PLAIN
+) -> Material:
+    """Returns an object's own colour, matte or glossy; a pattern alternates it with ivory.
+
+    Args:
+        hue: of the class, 0 to 1; the object's lies within a tenth of the circle.
+    """
+    shade = (hue + rng.uniform(-0.1, 0.1)) % 1
+    colour = colorsys.hsv_to_rgb(shade, rng.uniform(0.7, 0.95), rng.uniform(0.7, 1.0))
     return Material(
         colours=(colour, IVORY if any(pattern) else colour),
         pattern=pattern,
@@ -93,7 +101,7 @@ def _rod(
 def _chair(rng: np.random.Generator) -> list[Solid]:
     depth, width = rng.uniform(0.5, 0.65, 2)
     height, thick = rng.uniform(0.35, 0.5), rng.uniform(0.08, 0.13)
-    fabric, frame = _paint(rng), _plain(WOOD)
+    fabric, frame = _paint(rng, BLUE), _plain(WOOD)
     x, y, top = depth / 2 - 0.05, width / 2 - 0.05, height + thick
     back = rng.uniform(0.4, 0.65)
     solids = [
@@ -115,7 +123,7 @@ def _chair(rng: np.random.Generator) -> list[Solid]:
 def _car(rng: np.random.Generator) -> list[Solid]:
     width, height = rng.uniform(0.4, 0.5), rng.uniform(0.16, 0.22)
     wheel, high = rng.uniform(0.1, 0.13), rng.uniform(0.15, 0.24)
-    paint, rubber, glass = _paint(rng), _plain(RUBBER), _plain(GLASS, 0.6)
+    paint, rubber, glass = _paint(rng, RED), _plain(RUBBER), _plain(GLASS, 0.6)
     z, low = wheel + height / 2, wheel + height
     solids = [_box((0, 0, z), (1, width, height), paint)]
     for x in (-0.3, 0.3):
@@ -138,7 +146,7 @@ def _car(rng: np.random.Generator) -> list[Solid]:
 
 def _lamp(rng: np.random.Generator) -> list[Solid]:
     metal, bulb = _plain(STEEL, 0.6), _plain((1.0, 0.95, 0.6))
-    shade = _paint(rng, (0.0, 0.0, rng.choice([0.0, 1.5])))
+    shade = _paint(rng, GREEN, (0.0, 0.0, rng.choice([0.0, 1.5])))
     foot, pole = rng.uniform(0.2, 0.28), rng.uniform(0.6, 0.75)
     reach, wide, length = rng.uniform(0.25, 0.4), rng.uniform(0.22, 0.3), rng.uniform(0.28, 0.36)
     end = np.array([reach, 0, pole])
@@ -154,7 +162,7 @@ def _lamp(rng: np.random.Generator) -> list[Solid]:
 
 def _airplane(rng: np.random.Generator) -> list[Solid]:
     radius, span, sweep = rng.uniform(0.08, 0.12), rng.uniform(0.75, 1.0), rng.uniform(0, 0.4)
-    hull, wing = _plain(IVORY, 0.6), _paint(rng)
+    hull, wing = _plain(IVORY, 0.6), _paint(rng, PURPLE)
     solids = [
         _rod((-0.25, 0, 0), (0.35, 0, 0), radius, hull),
         _ball((0.35, 0, 0), (0.15, radius, radius), wing),

@@ -1,0 +1,261 @@
+"""Protocols, measures and baselines on full images; and rendered frames that agree with them."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from srt.data.sampling import whole_views
+from srt.data.scenes import DataError, Scenes
+from srt.distributed import Processes
+from srt.evaluation import Item, evaluate_items, predict, predict_item, protocol_items, summarise
+from srt.models import build_model
+from srt.rendering import encode_scene, render_path
+from tiny_training import ALONE, CPU, SIZE, VIEWS, one_thread, tiny_experiment, write_packed
+
+MEAN = (0.25, 0.5, 0.75)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    return write_packed(tmp_path_factory.mktemp("packed"), source_view=2) / "test"
+
+
+@pytest.fixture(scope="module")
+def scenes(packed):
+    return Scenes(packed, CPU)
+
+
+@pytest.fixture(scope="module")
+def images(packed):
+    return np.load(packed / "images-00000.npy") / 255
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    config = tiny_experiment(tmp_path_factory.mktemp("params")).model
+    return build_model(config, seed=0).eval().requires_grad_(False)
+
+
+def evaluate(model, scenes, items, protocol, processes=ALONE, canonical=False, rays=100):
+    return evaluate_items(
+        model,
+        scenes,
+        items,
+        protocol,
+        mean_colour=MEAN,
+        lpips=None,
+        canonical=canonical,
+        rays_per_group=rays,
+        processes=processes,
+    )
+
+
+def decibels(error):
+    return -10 * np.log10(error)
+
+
+def test_stelzner_takes_every_view_of_every_scene_as_input_once(scenes):
+    items = protocol_items(scenes, "stelzner", None)
+    assert sorted((item.scene, *item.inputs) for item in items) == [
+        (scene, view) for scene in range(3) for view in range(VIEWS)
+    ]
+    assert [item.scene for item in items[:3]] == [0, 1, 2]  # a few items are of different scenes
+
+
+def test_pixelnerf_takes_the_source_view_that_is_written_down(scenes):
+    assert protocol_items(scenes, "pixelnerf", None) == [Item(scene, (2,)) for scene in range(3)]
+
+
+def test_pixelnerf_without_source_views_is_refused_by_the_scene(tmp_path):
+    scenes = Scenes(write_packed(tmp_path) / "test", CPU)
+    with pytest.raises(DataError, match=r"^s0 has no source view.*view_list.*params\.yaml"):
+        protocol_items(scenes, "pixelnerf", None)
+
+
+@pytest.mark.parametrize("protocol", ["stelzner", "pixelnerf"])
+@pytest.mark.parametrize("limit", [1, 2, 3, 5, 7, 11, 12, 100])
+def test_a_limit_spreads_the_items_evenly(scenes, protocol, limit):
+    every = protocol_items(scenes, protocol, None)
+    items = protocol_items(scenes, protocol, limit)
+    places = [every.index(item) for item in items]
+    assert len(items) == min(limit, len(every))
+    gaps = np.diff([*places, len(every)])
+    assert places[0] == 0
+    assert set(gaps) <= {len(every) // len(items), -(-len(every) // len(items))}
+
+
+@dataclasses.dataclass(frozen=True)
+class Share(Processes):
+    """One of several processes; the last to gather sees what the others gathered before."""
+
+    shares: dict[int, Any]
+
+    def gather(self, value):
+        self.shares[self.rank] = value
+        return list(self.shares.values())
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+@pytest.mark.parametrize("protocol", ["stelzner", "pixelnerf"])
+def test_any_number_of_processes_gives_the_rows_of_one(scenes, model, protocol, count):
+    items = protocol_items(scenes, protocol, 4)
+    alone, shares = evaluate(model, scenes, items, protocol), {}
+    for rank in reversed(range(count)):  # so that the shares come in another order
+        processes = Share(rank, count, CPU, None, shares)
+        rows = evaluate(model, scenes, items, protocol, processes)
+    assert rows == alone
+    assert len(alone) == len(items)
+    sizes = [len(share) for share in shares.values()]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("rays", [1, 768, 10**6])
+def test_the_figures_do_not_depend_on_the_groups_of_rays(scenes, model, rays):
+    items = protocol_items(scenes, "stelzner", 1)
+    (row,), (grouped,) = (
+        evaluate(model, scenes, items, "stelzner", rays=size) for size in (100, rays)
+    )
+    assert grouped["psnr"] == pytest.approx(row["psnr"], abs=1e-5)
+
+
+@pytest.mark.parametrize("protocol", ["stelzner", "pixelnerf"])
+def test_the_baselines_are_the_mean_colour_and_the_nearest_input(
+    scenes, packed, images, model, protocol
+):
+    items = [Item(0, (0, 2)), Item(2, (3,))]
+    positions = np.load(packed / "cameras.npz")["camera_to_world"][..., :3, 3]
+    rows = evaluate(model, scenes, items, protocol)
+    for item, row in zip(items, rows):
+        targets = [view for view in range(VIEWS) if view not in item.inputs]
+        nearest = []
+        for view in targets:
+            offsets = positions[item.scene, list(item.inputs)] - positions[item.scene, view]
+            nearest.append(item.inputs[np.linalg.norm(offsets, axis=1).argmin()])
+        mean = np.array(MEAN)
+        if protocol == "pixelnerf":
+            mean = np.round(mean * 255) / 255
+        for name, guess in (
+            ("mean_colour", mean),
+            ("input_view", images[item.scene, nearest]),
+        ):
+            error = ((images[item.scene, targets] - guess) ** 2).mean(axis=(1, 2, 3))
+            expected = decibels(error.mean()) if protocol == "stelzner" else decibels(error).mean()
+            assert row[f"{name}_psnr"] == pytest.approx(expected, abs=1e-4)
+        assert row["scene"] == f"s{item.scene}"
+        assert row["class"] == "cube"
+        assert row["inputs"] == " ".join(map(str, item.inputs))
+    assert nearest == [3, 3, 3]
+
+
+def with_errors(monkeypatch, errors):
+    """Has the model miss every colour of target view i by errors[i], towards grey."""
+
+    def predict(model, batch, rays_per_group):
+        views = batch.colours.unflatten(1, (VIEWS - 1, -1))
+        offset = torch.tensor(errors)[None, :, None, None] * (views < 0.5).float().mul(2).sub(1)
+        return (views + offset).flatten(1, 2)
+
+    monkeypatch.setattr("srt.evaluation.predict", predict)
+
+
+@pytest.mark.parametrize("protocol", ["stelzner", "pixelnerf"])
+def test_a_perfect_model_has_100_db(scenes, model, protocol, monkeypatch):
+    with_errors(monkeypatch, [0.0, 0.0, 0.0])
+    (row,) = evaluate(model, scenes, [Item(1, (0,))], protocol)
+    assert row["psnr"] == 100
+    assert row["ssim"] == (None if protocol == "stelzner" else pytest.approx(1))
+    assert row["lpips"] is None  # not measured, never a number
+
+
+def test_stelzner_pools_the_error_of_all_views_before_the_logarithm(scenes, model, monkeypatch):
+    with_errors(monkeypatch, [0.01, 0.1, 0.3])
+    (row,) = evaluate(model, scenes, [Item(1, (0,))], "stelzner")
+    assert row["psnr"] == pytest.approx(decibels(np.mean([0.01**2, 0.1**2, 0.3**2])), abs=1e-4)
+
+
+def test_pixelnerf_takes_the_mean_of_the_views_own_figures(scenes, model, monkeypatch):
+    levels = np.array([3, 25, 75]) / 255  # whole levels of an 8-bit image
+    with_errors(monkeypatch, levels.tolist())
+    (row,) = evaluate(model, scenes, [Item(1, (0,))], "pixelnerf")
+    assert row["psnr"] == pytest.approx(decibels(levels**2).mean(), abs=1e-4)
+
+
+def test_targets_are_all_other_views_in_order_and_inputs_are_the_inputs(scenes, images, model):
+    views = predict_item(model, scenes, Item(1, (2,)), canonical=True, rays_per_group=100)
+    np.testing.assert_allclose(views.targets, images[1, [0, 1, 3]], atol=1e-6)
+    np.testing.assert_allclose(views.inputs, images[1, [2]], atol=1e-6)
+    assert views.predictions.shape == views.targets.shape
+
+
+def row(class_name, psnr, ssim, baseline):
+    measures = {"psnr": psnr, "ssim": ssim, "lpips": None}
+    baselines = {
+        f"{name}_{measure}": value
+        for name, shift in (("mean_colour", 0), ("input_view", 1))
+        for measure, value in {"psnr": baseline + shift, "ssim": ssim, "lpips": None}.items()
+    }
+    return {"class": class_name, **measures, **baselines}
+
+
+def test_the_summary_holds_means_over_items_classes_and_baselines():
+    rows = [row("ball", 20.0, 0.5, 10.0), row("cube", 30.0, 0.7, 11.0), row("ball", 26.0, 0.9, 15.0)]
+    summary = summarise(rows, of=24)
+    assert (summary["items"], summary["of"]) == (3, 24)
+    assert summary["psnr"] == pytest.approx(76 / 3, abs=1e-6)  # over items, not over classes
+    assert summary["ssim"] == pytest.approx(0.7)
+    assert summary["lpips"] is None
+    assert summary["classes"] == {
+        "ball": {"psnr": 23.0, "ssim": 0.7, "lpips": None},
+        "cube": {"psnr": 30.0, "ssim": 0.7, "lpips": None},
+    }
+    assert summary["baselines"]["mean_colour"]["psnr"] == 12
+    assert summary["baselines"]["input_view"]["psnr"] == 13
+
+
+def first_frame(model, scenes, canonical, size):
+    scene = encode_scene(model, scenes, 1, canonical)
+    return next(render_path(model, scene, "rotate", 4, False, size, 100))
+
+
+@pytest.fixture(scope="module")
+def rolled(tmp_path_factory):
+    """Input view 0 has been rolled; view 1 is at the same place and looks at the origin upright."""
+    folder = write_packed(tmp_path_factory.mktemp("rolled"), source_view=0)
+    return Scenes(folder / "test", CPU)
+
+
+@pytest.mark.parametrize("canonical", [True, False])
+def test_a_path_starts_with_the_view_of_an_upright_camera_at_the_inputs_place(
+    rolled, model, canonical
+):
+    index = (torch.tensor([1]), torch.tensor([[0]]), torch.tensor([[1]]))
+    expected = predict(model, whole_views(rolled, *index, canonical), 1000)
+    frame = first_frame(model, rolled, canonical, (SIZE, SIZE))
+    torch.testing.assert_close(frame, expected.view(SIZE, SIZE, 3), atol=1e-4, rtol=0)
+    assert frame.std() > 1e-3  # or any frame would do
+
+
+@pytest.mark.parametrize("canonical", [True, False])
+def test_a_frame_of_any_size_shows_the_same_rays(rolled, model, canonical):
+    small = first_frame(model, rolled, canonical, (SIZE, SIZE))
+    large = first_frame(model, rolled, canonical, (3 * SIZE, 3 * SIZE))
+    torch.testing.assert_close(large[1::3, 1::3], small, atol=1e-4, rtol=0)
+    wide = first_frame(model, rolled, canonical, (SIZE, 3 * SIZE))
+    torch.testing.assert_close(wide, large[SIZE : 2 * SIZE], atol=1e-4, rtol=0)
+    assert first_frame(model, rolled, canonical, (5, 7)).shape == (5, 7, 3)
+
+
+def test_a_path_has_its_number_of_frames_and_moves(rolled, model):
+    scene = encode_scene(model, rolled, 0, True)
+    frames = list(render_path(model, scene, "rotate", 4, False, (SIZE, SIZE), 1000))
+    assert len(frames) == 4
+    assert all(not torch.allclose(frames[0], frame, atol=1e-3) for frame in frames[1:])

@@ -1,0 +1,166 @@
+"""dvc.yaml and the Snakefile are the same graph, and it knows all the code that its stages run."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from repository_copy import ROOT, Copy, environment
+
+from workflow.wiring import STAGES, code
+
+PROFILES = list(yaml.safe_load((ROOT / "params.yaml").read_text())["profiles"])
+TARGETS = ("all", "results")  # Snakemake's, which have no command
+PLUMBING = {  # a change of these shows in no output
+    "srt/__init__.py",
+    "srt/config.py",
+    "srt/data/__init__.py",
+    "srt/errors.py",
+    "srt/machine.py",
+    "srt/outbox.py",
+    "srt/processes.py",
+    "srt/shapes.py",
+    "srt/strict.py",
+    "srt/tracking.py",
+    "workflow/__init__.py",
+    "workflow/command.py",
+}
+ONLY_FOR_DATASETS = {  # the stages fetch and weights share a module
+    "srt/data/extract.py",
+    "srt/data/synthetic.py",
+    "srt/data/synthetic_nmr.py",
+    "srt/data/synthetic_objects.py",
+    "srt/geometry.py",
+}
+
+
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory):
+    """Copies of the repository: one for each profile, a broken one, a larger one."""
+    copies = {name: Copy(tmp_path_factory.mktemp(name)) for name in [*PROFILES, "broken", "larger"]}
+    for profile in PROFILES:
+        copies[profile].edit_params({"profile": profile})
+    copies["broken"].edit("Snakefile", "workflow.pack --profile", "workflow.pack --verbose")
+    copies["broken"].edit("Snakefile", 'code("train"),', 'code("train")[1:],')
+    copies["broken"].edit("Snakefile", "{experiment}/scenes.csv", "{experiment}/rows.csv")
+    copies["broken"].edit("Snakefile", 'tracked("render",', 'tracked("evaluate",')
+    copies["larger"].edit_params({"experiments.second": {"dataset": "nmr", "model": {"heads": 2}}})
+    return copies
+
+
+@pytest.fixture(scope="module")
+def graphs(trees):
+    """The graphs of both tools in each copy."""
+    program = [sys.executable, ROOT / "tests" / "graphs.py"]
+    options = {"env": environment(), "text": True, "stdout": subprocess.PIPE}
+    started = {
+        name: subprocess.Popen(program, cwd=copy.folder, **options) for name, copy in trees.items()
+    }
+    return {name: json.loads(process.communicate()[0]) for name, process in started.items()}
+
+
+def differences(graphs):
+    """Returns `stage: what` for all that is not equal."""
+    dvc, snakemake = graphs["dvc"], graphs["snakemake"]
+    jobs = {name: job for name, job in snakemake.items() if name not in TARGETS}
+    found = {f"{name}: only in one tool" for name in dvc.keys() ^ jobs.keys()}
+    for name in dvc.keys() & jobs.keys():
+        found |= {f"{name}: {what}" for what in dvc[name] if dvc[name][what] != jobs[name][what]}
+    return found
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_both_tools_run_the_same_commands_over_the_same_files(graphs, profile):
+    assert not differences(graphs[profile])
+    commands = [stage["command"] for stage in graphs[profile]["dvc"].values()]
+    assert all(f"--profile {profile} " in command for command in commands)
+
+
+def test_what_differs_in_one_tool_is_found(graphs):
+    assert differences(graphs["broken"]) == {
+        "pack@nmr: command",
+        "train@nmr_srt: dependencies",
+        "evaluate@nmr_srt: outputs",
+        "render@nmr_srt: parameters",
+        "tabulate: dependencies",
+    }
+
+
+def test_snakemakes_targets_only_name_the_report(graphs):
+    snakemake = graphs[PROFILES[0]]["snakemake"]
+    for name in TARGETS:
+        assert snakemake[name]["command"] is None
+        assert snakemake[name]["outputs"] == []
+        assert snakemake[name]["dependencies"] == snakemake["tabulate"]["outputs"]
+
+
+def test_a_new_experiment_gets_its_stages_in_both_tools(graphs):
+    assert not differences(graphs["larger"])
+    new = graphs["larger"]["dvc"].keys() - graphs[PROFILES[0]]["dvc"].keys()
+    assert new == {"train@second", "evaluate@second", "render@second"}
+    tables = graphs["larger"]["snakemake"]["tabulate"]["dependencies"]
+    assert f"outputs/{PROFILES[0]}/second/metrics.json" in tables
+
+
+def imports(path):
+    """Returns the repository's files that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: a relative import"
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    own = [Path(*name.split(".")) for name in names if name.split(".")[0] in ("srt", "workflow")]
+    files = [file for path in own for file in (path.with_suffix(".py"), path / "__init__.py")]
+    files += [parent / "__init__.py" for file in files for parent in file.parents[:-1]]
+    return {file.as_posix() for file in files if (ROOT / file).is_file()}
+
+
+def imported_by(path):
+    """Returns a file and all that it imports, transitively."""
+    known, new = set(), {path}
+    while new:
+        known |= new
+        new = {file for path in new for file in imports(path)} - known
+    return known
+
+
+def module_of(stage):
+    """Returns the file that a stage's command runs."""
+    command = STAGES[stage].get("do", STAGES[stage])["cmd"]
+    return f"{command.split()[2].replace('.', '/')}.py"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_exactly_the_code_that_it_imports(stage):
+    needed = imported_by(module_of(stage)) - PLUMBING
+    if stage == "weights":
+        needed -= ONLY_FOR_DATASETS
+    models = {path for path in needed if path.startswith("srt/models/")}
+    assert set(code(stage)) == needed - models | ({"srt/models"} if models else set())
+    assert all((ROOT / path).exists() for path in code(stage))
+
+
+def test_all_that_is_called_plumbing_exists_and_is_used():
+    used = set().union(*(imported_by(module_of(stage)) for stage in STAGES))
+    assert used >= PLUMBING
+    assert imported_by("workflow/fetch.py") >= ONLY_FOR_DATASETS
+
+
+def test_snakemakes_lint_asks_only_for_logs_and_environments(trees):
+    _, output = trees[PROFILES[0]].run("snakemake", "--lint")
+    asked = {line.strip() for line in output.splitlines() if line.startswith("    * ")}
+    assert asked <= {
+        "* No log directive defined:",  # what a stage says is shown as it runs
+        "* Specify a conda environment or container for each rule.:",  # one locked environment
+    }
+
+
+def test_the_snakefile_is_formatted():
+    command = [sys.executable, "-m", "snakefmt", "--check", "Snakefile"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

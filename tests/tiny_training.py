@@ -1,0 +1,155 @@
+"""A packed set of a few 16 x 16 images and a model that trains on it in a second."""
+
+import contextlib
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from srt.checkpoint import save_weights, state_folder, training_config
+from srt.config import load_experiment
+from srt.data.scenes import FORMAT, Scenes
+from srt.distributed import Processes, StopRequest
+from srt.geometry import look_at, pinhole
+from srt.tracking import Tracker
+from srt.training import Data, Requests, fit
+
+PARAMS = Path(__file__).parents[1] / "params.yaml"
+CPU = torch.device("cpu")
+ALONE = Processes(0, 1, CPU, None)
+VIEWS, SIZE = 4, 16
+SPLITS = {"train": 5, "val": 3, "test": 3}
+MODEL = {
+    "frame": "canonical",
+    "position_octaves": 3,
+    "position_start_octave": -1,
+    "direction_octaves": 3,
+    "conv_blocks": 2,
+    "conv_channels": 4,
+    "latent_dim": 16,
+    "heads": 2,
+    "head_dim": 8,
+    "mlp_dim": 16,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "decoder_hidden": 8,
+}
+TRAIN = {
+    "steps": 8,
+    "batch_size": 4,
+    "rays_per_scene": 96,
+    "rays_per_group": 192,
+    "learning_rate": 0.01,
+    "warmup_steps": 2,
+    "decay_steps": 8,
+    "log_every": 3,
+    "validate_every": 2,
+    "validation_items": 3,
+    "picture_every": 8,
+    "checkpoint_every": 2,
+}
+
+
+@contextlib.contextmanager
+def one_thread():
+    """Tensors this small take longer with threads, which wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def write_params(path, model=None, **train):
+    """Writes params.yaml with a profile `quick` of this size and returns `path`."""
+    params = yaml.safe_load(PARAMS.read_text())
+    quick = params["profiles"]["quick"]
+    quick["datasets"]["nmr"] |= {"image_size": SIZE, "views": VIEWS}
+    quick["model"] |= MODEL | (model or {})
+    quick["train"] |= TRAIN | train
+    path.write_text(yaml.safe_dump(params))
+    return path
+
+
+def tiny_experiment(folder, model=None, **train):
+    return load_experiment(write_params(folder / "params.yaml", model, **train), "nmr_srt", "quick")
+
+
+def write_packed(folder, source_view=None):
+    """Writes a packed dataset of coloured gradients and returns `folder`.
+
+    The first two cameras of a scene are at one place: the first has been rolled about its axis,
+    the second has not.
+    """
+    for seed, (split, scenes) in enumerate(SPLITS.items()):
+        write_split(folder / split, scenes, np.random.default_rng(seed), source_view)
+    (folder / "manifest.json").write_text("{}")
+    return folder
+
+
+def write_split(folder, scenes, rng, source_view):
+    folder.mkdir(parents=True)
+    ramp = np.linspace(0, 200, SIZE)
+    image = ramp[:, None, None] * rng.random((scenes, VIEWS, 1, 1, 3))
+    image = image + ramp[None, :, None] * rng.random((scenes, VIEWS, 1, 1, 3))
+    np.save(folder / "images-00000.npy", image.clip(0, 255).astype(np.uint8))
+    positions = torch.from_numpy(rng.standard_normal((scenes, VIEWS, 3)) + [2, 0, 1])
+    positions[:, 1] = positions[:, 0]
+    poses = look_at(positions, torch.zeros_like(positions))
+    roll = torch.eye(4, dtype=torch.float64)
+    roll[:2, :2] = torch.tensor([[0.8, -0.6], [0.6, 0.8]])
+    poses[:, 0] = poses[:, 0] @ roll
+    intrinsics = pinhole(1.5, 1.0, SIZE, SIZE).expand(scenes, VIEWS, 3, 3)
+    np.savez(folder / "cameras.npz", intrinsics=intrinsics, camera_to_world=poses)
+    header = {
+        "format": FORMAT,
+        "views": VIEWS,
+        "height": SIZE,
+        "width": SIZE,
+        "scenes_per_shard": scenes,
+        "files": ["images-00000.npy"],
+        "mean_colour": [0.25, 0.5, 0.75],
+        "scenes": [
+            {"name": f"s{n}", "class_name": ("cube", "ball")[n % 2], "source_view": source_view}
+            for n in range(scenes)
+        ],
+    }
+    (folder / "scenes.json").write_text(json.dumps(header))
+
+
+def read_packed(folder):
+    return Data(Scenes(folder / "train", CPU), Scenes(folder / "val", CPU))
+
+
+class NeverStop(StopRequest):
+    """Leaves the signal handlers of the test run alone."""
+
+    def __init__(self):
+        self.number = 0
+
+
+def configured(experiment):
+    return training_config(experiment, "digest of the data")
+
+
+def folder_of(states, experiment):
+    return state_folder(states, experiment, configured(experiment))
+
+
+def train(experiment, data, states, stop_after=None):
+    """Trains, or goes on, as `workflow.train` does."""
+    folder, requests = folder_of(states, experiment), Requests(stop_after=stop_after)
+    config = configured(experiment)
+    return fit(experiment, config, data, folder, Tracker(), ALONE, NeverStop(), requests)
+
+
+def weights_file(training, path):
+    """Returns the bytes of model.safetensors."""
+    save_weights(path, training.best, configured(training.experiment))
+    return path.read_bytes()
+
+
+def changed(experiment, **train):
+    return dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, **train))
