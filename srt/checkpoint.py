@@ -134,8 +134,10 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Returns weights and the configuration they were trained with."""
     try:
         weights, header = _read(path)
+        if "progress" in header:
+            raise KeyError("a resume state")
         return weights, header["config"]
-    except (safetensors.SafetensorError, FileNotFoundError, KeyError, TypeError) as error:
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError) as error:
         raise StateError(f"{path}: not readable as weights of this project ({error})") from error
 
 

@@ -21,7 +21,7 @@ from srt.shapes import Float
 class EncodedScene:
     """What rendering needs of a scene: the input views, and what rays attend to."""
 
-    images: Float[Tensor, "v h w 3"]
+    images: Float[Tensor, "v height width 3"]
     keys_values: list[KeysValues]
     position: Float[Tensor, "3"]  # of the first input camera, in the world
     intrinsics: Float[Tensor, "3 3"]

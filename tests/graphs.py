@@ -64,7 +64,7 @@ def name_of(job):
 
 def describe(job):
     return {
-        "command": job.shellcmd and job.shellcmd.removeprefix("exec "),
+        "command": job.shellcmd,
         "outputs": sorted(job.output),
         "dependencies": sorted(job.input),
         "parameters": json.loads(job.params.get("tracked", "{}")),

@@ -11,17 +11,6 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-
-from srt.checkpoint import (
-    State,
-    StateError,
-    exclusive,
-    load_latest_state,
-    load_state,
-    load_weights,
-    save_state,
-    save_weights,
-)
 from tiny_training import (
     changed,
     configured,
@@ -32,6 +21,17 @@ from tiny_training import (
     train,
     weights_file,
     write_packed,
+)
+
+from srt.checkpoint import (
+    State,
+    StateError,
+    exclusive,
+    load_latest_state,
+    load_state,
+    load_weights,
+    save_state,
+    save_weights,
 )
 
 WEIGHTS = {name: torch.arange(6.0).view(2, 3) + n for n, name in enumerate("hfbdgace")}
@@ -64,9 +64,7 @@ def state_of(step):
 
 
 @pytest.mark.parametrize("share", [0, 0.0001, 0.5, 0.999])
-def test_a_truncated_state_falls_back_to_the_one_before(
-    experiment, data, tmp_path, caplog, share
-):
+def test_a_truncated_state_falls_back_to_the_one_before(experiment, data, tmp_path, caplog, share):
     uninterrupted = train(experiment, data, tmp_path / "whole")
     train(experiment, data, tmp_path / "cut", stop_after=5)
     states = sorted(folder_of(tmp_path / "cut", experiment).glob("state-*"))

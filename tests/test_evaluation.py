@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_training import ALONE, CPU, SIZE, VIEWS, one_thread, tiny_experiment, write_packed
 
 from srt.data.sampling import whole_views
 from srt.data.scenes import DataError, Scenes
@@ -13,7 +14,6 @@ from srt.distributed import Processes
 from srt.evaluation import Item, evaluate_items, predict, predict_item, protocol_items, summarise
 from srt.models import build_model
 from srt.rendering import encode_scene, render_path
-from tiny_training import ALONE, CPU, SIZE, VIEWS, one_thread, tiny_experiment, write_packed
 
 MEAN = (0.25, 0.5, 0.75)
 
@@ -207,7 +207,11 @@ def row(class_name, psnr, ssim, baseline):
 
 
 def test_the_summary_holds_means_over_items_classes_and_baselines():
-    rows = [row("ball", 20.0, 0.5, 10.0), row("cube", 30.0, 0.7, 11.0), row("ball", 26.0, 0.9, 15.0)]
+    rows = [
+        row("ball", 20.0, 0.5, 10.0),
+        row("cube", 30.0, 0.7, 11.0),
+        row("ball", 26.0, 0.9, 15.0),
+    ]
     summary = summarise(rows, of=24)
     assert (summary["items"], summary["of"]) == (3, 24)
     assert summary["psnr"] == pytest.approx(76 / 3, abs=1e-6)  # over items, not over classes

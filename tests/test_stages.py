@@ -65,7 +65,7 @@ def made(one_thread_and_no_gpu, tmp_path_factory):
     copies = {tool: Copy(tmp_path_factory.mktemp(tool)) for tool in ("snakemake", "dvc")}
     for copy in copies.values():
         copy.edit_params(TINY)
-    copies["dvc"].variables["MLFLOW_TRACKING_URI"] = NOWHERE
+    copies["dvc"].variables |= {"MLFLOW_TRACKING_URI": NOWHERE, "SHELL": "/bin/sh"}  # DVC's shell
     run_both(copies)
     copies["snakemake"].variables["MLFLOW_TRACKING_URI"] = NOWHERE  # from here on
     return copies
@@ -155,6 +155,7 @@ def stages_run(said, before, after):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("tool", ["snakemake", "dvc"])
 def test_a_killed_tool_leaves_no_training_and_the_next_run_ends_as_if_it_had_not_been(
     made, tool, tmp_path

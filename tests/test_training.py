@@ -7,11 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from srt.config import load_experiment
-from srt.models import build_model
-from srt.schedule import learning_rate
-from srt.training import accumulate_gradients, group_size, learning_curve, make_sampler
 from tiny_training import (
     ALONE,
     PARAMS,
@@ -24,6 +19,11 @@ from tiny_training import (
     weights_file,
     write_packed,
 )
+
+from srt.config import load_experiment
+from srt.models import build_model
+from srt.schedule import learning_rate
+from srt.training import accumulate_gradients, group_size, learning_curve, make_sampler
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -103,9 +103,7 @@ def test_gradients_in_groups_equal_those_of_all_rays_at_once(all_rays_at_once, r
 @pytest.mark.parametrize("rays", [1, 24, 97, 128])
 @pytest.mark.parametrize("limit", [1, 31, 32, 96, 1000, 4096, 10**9])
 def test_groups_are_equal_and_as_large_as_the_limit_allows(scenes, rays, limit):
-    fitting = [
-        size for size in range(1, rays + 1) if rays % size == 0 and scenes * size <= limit
-    ]
+    fitting = [size for size in range(1, rays + 1) if rays % size == 0 and scenes * size <= limit]
     assert group_size(scenes, rays, limit) == max(fitting, default=1)
 
 
@@ -122,7 +120,8 @@ def test_every_step_uses_its_own_rate_and_all_weights_learn(experiment, data, un
     ]
     start = build_model(experiment.model, experiment.seed).state_dict()
     unchanged = [
-        name for name, value in uninterrupted.model.state_dict().items()
+        name
+        for name, value in uninterrupted.model.state_dict().items()
         if torch.equal(value, start[name])
     ]
     assert unchanged == ["encoder.other_embedding"]  # of the second input view: there is one

@@ -77,6 +77,7 @@ def test_both_tools_run_the_same_commands_over_the_same_files(graphs, profile):
     assert not differences(graphs[profile])
     commands = [stage["command"] for stage in graphs[profile]["dvc"].values()]
     assert all(f"--profile {profile} " in command for command in commands)
+    assert all(command.startswith("exec python -m ") for command in commands)  # no shell between
 
 
 def test_what_differs_in_one_tool_is_found(graphs):
@@ -132,7 +133,7 @@ def imported_by(path):
 def module_of(stage):
     """Returns the file that a stage's command runs."""
     command = STAGES[stage].get("do", STAGES[stage])["cmd"]
-    return f"{command.split()[2].replace('.', '/')}.py"
+    return f"{command.split()[3].replace('.', '/')}.py"
 
 
 @pytest.mark.parametrize("stage", STAGES)

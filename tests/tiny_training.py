@@ -95,7 +95,7 @@ def write_split(folder, scenes, rng, source_view):
     image = ramp[:, None, None] * rng.random((scenes, VIEWS, 1, 1, 3))
     image = image + ramp[None, :, None] * rng.random((scenes, VIEWS, 1, 1, 3))
     np.save(folder / "images-00000.npy", image.clip(0, 255).astype(np.uint8))
-    positions = torch.from_numpy(rng.standard_normal((scenes, VIEWS, 3)) + [2, 0, 1])
+    positions = torch.from_numpy(rng.normal((2, 0, 1), size=(scenes, VIEWS, 3)))
     positions[:, 1] = positions[:, 0]
     poses = look_at(positions, torch.zeros_like(positions))
     roll = torch.eye(4, dtype=torch.float64)

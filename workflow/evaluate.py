@@ -60,6 +60,8 @@ def evaluate(
     network, settings = load_model(model, processes.device)
     scenes = Scenes(data / split, processes.device)
     limit = max_items if max_items is not None else config.evaluate.max_items
+    if limit is not None and limit < 1:
+        raise UserError(f"--max-items {limit}: nothing would be measured; give 1 or more")
     distance = load_lpips(lpips, processes)
     metrics: dict[str, Any] = describe(config, split)
     rows: list[dict[str, Any]] = []

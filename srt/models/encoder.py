@@ -32,7 +32,7 @@ class Encoder(nn.Module):
         if config.conv_init == "he":
             for convolution in convolutions:
                 nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-            # Three colours beside all the channels of a ray: let the image weigh as much as they do.
+            # Three colours beside all the channels of a ray: the image is to weigh as much as they.
             convolutions[0].weight.data[:, :3] *= (ray_channels(config) / 3) ** 0.5
         self.patch_projection = nn.Conv2d(channels, config.latent_dim, kernel_size=1)
         # Standard normal, not scaled down: as the published weights were trained.
