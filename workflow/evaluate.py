@@ -27,7 +27,8 @@ from srt.metrics import Lpips
 from srt.models import SRT
 from srt.pictures import write_picture
 from workflow.command import run
-from workflow.trained import load_model, open_run
+from workflow.runs import open_run
+from workflow.trained import load_model
 
 
 def evaluate(

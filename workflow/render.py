@@ -19,7 +19,8 @@ from srt.rendering import encode_scene, render_path
 from srt.shapes import UInt8
 from srt.video import VideoWriter
 from workflow.command import run
-from workflow.trained import load_model, open_run
+from workflow.runs import open_run
+from workflow.trained import load_model
 
 
 def render(

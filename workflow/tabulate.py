@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from srt.checkpoint import load_weights
 from srt.config import Experiment, load_experiment, load_params
 from srt.errors import UserError
 from srt.figures import PANELS, learning_curves, qualitative
@@ -24,6 +25,7 @@ from srt.shapes import UInt8
 from srt.tables import Curve, Run, class_tables, result_rows, results_table
 from srt.typesetting import Table, to_csv, to_html, to_latex, to_markdown
 from workflow.command import run
+from workflow.runs import open_run
 
 CAPTIONS = {
     "curves.png": "Learning curves; a line of many points shows means of neighbours. The ring is"
@@ -83,6 +85,16 @@ def tabulate(*, profile: str, outputs: Path, out: Path, params: Path = Path("par
     for name, text in texts.items():
         write_atomically(out / name, text.encode())
     log.info("wrote %s", out / "index.html")
+    for name in names:
+        log_table(profile, name, outputs / name / "model.safetensors", out / "results.md")
+
+
+def log_table(profile: str, experiment: str, model: Path, table: Path) -> None:
+    """Adds the table to the run that trained a model; without the model here there is none."""
+    if model.exists():
+        tracker = open_run(profile, experiment, load_weights(model)[1])
+        tracker.log_artifact(table, "report")
+        tracker.close("FINISHED")
 
 
 def read_run(folder: Path, profile: str) -> Run:

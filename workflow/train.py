@@ -25,7 +25,7 @@ from srt.models import SRT, build_model
 from srt.tracking import Tracker, open_tracker
 from srt.training import Data, Requests, Training, fit, learning_curve
 from workflow.command import run
-from workflow.trained import ROOT
+from workflow.runs import ROOT
 
 log = logging.getLogger(__name__)
 
