@@ -25,10 +25,11 @@ import torch
 from torch import Tensor
 
 from srt import training
-from srt.config import Experiment, load_experiment
+from srt.config import Experiment
 from srt.data.scenes import FORMAT, Scenes
 from srt.distributed import Processes
 from srt.geometry import look_at, pinhole
+from srt.params import load_experiment
 
 ROOT = Path(__file__).parents[1]
 ALONE = Processes(0, 1, torch.device("cuda"), None)

@@ -1,27 +1,24 @@
-"""The typed, strict view of params.yaml: defaults, then what an experiment and a profile change.
+"""What params.yaml says, as types: srt/params.py reads them.
 
-No class here has a default value: every number stands in params.yaml. Each part of the file is
-checked on its own, so that an error names the very key that is wrong.
+No class here has a default value: every number stands in params.yaml.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import typing
-from collections.abc import Collection
+import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from srt.strict import ConfigError, json_schema, load_yaml, read
+from srt.strict import ConfigError
 
 SPLITS = ("train", "val", "test")
 SYNTHETIC = "synthetic"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SyntheticConfig:
+class SplitCounts:
     """How many synthetic scenes stand in for a published dataset."""
 
     train: int
@@ -33,21 +30,73 @@ class SyntheticConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SplitRanges:
+    """Which scenes of the raw data make up each split: from the first number to before the second.
+
+    Layout `obsurf`: places in the whole set. Layout `msn`: places in TFDS' order of the split.
+    """
+
+    train: tuple[int, int]
+    val: tuple[int, int]
+    test: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        for split, (start, end) in vars(self).items():
+            if not 0 <= start < end:
+                raise ConfigError(f"{split} [{start}, {end}] is not a range of scenes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubsetConfig:
+    """The part of a dataset that is fetched and packed; null: all of it."""
+
+    classes: tuple[str, ...] | None  # layout nmr: ids or names
+    shards: str | None  # layout msn: `0-3,7` of each split, or `present`: those that are there
+    max_scenes: int | None  # of each split
+
+    def __post_init__(self) -> None:
+        _check_positive(self)
+        if self.shards is not None and self.shards != "present":
+            shard_numbers(self.shards)
+
+
+def shard_numbers(text: str) -> list[int]:
+    """Returns the numbers that `0-3,7` means, in order; raises ConfigError for anything else."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if first > last:
+            raise ConfigError(f"shards {text!r} is neither like `0-3,7` nor `present`")
+        numbers.update(range(first, last + 1))
+    return sorted(numbers)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
     """Where a dataset comes from, how it is laid out and what is drawn from it."""
 
-    layout: Literal["nmr"]  # the reader: srt/data/<layout>.py
-    source: str  # "synthetic", an https address, or the folder of data that is on disk
+    layout: Literal["nmr", "obsurf", "msn"]  # the reader: srt/data/<layout>.py
+    source: str  # "synthetic", an https or gs address, or a folder or archive that is on disk
+    homepage: str | None  # where a person gets what no program can fetch
     sha256: str | None  # of the archive, where one is known; the first digits are enough
     view_list: str | int | None  # source views of protocol pixelnerf: address, file, or one index
     pixel_grid: Literal["center", "corner"]  # "corner": NMR's published loader, FORMATS of the data
-    image_size: int
+    image_size: tuple[int, int]  # rows, columns
     views: int
     input_views: int
-    synthetic: SyntheticConfig | None
+    input_stride: int  # input images are every so many-th row and column
+    targets: Literal["others", "all"]  # the views that are no input, or those too
+    ranges: SplitRanges | None  # null: the raw data has lists, or all of a split is used
+    max_objects: int | None  # scenes with more are left out (layout obsurf)
+    storage: Literal["raw", "compressed"]  # of packed images; compressed ones take longer to read
+    subset: SubsetConfig | None
+    synthetic: SplitCounts | None
 
     def __post_init__(self) -> None:
         _check_positive(self, "view_list")
+        if min(self.image_size) <= 0:
+            raise ConfigError(f"image_size {list(self.image_size)} is not positive")
         if not 0 < self.input_views < self.views:
             raise ConfigError(
                 f"input_views {self.input_views} is not in 1..{self.views - 1} (views)"
@@ -56,6 +105,8 @@ class DatasetConfig:
             raise ConfigError(f"view_list {self.view_list} is not in 0..{self.views - 1} (views)")
         if self.source == SYNTHETIC and self.synthetic is None:
             raise ConfigError("source is synthetic, so synthetic: {train, val, test} must be given")
+        if self.layout == "obsurf" and self.ranges is None:
+            raise ConfigError("layout obsurf has no lists of scenes, so ranges must be given")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,11 +212,11 @@ class ProfileConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Params:
-    """params.yaml as it is written; `load_experiment` and `load_dataset` resolve it."""
+    """params.yaml as it is written; srt/params.py resolves it."""
 
     profile: str
     seed: int
-    datasets: dict[str, DatasetConfig]
+    datasets: dict[str, dict[str, Any]]
     weights: dict[str, WeightsConfig]
     defaults: dict[str, Any]
     experiments: dict[str, dict[str, Any]]
@@ -196,44 +247,6 @@ class Experiment:
         return self.dataset.source == SYNTHETIC
 
 
-SECTIONS: dict[str, type] = {
-    "model": ModelConfig,
-    "train": TrainConfig,
-    "evaluate": EvaluateConfig,
-    "render": RenderConfig,
-}
-
-
-def load_experiment(path: Path, name: str, profile: str | None = None) -> Experiment:
-    """Returns the resolved experiment `name`; `profile` overrides the file's own choice.
-
-    Raises ConfigError that names the file, the key and the value.
-    """
-    return _experiment(_load(path), name, profile)
-
-
-def load_dataset(path: Path, name: str, profile: str | None = None) -> DatasetConfig:
-    """Returns the resolved dataset `name` of params.yaml; raises ConfigError as above."""
-    return _dataset(_load(path), name, profile)
-
-
-def load_weights(path: Path, name: str, profile: str | None = None) -> WeightsConfig:
-    """Returns the resolved weight file `name` of params.yaml; raises ConfigError as above."""
-    resolved = _resolve(_load(path), "weights", name, profile)
-    return typing.cast(WeightsConfig, read(WeightsConfig, *resolved))
-
-
-def load_params(path: Path) -> Params:
-    """Returns the whole file, checked: every experiment under every profile resolves."""
-    file = _load(path)
-    for profile in file.params.profiles:
-        for name in file.params.experiments:
-            _experiment(file, name, profile)
-        for name in file.params.datasets:
-            _dataset(file, name, profile)
-    return file.params
-
-
 def fingerprint(values: dict[str, Any]) -> str:
     """Returns twelve digits that change whenever a value does."""
     canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
@@ -258,124 +271,8 @@ def differences(ours: Any, theirs: Any, key: str = "") -> list[str]:
     )
 
 
-def params_schema() -> dict[str, Any]:
-    """Returns the JSON schema of params.yaml, for editors and for Snakemake's `validate`."""
-    schema = json_schema(Params)
-    properties = schema["properties"]
-    partial = {key: json_schema(kind, partial=True) for key, kind in SECTIONS.items()}
-    sections = {"type": "object", "additionalProperties": False}
-    full = {key: json_schema(kind) for key, kind in SECTIONS.items()}
-    properties["defaults"] = {**sections, "properties": full, "required": list(full)}
-    properties["experiments"]["additionalProperties"] = {
-        **sections,
-        "properties": {"dataset": {"type": "string"}, **partial},
-        "required": ["dataset"],
-    }
-    profile = properties["profiles"]["additionalProperties"]["properties"]
-    profile.update(partial)
-    for group, kind in (("datasets", DatasetConfig), ("weights", WeightsConfig)):
-        profile[group]["additionalProperties"] = json_schema(kind, partial=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-class _File(typing.NamedTuple):
-    """params.yaml, typed and as plain dictionaries."""
-
-    path: Path
-    params: Params
-    raw: dict[str, Any]
-
-
-def _load(path: Path) -> _File:
-    """Returns params.yaml, every part checked."""
-    raw = load_yaml(path)
-    params: Params = read(Params, raw, f"{path}")
-    _check_sections(params.defaults, SECTIONS, f"{path}: defaults", partial=False)
-    for name, experiment in params.experiments.items():
-        where = f"{path}: experiments.{name}"
-        if "dataset" not in experiment:
-            raise ConfigError(f"{where}: the key dataset is missing")
-        _check_sections(experiment, {"dataset": str, **SECTIONS}, where, partial=True)
-        _known(experiment["dataset"], params.datasets, path, f"experiments.{name}.dataset")
-    for name, profile in params.profiles.items():
-        where = f"{path}: profiles.{name}"
-        _check_sections({key: getattr(profile, key) for key in SECTIONS}, SECTIONS, where, True)
-        for group, kind in (("datasets", DatasetConfig), ("weights", WeightsConfig)):
-            known, given = getattr(params, group), getattr(profile, group)
-            for missing in known.keys() - given.keys():  # DVC tracks this key by its name
-                raise ConfigError(f"{where}.{group}: {missing} is missing; write `{missing}: {{}}`")
-            _check_sections(given, dict.fromkeys(known, kind), f"{where}.{group}", partial=True)
-    _known(params.profile, params.profiles, path, "profile")
-    return _File(path, params, raw)
-
-
-def _experiment(file: _File, name: str, profile: str | None) -> Experiment:
-    path, params, raw = file
-    profile = _known(profile or params.profile, params.profiles, path, "profile")
-    overrides = raw["experiments"][_known(name, params.experiments, path, "experiment")]
-    sections = {
-        key: read(
-            section,
-            _merge(raw["defaults"][key], overrides.get(key, {}), raw["profiles"][profile][key]),
-            f"{path}: {key} of experiment {name}, profile {profile}",
-        )
-        for key, section in SECTIONS.items()
-    }
-    dataset = overrides["dataset"]
-    return Experiment(
-        name=name,
-        profile=profile,
-        seed=params.seed,
-        dataset_name=dataset,
-        dataset=_dataset(file, dataset, profile),
-        **sections,
-    )
-
-
-def _dataset(file: _File, name: str, profile: str | None) -> DatasetConfig:
-    resolved = _resolve(file, "datasets", name, profile)
-    return typing.cast(DatasetConfig, read(DatasetConfig, *resolved))
-
-
-def _check_sections(
-    given: dict[str, Any], kinds: dict[str, type], where: str, partial: bool
-) -> None:
-    """Checks each section's keys and types; a partial one may leave keys out."""
-    for key in given:
-        if key not in kinds:
-            raise ConfigError(f"{where}.{key}: unknown key; known here: {', '.join(kinds)}")
-    for key, kind in kinds.items():
-        if key in given:
-            read(kind, given[key], f"{where}.{key}", partial)
-        elif not partial:
-            raise ConfigError(f"{where}: the key {key} is missing")
-
-
 def _check_positive(config: Any, *exempt: str) -> None:
     """Raises ConfigError for a number that is not above 0, `exempt` ones apart."""
     for key, value in vars(config).items():
         if type(value) in (int, float) and value <= 0 and key not in exempt:
             raise ConfigError(f"{key} {value} is not positive")
-
-
-def _resolve(file: _File, group: str, name: str, profile: str | None) -> tuple[Any, str]:
-    path, params, raw = file
-    profile = _known(profile or params.profile, params.profiles, path, "profile")
-    _known(name, raw[group], path, group)
-    merged = _merge(raw[group][name], raw["profiles"][profile][group][name])
-    return merged, f"{path}: {group}.{name}, profile {profile}"
-
-
-def _known(name: Any, names: Collection[str], path: Path, what: str) -> str:
-    if name not in names:
-        raise ConfigError(f"{path}: {what}: {name!r} is not one of {', '.join(names)}")
-    return str(name)
-
-
-def _merge(*layers: dict[str, Any]) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        for key, value in layer.items():
-            both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-            merged[key] = _merge(merged[key], value) if both else value
-    return merged

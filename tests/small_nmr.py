@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from srt.config import load_dataset
 from srt.data import packing
+from srt.params import load_dataset
 
 REPOSITORY = Path(__file__).parents[1]
 PUBLISHED = dataclasses.replace(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from srt.config import load_experiment
 from srt.models import build_model
+from srt.params import load_experiment
 from srt.published import our_name
 from srt.schedule import learning_rate
 

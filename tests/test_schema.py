@@ -5,7 +5,7 @@ import pytest
 import yaml
 from broken_params import ABSENT, LEVELS, MISSING, PARAMS, WRONG_VALUES, edited
 
-from srt.config import load_params, params_schema
+from srt.params import load_params, params_schema
 from srt.strict import ConfigError
 from workflow.schema import TARGET, schema_text
 

@@ -12,10 +12,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from srt.config import EvaluateConfig, load_params
+from srt.config import EvaluateConfig
 from srt.errors import UserError
 from srt.evaluation import summarise
 from srt.figures import averaged
+from srt.params import load_params
 from srt.pictures import comparison_columns, grid
 from srt.published import PROTOCOLS, RESULTS, published_result
 from srt.tables import duration

@@ -20,8 +20,8 @@ from tiny_training import (
     write_packed,
 )
 
-from srt.config import load_experiment
 from srt.models import build_model
+from srt.params import load_experiment
 from srt.schedule import learning_rate
 from srt.training import accumulate_gradients, group_size, learning_curve, make_sampler
 

@@ -10,10 +10,10 @@ import torch
 import yaml
 
 from srt.checkpoint import save_weights, state_folder, training_config
-from srt.config import load_experiment
 from srt.data.scenes import FORMAT, Scenes
 from srt.distributed import Processes, StopRequest
 from srt.geometry import look_at, pinhole
+from srt.params import load_experiment
 from srt.tracking import Tracker
 from srt.training import Data, Requests, fit
 

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from srt.config import Experiment, load_experiment
+from srt.config import Experiment
 from srt.data.scenes import Scenes, read_header
 from srt.distributed import Processes, join_processes
 from srt.errors import UserError
@@ -25,6 +25,7 @@ from srt.evaluation import (
 from srt.files import write_atomically
 from srt.metrics import Lpips
 from srt.models import SRT
+from srt.params import load_experiment
 from srt.pictures import write_picture
 from workflow.command import run
 from workflow.runs import open_run

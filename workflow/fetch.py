@@ -16,19 +16,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from srt.config import (
-    SYNTHETIC,
-    DatasetConfig,
-    WeightsConfig,
-    load_dataset,
-    load_params,
-    load_weights,
-)
+from srt.config import SYNTHETIC, DatasetConfig, WeightsConfig
 from srt.data.download import download
 from srt.data.extract import extract_zip
 from srt.data.synthetic_nmr import write_nmr
 from srt.errors import UserError
 from srt.files import write_atomically
+from srt.params import load_dataset, load_params, load_weights
 from srt.processes import cpus
 from workflow.command import run
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from srt.config import load_dataset
 from srt.data.packing import pack
 from srt.errors import UserError
+from srt.params import load_dataset
 from srt.processes import cpus
 from workflow.command import run
 

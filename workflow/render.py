@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from srt.config import RenderConfig, load_experiment
+from srt.config import RenderConfig
 from srt.data.scenes import Scenes
 from srt.distributed import best_device
 from srt.errors import UserError
 from srt.models import SRT
+from srt.params import load_experiment
 from srt.pictures import side_by_side, to_uint8
 from srt.rendering import encode_scene, render_path
 from srt.shapes import UInt8

@@ -1,4 +1,4 @@
-"""srt/config.py -> workflow/schemas/params.schema.json, which editors and Snakemake read.
+"""srt/params.py -> workflow/schemas/params.schema.json, which editors and Snakemake read.
 
 Run `python -m workflow.schema` after a change of the configuration; a test holds them equal.
 """
@@ -6,7 +6,7 @@ Run `python -m workflow.schema` after a change of the configuration; a test hold
 import json
 from pathlib import Path
 
-from srt.config import params_schema
+from srt.params import params_schema
 
 TARGET = Path(__file__).parent / "schemas" / "params.schema.json"
 

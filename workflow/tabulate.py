@@ -16,10 +16,11 @@ from urllib.parse import quote
 import numpy as np
 
 from srt.checkpoint import load_weights
-from srt.config import Experiment, load_experiment, load_params
+from srt.config import Experiment
 from srt.errors import UserError
 from srt.figures import PANELS, learning_curves, qualitative
 from srt.files import write_atomically
+from srt.params import load_experiment, load_params
 from srt.pictures import write_picture
 from srt.shapes import UInt8
 from srt.tables import Curve, Run, class_tables, result_rows, results_table

@@ -17,11 +17,12 @@ from typing import Any
 import torch
 
 from srt.checkpoint import exclusive, save_weights, state_folder, training_config
-from srt.config import Experiment, load_experiment
+from srt.config import Experiment
 from srt.data.scenes import Scenes
 from srt.distributed import Processes, StopRequest, join_processes
 from srt.files import sha256_of, write_atomically
 from srt.models import SRT, build_model
+from srt.params import load_experiment
 from srt.tracking import Tracker, open_tracker
 from srt.training import Data, Requests, Training, fit, learning_curve
 from workflow.command import run
