@@ -18,9 +18,10 @@ SYNTHETIC = "synthetic"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitCounts:
-    """How many synthetic scenes stand in for a published dataset."""
+class SyntheticConfig:
+    """Which synthetic scenes stand in for a published dataset, and how many."""
 
+    scene: Literal["object", "solids", "objects", "clutter"]  # srt/data/synthetic_<layout>.py
     train: int
     val: int
     test: int
@@ -91,7 +92,7 @@ class DatasetConfig:
     max_objects: int | None  # scenes with more are left out (layout obsurf)
     storage: Literal["raw", "compressed"]  # of packed images; compressed ones take longer to read
     subset: SubsetConfig | None
-    synthetic: SplitCounts | None
+    synthetic: SyntheticConfig | None
 
     def __post_init__(self) -> None:
         _check_positive(self, "view_list")
@@ -104,7 +105,12 @@ class DatasetConfig:
         if isinstance(self.view_list, int) and not 0 <= self.view_list < self.views:
             raise ConfigError(f"view_list {self.view_list} is not in 0..{self.views - 1} (views)")
         if self.source == SYNTHETIC and self.synthetic is None:
-            raise ConfigError("source is synthetic, so synthetic: {train, val, test} must be given")
+            raise ConfigError("source is synthetic, so synthetic: {scene, train, val, test} must be given")
+        if self.synthetic and (self.synthetic.scene == "object") != (self.layout == "nmr"):
+            raise ConfigError(
+                f"synthetic.scene {self.synthetic.scene!r} is none of layout {self.layout}: single"
+                " objects are nmr's, scenes on a ground are obsurf's and msn's"
+            )
         if self.layout == "obsurf" and self.ranges is None:
             raise ConfigError("layout obsurf has no lists of scenes, so ranges must be given")
 
