@@ -105,7 +105,9 @@ class DatasetConfig:
         if isinstance(self.view_list, int) and not 0 <= self.view_list < self.views:
             raise ConfigError(f"view_list {self.view_list} is not in 0..{self.views - 1} (views)")
         if self.source == SYNTHETIC and self.synthetic is None:
-            raise ConfigError("source is synthetic, so synthetic: {scene, train, val, test} must be given")
+            raise ConfigError(
+                "source is synthetic, so synthetic: {scene, train, val, test} must be given"
+            )
         if self.synthetic and (self.synthetic.scene == "object") != (self.layout == "nmr"):
             raise ConfigError(
                 f"synthetic.scene {self.synthetic.scene!r} is none of layout {self.layout}: single"

@@ -3,3 +3,7 @@
 
 class UserError(Exception):
     """Shown as one line, without a traceback."""
+
+
+class DataError(UserError):
+    """Data on disk is not what it must be; the text names the file and says what to do."""

@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srt.data.sampling import Batch, whole_views
-from srt.data.scenes import DataError, Scenes
+from srt.data.sampling import Batch, Presentation, whole_views
+from srt.data.scenes import Scenes
 from srt.distributed import Processes
+from srt.errors import DataError
 from srt.metrics import Lpips, pooled_psnr, psnr, ssim, to_8_bit
 from srt.models import SRT, decode_in_groups
 from srt.pictures import comparison_columns, grid, to_uint8
-from srt.shapes import Float, UInt8
+from srt.shapes import Float, Int, UInt8
 
 Protocol = Literal["stelzner", "pixelnerf"]
 BEST_PSNR = 100.0  # dB, of equal images, whose PSNR is infinite
@@ -47,22 +48,27 @@ class Views:
     nearest_inputs: Float[Tensor, "t h w 3"]  # the input whose camera is nearest to the target's
 
 
-def protocol_items(scenes: Scenes, protocol: Protocol, limit: int | None) -> list[Item]:
+def protocol_items(
+    scenes: Scenes, protocol: Protocol, input_views: int, limit: int | None
+) -> list[Item]:
     """Returns a protocol's items, or `limit` of them that are spread evenly over all.
 
-    `stelzner`: every scene with each of its views as input. `pixelnerf`: every scene with the one
-    source view that is written down for it; raises DataError where there is none.
+    `stelzner`: every scene with each of its views as input; of several input views, every scene
+    with its first ones (published: drawn anew at each evaluation). `pixelnerf`: every scene with
+    the one source view that is written down for it; raises DataError where there is none.
     """
-    if protocol == "stelzner":
+    if protocol == "pixelnerf":
+        sources = [scenes.info(s).source_view for s in range(len(scenes))]
+        items = [Item(s, (view or 0,)) for s, view in enumerate(sources)]
+        if None in sources:
+            raise DataError(
+                f"{scenes.names[sources.index(None)]} has no source view, which protocol pixelnerf"
+                " needs: name a view_list for its dataset in params.yaml, or leave the protocol out"
+            )
+    elif input_views == 1:
         items = [Item(s, (view,)) for view in range(scenes.views) for s in range(len(scenes))]
     else:
-        for info in scenes.infos:
-            if info.source_view is None:
-                raise DataError(
-                    f"{info.name} has no source view, which protocol pixelnerf needs: name a"
-                    " view_list for its dataset in params.yaml, or leave the protocol out"
-                )
-        items = [Item(s, (info.source_view or 0,)) for s, info in enumerate(scenes.infos)]
+        items = [Item(s, tuple(range(input_views))) for s in range(len(scenes))]
     if limit is None or limit >= len(items):
         return items
     return [items[i * len(items) // limit] for i in range(limit)]
@@ -78,24 +84,33 @@ def predict(model: SRT, batch: Batch, rays_per_group: int) -> Float[Tensor, "b r
 
 
 def predict_item(
-    model: SRT, scenes: Scenes, item: Item, *, canonical: bool, rays_per_group: int
+    model: SRT, scenes: Scenes, item: Item, *, shown: Presentation, rays_per_group: int
 ) -> Views:
     """Returns an item's images with the model's predictions."""
-    others = [view for view in range(scenes.views) if view not in item.inputs]
+    wanted = [v for v in range(scenes.views) if shown.all_targets or v not in item.inputs]
     scene, inputs, targets = (
         torch.tensor(index, device=scenes.device)
-        for index in ([item.scene], [item.inputs], [others])
+        for index in ([item.scene], [item.inputs], [wanted])
     )
-    batch = whole_views(scenes, scene, inputs, targets, canonical)
-    size = (len(others), scenes.height, scenes.width, 3)
-    positions = scenes.camera_to_world[item.scene, :, :3, 3]
+    batch = whole_views(scenes, scene, inputs, targets, shown)
+    size = (len(wanted), scenes.height, scenes.width, 3)
+    images = whole_images(scenes, scene, inputs)
+    positions = scenes.cameras(scene)[1][0, :, :3, 3]
     nearest = torch.cdist(positions[targets[0]], positions[inputs[0]]).argmin(dim=1)
     return Views(
-        inputs=batch.images[0],
+        inputs=images,
         targets=batch.colours[0].view(size),
         predictions=predict(model, batch, rays_per_group)[0].view(size),
-        nearest_inputs=batch.images[0, nearest],
+        nearest_inputs=images[nearest],
     )
+
+
+def whole_images(
+    scenes: Scenes, scene: Int[Tensor, "1"], views: Int[Tensor, "1 v"]
+) -> Float[Tensor, "v h w 3"]:
+    """Returns views at full size, which a model may see strided; values in [0, 1]."""
+    nothing = views.new_zeros(1, 0)
+    return scenes.gather(scene, views, nothing, 1)[0][0].float() / 255
 
 
 def measure(
@@ -124,7 +139,7 @@ def evaluate_items(
     *,
     mean_colour: Sequence[float],
     lpips: Lpips | None,
-    canonical: bool,
+    shown: Presentation,
     rays_per_group: int,
     processes: Processes,
 ) -> list[dict[str, Any]]:
@@ -139,12 +154,10 @@ def evaluate_items(
     rows = []
     for index in tqdm(mine, desc=f"evaluate {protocol}", unit="item", disable=not processes.main):
         item = items[index]
-        views = predict_item(
-            model, scenes, item, canonical=canonical, rays_per_group=rays_per_group
-        )
+        views = predict_item(model, scenes, item, shown=shown, rays_per_group=rays_per_group)
         mean = views.targets.new_tensor(mean_colour).expand_as(views.targets)
         images = {"": views.predictions, "mean_colour_": mean, "input_view_": views.nearest_inputs}
-        info = scenes.infos[item.scene]
+        info = scenes.info(item.scene)
         row: dict[str, Any] = {"scene": info.name, "class": info.class_name}
         row["inputs"] = " ".join(map(str, item.inputs))
         for prefix, image in images.items():
@@ -192,7 +205,7 @@ def comparison(
     scenes: Scenes,
     items: Sequence[Item],
     *,
-    canonical: bool,
+    shown: Presentation,
     rays_per_group: int,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Returns a picture of inputs, target, prediction and error, one row an item.
@@ -201,13 +214,11 @@ def comparison(
     """
     inputs, targets, predictions = [], [], []
     for number, item in enumerate(items):
-        views = predict_item(
-            model, scenes, item, canonical=canonical, rays_per_group=rays_per_group
-        )
-        shown = ((number + 1) * len(views.targets)) // (len(items) + 1)
+        views = predict_item(model, scenes, item, shown=shown, rays_per_group=rays_per_group)
+        angle = ((number + 1) * len(views.targets)) // (len(items) + 1)
         inputs.append(views.inputs)
-        targets.append(views.targets[shown])
-        predictions.append(views.predictions[shown])
+        targets.append(views.targets[angle])
+        predictions.append(views.predictions[angle])
     images = [to_uint8(torch.stack(part)) for part in (inputs, targets, predictions)]
     return grid(comparison_columns(*images))
 

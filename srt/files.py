@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+from srt.errors import UserError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -25,3 +30,23 @@ def sha256_of(path: Path) -> str:
     """Returns a file's sha256 as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def locked(folder: Path, what: str) -> Iterator[None]:
+    """Makes a folder and holds its lock; raises UserError at once where another process has it.
+
+    Args:
+        what: that process does, for the error.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(handle), folder.stat()):  # renamed as we came
+            raise BlockingIOError
+        yield
+    except BlockingIOError:
+        raise UserError(f"{folder}: {what} by another process; wait for it or stop it") from None
+    finally:
+        os.close(handle)

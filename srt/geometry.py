@@ -104,3 +104,18 @@ def resize_intrinsics(
     resized[..., :2, :] *= scale
     resized[..., 1, 2] += (to[0] - size[0] * scale) / 2
     return resized
+
+
+def stride_intrinsics(
+    intrinsics: Float[Tensor, "*views 3 3"], stride: int
+) -> Float[Tensor, "*views 3 3"]:
+    """Returns the intrinsics of images of which every `stride`-th row and column is kept.
+
+    The first that is kept is number stride // 2, as in the published loader of CLEVR3D.
+    """
+    if stride == 1:
+        return intrinsics
+    strided = intrinsics.clone()
+    strided[..., :2, :] /= stride
+    strided[..., :2, 2] += 0.5 - (stride // 2 + 0.5) / stride
+    return strided

@@ -1,4 +1,4 @@
-"""params.yaml -> the classes of srt/config.py: defaults, then an experiment's and a profile's changes.
+"""params.yaml -> the classes of srt/config.py: defaults, an experiment's changes, a profile's.
 
 Each part of the file is checked on its own, so that an error names the very key that is wrong.
 """

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from srt.data.sampling import whole_views
+from srt.data.sampling import Presentation, whole_views
 from srt.data.scenes import Scenes
+from srt.evaluation import whole_images
 from srt.geometry import camera_rays, resize_intrinsics, rigid_inverse
 from srt.models import SRT, decode_in_groups
 from srt.models.attention import KeysValues
@@ -29,19 +30,20 @@ class EncodedScene:
 
 
 @torch.no_grad()
-def encode_scene(model: SRT, scenes: Scenes, index: int, canonical: bool) -> EncodedScene:
+def encode_scene(model: SRT, scenes: Scenes, index: int, shown: Presentation) -> EncodedScene:
     """Returns a scene seen from its source view, or from its first where none is written down."""
-    view = scenes.infos[index].source_view or 0
-    scene, inputs = (torch.tensor(i, device=scenes.device) for i in ([index], [[view]]))
-    batch = whole_views(scenes, scene, inputs, inputs, canonical)
+    first = scenes.info(index).source_view or 0
+    views = [first, *(v for v in range(scenes.views) if v != first)][: shown.input_views]
+    scene, inputs = (torch.tensor(i, device=scenes.device) for i in ([index], [views]))
+    batch = whole_views(scenes, scene, inputs, inputs[:, :0], shown)
     tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
-    pose = scenes.camera_to_world[index, view]
+    intrinsics, poses = (cameras[0, first] for cameras in scenes.cameras(scene))
     return EncodedScene(
-        images=batch.images[0],
+        images=whole_images(scenes, scene, inputs),
         keys_values=model.decoder.keys_values(tokens),
-        position=pose[:3, 3],
-        intrinsics=scenes.intrinsics[index, view],
-        to_frame=rigid_inverse(pose) if canonical else torch.eye(4).to(pose),
+        position=poses[:3, 3],
+        intrinsics=intrinsics,
+        to_frame=rigid_inverse(poses) if shown.canonical else torch.eye(4).to(poses),
     )
 
 

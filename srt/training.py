@@ -20,7 +20,8 @@ from torch import Tensor
 
 from srt.checkpoint import State, load_latest_state, load_shorter_training, save_state
 from srt.config import Experiment
-from srt.data.sampling import Batch, Sampler
+from srt.data.loading import batches
+from srt.data.sampling import Batch, Sampler, presentation
 from srt.data.scenes import Scenes
 from srt.distributed import Processes, StopRequest
 from srt.evaluation import comparison, evaluate_items, protocol_items
@@ -133,8 +134,7 @@ def fit(
 
     end = min(train.steps, requests.stop_after or train.steps)
     with progress_bar(training.step, end, experiment.name, processes) as bar:
-        while training.step < end:
-            batch = sampler.batch(data.train, training.step)
+        for batch in batches(sampler, data.train, training.step, end):
             rate = learning_rate(training.step, train)
             training.loss_sum += train_step(training, decode, batch, rate, processes)
             training.step += 1
@@ -229,8 +229,7 @@ def make_sampler(experiment: Experiment, processes: Processes) -> Sampler:
     return Sampler(
         batch_size=experiment.train.batch_size,
         rays_per_scene=experiment.train.rays_per_scene,
-        input_views=experiment.dataset.input_views,
-        canonical=experiment.model.frame == "canonical",
+        shown=presentation(experiment),
         seed=experiment.seed,
         rank=processes.rank,
         world_size=processes.world_size,
@@ -281,7 +280,8 @@ def validate(training: Training, data: Data, tracker: Tracker, processes: Proces
 def measure_validation(training: Training, data: Data, processes: Processes) -> float:
     """Returns the PSNR of full validation images at fixed views, by protocol `stelzner`."""
     train, scenes = training.experiment.train, data.validation
-    items = protocol_items(scenes, "stelzner", train.validation_items)
+    shown = presentation(training.experiment)
+    items = protocol_items(scenes, "stelzner", shown.input_views, train.validation_items)
     with precision(scenes.device):
         rows = evaluate_items(
             training.model,
@@ -290,7 +290,7 @@ def measure_validation(training: Training, data: Data, processes: Processes) -> 
             "stelzner",
             mean_colour=(0.0, 0.0, 0.0),
             lpips=None,
-            canonical=training.experiment.model.frame == "canonical",
+            shown=shown,
             rays_per_group=train.rays_per_group,
             processes=processes,
         )
@@ -301,13 +301,14 @@ def picture(training: Training, data: Data, tracker: Tracker, processes: Process
     """Logs inputs, targets, predictions and errors of a few training and validation scenes."""
     if not processes.main:
         return
+    shown = presentation(training.experiment)
     for split, scenes in (("validation", data.validation), ("train", data.train)):
         with precision(scenes.device):
             image = comparison(
                 training.model,
                 scenes,
-                protocol_items(scenes, "stelzner", PICTURED_SCENES),
-                canonical=training.experiment.model.frame == "canonical",
+                protocol_items(scenes, "stelzner", shown.input_views, PICTURED_SCENES),
+                shown=shown,
                 rays_per_group=training.experiment.train.rays_per_group,
             )
         tracker.log_image(f"pictures/{split}", image, training.step)

@@ -32,6 +32,7 @@ LEVELS = [
     "datasets.nmr.",
     "weights.lpips_vgg.",
     "defaults.",
+    "defaults.dataset.",
     "defaults.train.",
     "experiments.nmr_srt.",
     "profiles.paper.",
@@ -44,7 +45,12 @@ LEVELS = [
 WRONG_VALUES = [
     ("profile", 3),
     ("seed", "0"),
-    ("datasets.nmr.image_size", 64.0),
+    ("datasets.nmr.image_size", 64),
+    ("datasets.nmr.views", 24.0),
+    ("datasets.nmr.subset", "all"),
+    ("datasets.clevr3d.ranges", [0, 70000]),
+    ("datasets.clevr3d.ranges.val", [70000]),
+    ("defaults.dataset.storage", "zip"),
     ("datasets.nmr.layout", "nrm"),
     ("datasets.nmr.synthetic", 5),
     ("datasets.nmr.view_list", True),
@@ -72,10 +78,10 @@ WRONG_VALUES = [
 MISSING = [
     "seed",
     "defaults",
+    "defaults.dataset",
     "profiles",
     "defaults.render",
     "defaults.train.steps",
-    "datasets.nmr.views",
     "experiments.nmr_srt.dataset",
     "profiles.paper.model",
 ]

@@ -7,11 +7,15 @@ import torch
 from broken_params import ABSENT, LEVELS, MISSING, PARAMS, RAW, WRONG_VALUES, edited
 
 from srt.checkpoint import training_config
-from srt.config import differences, fingerprint
+from srt.config import differences, fingerprint, shard_numbers
 from srt.errors import UserError
 from srt.models import build_model
 from srt.params import load_dataset, load_experiment, load_params, load_weights
 from srt.strict import ConfigError
+
+
+def subset(**changes):
+    return {"classes": None, "shards": None, "max_scenes": None, **changes}
 
 
 def refusal(path):
@@ -67,6 +71,18 @@ def test_a_missing_key_or_section_is_refused_by_its_name(tmp_path, key):
     assert refusal(path) == f"{place}: the key {name} is missing"
 
 
+def test_a_dataset_without_a_key_that_has_no_default_is_refused_by_its_name(tmp_path):
+    path = edited(tmp_path, ("datasets.nmr.views", ABSENT))
+    assert refusal(path) == f"{path}: datasets.nmr, profile quick: the key views is missing"
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"), [("3", [3]), ("0-3,7", [0, 1, 2, 3, 7]), ("5, 1-2,2", [1, 2, 5])]
+)
+def test_shards_are_given_as_numbers_and_ranges(text, numbers):
+    assert shard_numbers(text) == numbers
+
+
 def test_a_profile_must_name_every_dataset(tmp_path):
     path = edited(tmp_path, ("profiles.paper.datasets.nmr", ABSENT))
     assert f"{path}: profiles.paper.datasets: nmr is missing" in refusal(path)
@@ -87,10 +103,17 @@ def test_a_name_that_yaml_does_not_read_as_text_is_refused(tmp_path, section, na
     [
         ("seed", -1, "seed -1 is not in"),
         ("seed", 2**31, f"seed {2**31} is not in"),
-        ("datasets.nmr.image_size", 0, "datasets.nmr: image_size 0 is not positive"),
-        ("datasets.nmr.input_views", 24, r"datasets.nmr: input_views 24 is not in 1..23"),
-        ("datasets.nmr.view_list", 24, r"datasets.nmr: view_list 24 is not in 0..23"),
-        ("datasets.nmr.source", "synthetic", "datasets.nmr: source is synthetic, so"),
+        ("datasets.nmr.image_size", [64, 0], "profile paper: image_size [64, 0] is not positive"),
+        ("datasets.nmr.input_views", 24, "datasets.nmr, profile quick: input_views 24 is not in 1"),
+        ("datasets.nmr.view_list", 24, "datasets.nmr, profile paper: view_list 24 is not in 0..23"),
+        ("datasets.nmr.source", "synthetic", "profile paper: source is synthetic, so"),
+        ("datasets.clevr3d.ranges.val", [5, 5], "val [5, 5] is not a range of scenes"),
+        ("datasets.clevr3d.ranges", None, "layout obsurf has no lists of scenes, so ranges"),
+        ("profiles.quick.datasets.msn.synthetic.scene", "object", "'object' is none of layout msn"),
+        ("profiles.quick.datasets.nmr.synthetic.scene", "solids", "'solids' is none of layout nmr"),
+        ("datasets.msn.subset", subset(shards="3-1"), "shards '3-1' is neither like `0-3,7` nor"),
+        ("datasets.msn.subset", subset(shards="0-"), "shards '0-' is neither like `0-3,7` nor"),
+        ("datasets.msn.subset", subset(max_scenes=0), "max_scenes 0 is not positive"),
         ("defaults.model.latent_dim", 0, "defaults.model: latent_dim 0 is not positive"),
         ("defaults.train.learning_rate", -0.1, "defaults.train: learning_rate -0.1 is not pos"),
         ("defaults.train.validate_every", 7, "is not a multiple of validate_every 7"),
@@ -188,10 +211,12 @@ def test_the_file_chooses_the_profile_unless_the_caller_does(tmp_path):
 
 
 def test_a_profile_changes_single_keys_of_a_dataset(tmp_path):
-    path = edited(tmp_path, ("profiles.quick.datasets.nmr.synthetic", {"train": 1, "val": 2}))
-    with pytest.raises(ConfigError, match=r"nmr, profile quick\.synthetic: the key test is miss"):
+    path = edited(
+        tmp_path, ("profiles.quick.datasets.nmr.synthetic", {"scene": "object", "train": 1})
+    )
+    with pytest.raises(ConfigError, match=r"nmr, profile quick\.synthetic: the key val is missi"):
         load_dataset(path, "nmr", "quick")
-    counts = {"train": 5, "val": 6, "test": 7}
+    counts = {"scene": "object", "train": 5, "val": 6, "test": 7}
     path = edited(
         tmp_path,
         ("datasets.nmr.synthetic", counts),

@@ -8,14 +8,17 @@ import pytest
 import torch
 from tiny_training import ALONE, CPU, SIZE, VIEWS, one_thread, tiny_experiment, write_packed
 
-from srt.data.sampling import whole_views
-from srt.data.scenes import DataError, Scenes
+from srt.data.sampling import Presentation, whole_views
+from srt.data.scenes import Scenes
 from srt.distributed import Processes
+from srt.errors import DataError
 from srt.evaluation import Item, evaluate_items, predict, predict_item, protocol_items, summarise
 from srt.models import build_model
 from srt.rendering import encode_scene, render_path
 
 MEAN = (0.25, 0.5, 0.75)
+WORLD = Presentation(canonical=False, input_views=1, input_stride=1, all_targets=False)
+CANONICAL = dataclasses.replace(WORLD, canonical=True)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,7 +48,7 @@ def model(tmp_path_factory):
     return build_model(config, seed=0).eval().requires_grad_(False)
 
 
-def evaluate(model, scenes, items, protocol, processes=ALONE, canonical=False, rays=100):
+def evaluate(model, scenes, items, protocol, processes=ALONE, shown=WORLD, rays=100):
     return evaluate_items(
         model,
         scenes,
@@ -53,7 +56,7 @@ def evaluate(model, scenes, items, protocol, processes=ALONE, canonical=False, r
         protocol,
         mean_colour=MEAN,
         lpips=None,
-        canonical=canonical,
+        shown=shown,
         rays_per_group=rays,
         processes=processes,
     )
@@ -64,7 +67,7 @@ def decibels(error):
 
 
 def test_stelzner_takes_every_view_of_every_scene_as_input_once(scenes):
-    items = protocol_items(scenes, "stelzner", None)
+    items = protocol_items(scenes, "stelzner", 1, None)
     assert sorted((item.scene, *item.inputs) for item in items) == [
         (scene, view) for scene in range(3) for view in range(VIEWS)
     ]
@@ -72,20 +75,20 @@ def test_stelzner_takes_every_view_of_every_scene_as_input_once(scenes):
 
 
 def test_pixelnerf_takes_the_source_view_that_is_written_down(scenes):
-    assert protocol_items(scenes, "pixelnerf", None) == [Item(scene, (2,)) for scene in range(3)]
+    assert protocol_items(scenes, "pixelnerf", 1, None) == [Item(scene, (2,)) for scene in range(3)]
 
 
 def test_pixelnerf_without_source_views_is_refused_by_the_scene(tmp_path):
     scenes = Scenes(write_packed(tmp_path) / "test", CPU)
     with pytest.raises(DataError, match=r"^s0 has no source view.*view_list.*params\.yaml"):
-        protocol_items(scenes, "pixelnerf", None)
+        protocol_items(scenes, "pixelnerf", 1, None)
 
 
 @pytest.mark.parametrize("protocol", ["stelzner", "pixelnerf"])
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 7, 11, 12, 100])
 def test_a_limit_spreads_the_items_evenly(scenes, protocol, limit):
-    every = protocol_items(scenes, protocol, None)
-    items = protocol_items(scenes, protocol, limit)
+    every = protocol_items(scenes, protocol, 1, None)
+    items = protocol_items(scenes, protocol, 1, limit)
     places = [every.index(item) for item in items]
     assert len(items) == min(limit, len(every))
     gaps = np.diff([*places, len(every)])
@@ -107,7 +110,7 @@ class Share(Processes):
 @pytest.mark.parametrize("count", [2, 3, 5])
 @pytest.mark.parametrize("protocol", ["stelzner", "pixelnerf"])
 def test_any_number_of_processes_gives_the_rows_of_one(scenes, model, protocol, count):
-    items = protocol_items(scenes, protocol, 4)
+    items = protocol_items(scenes, protocol, 1, 4)
     alone, shares = evaluate(model, scenes, items, protocol), {}
     for rank in reversed(range(count)):  # so that the shares come in another order
         processes = Share(rank, count, CPU, None, shares)
@@ -120,7 +123,7 @@ def test_any_number_of_processes_gives_the_rows_of_one(scenes, model, protocol, 
 
 @pytest.mark.parametrize("rays", [1, 768, 10**6])
 def test_the_figures_do_not_depend_on_the_groups_of_rays(scenes, model, rays):
-    items = protocol_items(scenes, "stelzner", 1)
+    items = protocol_items(scenes, "stelzner", 1, 1)
     (row,), (grouped,) = (
         evaluate(model, scenes, items, "stelzner", rays=size) for size in (100, rays)
     )
@@ -190,10 +193,31 @@ def test_pixelnerf_takes_the_mean_of_the_views_own_figures(scenes, model, monkey
 
 
 def test_targets_are_all_other_views_in_order_and_inputs_are_the_inputs(scenes, images, model):
-    views = predict_item(model, scenes, Item(1, (2,)), canonical=True, rays_per_group=100)
+    views = predict_item(model, scenes, Item(1, (2,)), shown=CANONICAL, rays_per_group=100)
     np.testing.assert_allclose(views.targets, images[1, [0, 1, 3]], atol=1e-6)
     np.testing.assert_allclose(views.inputs, images[1, [2]], atol=1e-6)
     assert views.predictions.shape == views.targets.shape
+
+
+def test_with_all_views_as_targets_the_inputs_are_measured_too(scenes, images, model):
+    everything = dataclasses.replace(CANONICAL, all_targets=True)
+    views = predict_item(model, scenes, Item(1, (2,)), shown=everything, rays_per_group=100)
+    np.testing.assert_allclose(views.targets, images[1], atol=1e-6)
+
+
+def test_strided_inputs_are_shown_whole_but_seen_strided(scenes, images, model, monkeypatch):
+    seen = []
+    encode = model.encode
+    monkeypatch.setattr(model, "encode", lambda *given: seen.append(given) or encode(*given))
+    strided = dataclasses.replace(CANONICAL, input_stride=2)
+    views = predict_item(model, scenes, Item(1, (2,)), shown=strided, rays_per_group=100)
+    np.testing.assert_allclose(views.inputs, images[1, [2]], atol=1e-6)
+    np.testing.assert_allclose(seen[0][0][0], images[1, [2], 1::2, 1::2], atol=1e-6)
+
+
+def test_several_input_views_are_the_first_ones_of_each_scene(scenes):
+    items = protocol_items(scenes, "stelzner", 2, None)
+    assert items == [Item(scene, (0, 1)) for scene in range(len(scenes))]
 
 
 def row(class_name, psnr, ssim, baseline):
@@ -225,8 +249,8 @@ def test_the_summary_holds_means_over_items_classes_and_baselines():
     assert summary["baselines"]["input_view"]["psnr"] == 13
 
 
-def first_frame(model, scenes, canonical, size):
-    scene = encode_scene(model, scenes, 1, canonical)
+def first_frame(model, scenes, shown, size):
+    scene = encode_scene(model, scenes, 1, shown)
     return next(render_path(model, scene, "rotate", 4, False, size, 100))
 
 
@@ -237,29 +261,27 @@ def rolled(tmp_path_factory):
     return Scenes(folder / "test", CPU)
 
 
-@pytest.mark.parametrize("canonical", [True, False])
-def test_a_path_starts_with_the_view_of_an_upright_camera_at_the_inputs_place(
-    rolled, model, canonical
-):
+@pytest.mark.parametrize("shown", [CANONICAL, WORLD])
+def test_a_path_starts_with_the_view_of_an_upright_camera_at_the_inputs_place(rolled, model, shown):
     index = (torch.tensor([1]), torch.tensor([[0]]), torch.tensor([[1]]))
-    expected = predict(model, whole_views(rolled, *index, canonical), 1000)
-    frame = first_frame(model, rolled, canonical, (SIZE, SIZE))
+    expected = predict(model, whole_views(rolled, *index, shown), 1000)
+    frame = first_frame(model, rolled, shown, (SIZE, SIZE))
     torch.testing.assert_close(frame, expected.view(SIZE, SIZE, 3), atol=1e-4, rtol=0)
     assert frame.std() > 1e-3  # or any frame would do
 
 
-@pytest.mark.parametrize("canonical", [True, False])
-def test_a_frame_of_any_size_shows_the_same_rays(rolled, model, canonical):
-    small = first_frame(model, rolled, canonical, (SIZE, SIZE))
-    large = first_frame(model, rolled, canonical, (3 * SIZE, 3 * SIZE))
+@pytest.mark.parametrize("shown", [CANONICAL, WORLD])
+def test_a_frame_of_any_size_shows_the_same_rays(rolled, model, shown):
+    small = first_frame(model, rolled, shown, (SIZE, SIZE))
+    large = first_frame(model, rolled, shown, (3 * SIZE, 3 * SIZE))
     torch.testing.assert_close(large[1::3, 1::3], small, atol=1e-4, rtol=0)
-    wide = first_frame(model, rolled, canonical, (SIZE, 3 * SIZE))
+    wide = first_frame(model, rolled, shown, (SIZE, 3 * SIZE))
     torch.testing.assert_close(wide, large[SIZE : 2 * SIZE], atol=1e-4, rtol=0)
-    assert first_frame(model, rolled, canonical, (5, 7)).shape == (5, 7, 3)
+    assert first_frame(model, rolled, shown, (5, 7)).shape == (5, 7, 3)
 
 
 def test_a_path_has_its_number_of_frames_and_moves(rolled, model):
-    scene = encode_scene(model, rolled, 0, True)
+    scene = encode_scene(model, rolled, 0, CANONICAL)
     frames = list(render_path(model, scene, "rotate", 4, False, (SIZE, SIZE), 1000))
     assert len(frames) == 4
     assert all(not torch.allclose(frames[0], frame, atol=1e-3) for frame in frames[1:])

@@ -1,14 +1,17 @@
 """Batches as a function of (seed, step), on a packed set whose colours name their pixel."""
 
 import dataclasses
-import json
+import threading
 
 import numpy as np
 import pytest
 import torch
+from small_packed import write_split
 
-from srt.data.sampling import Batch, Sampler, random_bits, whole_views
-from srt.data.scenes import FORMAT, DataError, Scenes
+from srt.data.loading import batches, read_ahead
+from srt.data.sampling import Batch, Presentation, Sampler, random_bits, whole_views
+from srt.data.scenes import Scenes
+from srt.errors import DataError
 from srt.geometry import look_at, pixel_directions, rigid_inverse
 from srt.strict import ConfigError
 
@@ -17,24 +20,17 @@ CPU = torch.device("cpu")
 SAMPLER = Sampler(
     batch_size=8,
     rays_per_scene=12,
-    input_views=1,
-    canonical=False,
+    shown=Presentation(canonical=False, input_views=1, input_stride=1, all_targets=False),
     seed=0,
     rank=0,
     world_size=1,
 )
 
 
-def write_packed(folder, scenes_per_shard):
+def write_packed(folder, scenes_per_shard, storage="raw"):
     """Writes scenes of colours (scene and view, row, column); each view has its own camera."""
-    folder.mkdir()
-    shape = (SCENES, VIEWS, HEIGHT, WIDTH)
-    scene, view, row, column = np.indices(shape)
+    scene, view, row, column = np.indices((SCENES, VIEWS, HEIGHT, WIDTH))
     images = np.stack((scene * VIEWS + view, row, column), axis=-1).astype(np.uint8)
-    shards = range(0, SCENES, scenes_per_shard)
-    files = [f"images-{number:05d}.npy" for number in range(len(shards))]
-    for name, start in zip(files, shards):
-        np.save(folder / name, images[start : start + scenes_per_shard])
     generator = torch.Generator().manual_seed(7)
     positions = torch.randn(SCENES, VIEWS, 3, generator=generator, dtype=torch.float64)
     intrinsics = torch.eye(3, dtype=torch.float64).repeat(SCENES, VIEWS, 1, 1)
@@ -42,21 +38,9 @@ def write_packed(folder, scenes_per_shard):
     intrinsics[..., (0, 1), (0, 1)] = 5 + 3 * draws[..., 0]
     intrinsics[..., :2, 2] = torch.tensor([WIDTH, HEIGHT]) * (0.3 + 0.4 * draws[..., 1])
     poses = look_at(positions, torch.zeros_like(positions))
-    np.savez(folder / "cameras.npz", intrinsics=intrinsics, camera_to_world=poses)
-    header = {
-        "format": FORMAT,
-        "views": VIEWS,
-        "height": HEIGHT,
-        "width": WIDTH,
-        "scenes_per_shard": scenes_per_shard,
-        "files": files,
-        "scenes": [
-            {"name": str(number), "class_name": "solid", "source_view": None}
-            for number in range(SCENES)
-        ],
-    }
-    (folder / "scenes.json").write_text(json.dumps(header))
-    return folder
+    return write_split(
+        folder, images, intrinsics, poses, scenes_per_shard=scenes_per_shard, storage=storage
+    )
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +61,18 @@ def same(first, second):
     ]
 
 
-def sampler(**changes):
-    return dataclasses.replace(SAMPLER, **changes)
+def sampler(shown=(), **changes):
+    return dataclasses.replace(SAMPLER, shown=showing(**dict(shown)), **changes)
+
+
+def showing(**changes):
+    return dataclasses.replace(SAMPLER.shown, **changes)
+
+
+def cameras(scenes, scene, view):
+    """Returns camera_to_world and intrinsics of any number of views."""
+    intrinsics, poses = scenes.cameras(torch.arange(SCENES))
+    return poses[scene, view], intrinsics[scene, view]
 
 
 def drawn(scenes, source, steps):
@@ -126,7 +120,7 @@ def test_every_scene_is_seen_once_in_each_epoch_and_epochs_differ(scenes):
 
 @pytest.mark.parametrize("input_views", [1, 2, 3])
 def test_inputs_are_never_targets_and_every_view_is_an_input_as_often(scenes, input_views):
-    source = sampler(input_views=input_views, batch_size=500)
+    source = sampler({"input_views": input_views}, batch_size=500)
     (scene, inputs, *_), (target_scene, targets, *_) = drawn(scenes, source, steps=4)
     assert (scene == target_scene[:, :1]).all()
     assert (scene == scene[:, :1]).all()
@@ -173,7 +167,7 @@ def test_neighbouring_steps_scenes_and_rays_are_drawn_independently(scenes):
 def expect_rays_of(scenes, place, origins, directions):
     """Checks that world rays start at their camera and hit their pixel, by projecting a point."""
     scene, view, row, column = place
-    pose, intrinsics = scenes.camera_to_world[scene, view], scenes.intrinsics[scene, view]
+    pose, intrinsics = cameras(scenes, scene, view)
     torch.testing.assert_close(origins.expand_as(directions), pose[..., :3, 3])
     points = torch.cat((origins + 2 * directions, torch.ones_like(directions[..., :1])), dim=-1)
     seen = intrinsics @ (pose.inverse() @ points[..., None])[..., :3, :]
@@ -185,7 +179,7 @@ def expect_rays_of(scenes, place, origins, directions):
 
 def test_colours_are_those_of_the_pixel_that_the_ray_goes_through(scenes):
     for step in range(5):
-        batch = sampler(input_views=2).batch(scenes, step)
+        batch = sampler({"input_views": 2}).batch(scenes, step)
         expect_rays_of(scenes, places(batch.colours), batch.origins, batch.directions)
         origins = batch.image_origins[:, :, None, None].expand_as(batch.image_directions)
         expect_rays_of(scenes, places(batch.images), origins, batch.image_directions)
@@ -199,15 +193,15 @@ def test_images_are_whole_views_upright(scenes):
 
 
 def test_the_canonical_frame_has_the_first_input_camera_at_0_looking_along_z(scenes):
-    world = sampler(input_views=2).batch(scenes, 5)
-    batch = sampler(input_views=2, canonical=True).batch(scenes, 5)
+    world = sampler({"input_views": 2}).batch(scenes, 5)
+    batch = sampler({"input_views": 2, "canonical": True}).batch(scenes, 5)
     torch.testing.assert_close(batch.image_origins[:, 0], torch.zeros(8, 3), atol=1e-6, rtol=0)
     scene, view, row, column = places(batch.images[:, 0])
     along_z = torch.eye(4).expand(*scene.shape, 4, 4)
-    rays = pixel_directions(scenes.intrinsics[scene, view], along_z, row, column)
+    rays = pixel_directions(cameras(scenes, scene, view)[1], along_z, row, column)
     torch.testing.assert_close(batch.image_directions[:, 0], rays, atol=1e-6, rtol=0)
     # All else has moved with that camera.
-    pose = rigid_inverse(scenes.camera_to_world[scene[:, 0, 0], view[:, 0, 0]])
+    pose = rigid_inverse(cameras(scenes, scene[:, 0, 0], view[:, 0, 0])[0])
     rotation, translation = pose[:, :3, :3], pose[:, :3, 3]
     for name in ("image_directions", "directions", "image_origins", "origins"):
         moved = torch.einsum("bij,b...j->b...i", rotation, getattr(world, name))
@@ -220,7 +214,7 @@ def test_the_canonical_frame_has_the_first_input_camera_at_0_looking_along_z(sce
 
 def test_whole_views_have_all_their_pixels_in_order(scenes):
     scene, inputs = torch.tensor([4, 1]), torch.tensor([[2], [0]])
-    batch = whole_views(scenes, scene, inputs, torch.tensor([[3, 0], [1, 3]]), canonical=False)
+    batch = whole_views(scenes, scene, inputs, torch.tensor([[3, 0], [1, 3]]), showing())
     found = torch.stack(places(batch.colours)).unflatten(2, (2, HEIGHT, WIDTH))
     rows, columns = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
     for item, (number, targets) in enumerate([(4, [3, 0]), (1, [1, 3])]):
@@ -232,11 +226,77 @@ def test_whole_views_have_all_their_pixels_in_order(scenes):
     expect_rays_of(scenes, places(batch.colours), batch.origins, batch.directions)
 
 
-@pytest.mark.parametrize("scenes_per_shard", [1, 2, 3])
-def test_memory_mapped_shards_give_what_one_gives(scenes, tmp_path, scenes_per_shard):
-    shards = Scenes(write_packed(tmp_path / "train", scenes_per_shard), CPU)
+def test_with_all_views_as_targets_the_inputs_are_targets_as_often_as_the_others(scenes):
+    source = sampler({"all_targets": True}, batch_size=500)
+    (_, inputs, *_), (_, targets, *_) = drawn(scenes, source, steps=2)
+    expect_uniform(((targets - inputs[:, :1]) % VIEWS).flatten().bincount(minlength=VIEWS))
+
+
+@pytest.mark.parametrize("stride", [2, 3])
+def test_strided_inputs_show_the_rays_of_the_pixels_that_are_kept(scenes, stride):
+    source = sampler({"input_stride": stride, "canonical": False})
+    batch = source.batch(scenes, 2)
+    _, _, rows, columns = places(batch.images)
+    assert torch.equal(rows[0, 0, :, 0], torch.arange(HEIGHT)[stride // 2 :: stride])
+    assert torch.equal(columns[0, 0, 0], torch.arange(WIDTH)[stride // 2 :: stride])
+    origins = batch.image_origins[:, :, None, None].expand_as(batch.image_directions)
+    expect_rays_of(scenes, places(batch.images), origins, batch.image_directions)
+
+
+@pytest.mark.parametrize("storage", ["raw", "compressed"])
+@pytest.mark.parametrize("resident", [False, True])
+@pytest.mark.parametrize("scenes_per_shard", [1, 2, 3, SCENES])
+def test_all_ways_to_store_and_load_give_the_same_batches(
+    scenes, tmp_path, scenes_per_shard, resident, storage
+):
+    shards = Scenes(write_packed(tmp_path / "train", scenes_per_shard, storage), CPU, resident)
+    source = sampler({"input_stride": 2, "input_views": 2})
     for step in range(3):
-        assert all(same(SAMPLER.batch(scenes, step), SAMPLER.batch(shards, step)))
+        assert all(same(source.batch(scenes, step), source.batch(shards, step)))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("steps", [(0, 1), (3, 9)])
+def test_batches_that_are_read_ahead_are_the_same(scenes, steps, threads):
+    ahead = [clone(batch) for batch in read_ahead(SAMPLER, scenes, *steps, threads)]
+    assert len(ahead) == steps[1] - steps[0]
+    for batch, expected in zip(ahead, batches(SAMPLER, scenes, *steps), strict=True):
+        assert all(same(batch, expected))
+
+
+def clone(batch):
+    """Returns a batch of its own memory: that of the reader is used again."""
+    return Batch(*(getattr(batch, field.name).clone() for field in dataclasses.fields(Batch)))
+
+
+def test_reading_ahead_stops_with_its_reader(scenes):
+    reader = read_ahead(SAMPLER, scenes, 0, 1000, threads=2)
+    next(reader)
+    reader.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("read")]
+
+
+@pytest.mark.parametrize("storage", ["raw", "compressed"])
+def test_a_shard_of_another_length_is_refused_before_it_is_read(tmp_path, storage):
+    folder = write_packed(tmp_path / "train", 2, storage)
+    (shard,) = folder.glob("images-00001.*")
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(DataError, match=rf"{shard}: \d+ bytes, \d+ are expected; pack again"):
+        Scenes(folder, CPU)
+
+
+def test_a_damaged_view_is_refused_by_its_scene(tmp_path):
+    folder = write_packed(tmp_path / "train", SCENES, "compressed")
+    ends = np.load(folder / "ends.npy")
+    (shard,) = folder.glob("images-00000.webp")
+    content = bytearray(shard.read_bytes())
+    content[int(ends[1, 2]) : int(ends[1, 3])] = bytes(int(ends[1, 3] - ends[1, 2]))
+    shard.write_bytes(content)
+    scenes = Scenes(folder, CPU)
+    nothing = torch.zeros(1, 0, dtype=torch.long)
+    scenes.gather(torch.tensor([1]), torch.tensor([[2]]), nothing, 1)
+    with pytest.raises(DataError, match=r"images-00000\.webp: view 3 of scene 1 is damaged"):
+        scenes.gather(torch.tensor([1]), torch.tensor([[3]]), nothing, 1)
 
 
 @pytest.mark.parametrize(

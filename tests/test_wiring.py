@@ -17,6 +17,7 @@ TARGETS = ("all", "results")  # Snakemake's, which have no command
 PLUMBING = {  # a change of these shows in no output
     "srt/__init__.py",
     "srt/config.py",
+    "srt/params.py",
     "srt/data/__init__.py",
     "srt/errors.py",
     "srt/machine.py",

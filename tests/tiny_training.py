@@ -2,15 +2,15 @@
 
 import contextlib
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
+import small_packed
 import torch
 import yaml
 
 from srt.checkpoint import save_weights, state_folder, training_config
-from srt.data.scenes import FORMAT, Scenes
+from srt.data.scenes import Scenes
 from srt.distributed import Processes, StopRequest
 from srt.geometry import look_at, pinhole
 from srt.params import load_experiment
@@ -66,7 +66,7 @@ def write_params(path, model=None, **train):
     """Writes params.yaml with a profile `quick` of this size and returns `path`."""
     params = yaml.safe_load(PARAMS.read_text())
     quick = params["profiles"]["quick"]
-    quick["datasets"]["nmr"] |= {"image_size": SIZE, "views": VIEWS}
+    quick["datasets"]["nmr"] |= {"image_size": [SIZE, SIZE], "views": VIEWS}
     quick["model"] |= MODEL | (model or {})
     quick["train"] |= TRAIN | train
     path.write_text(yaml.safe_dump(params))
@@ -90,11 +90,9 @@ def write_packed(folder, source_view=None):
 
 
 def write_split(folder, scenes, rng, source_view):
-    folder.mkdir(parents=True)
     ramp = np.linspace(0, 200, SIZE)
     image = ramp[:, None, None] * rng.random((scenes, VIEWS, 1, 1, 3))
     image = image + ramp[None, :, None] * rng.random((scenes, VIEWS, 1, 1, 3))
-    np.save(folder / "images-00000.npy", image.clip(0, 255).astype(np.uint8))
     positions = torch.from_numpy(rng.normal((2, 0, 1), size=(scenes, VIEWS, 3)))
     positions[:, 1] = positions[:, 0]
     poses = look_at(positions, torch.zeros_like(positions))
@@ -102,21 +100,15 @@ def write_split(folder, scenes, rng, source_view):
     roll[:2, :2] = torch.tensor([[0.8, -0.6], [0.6, 0.8]])
     poses[:, 0] = poses[:, 0] @ roll
     intrinsics = pinhole(1.5, 1.0, SIZE, SIZE).expand(scenes, VIEWS, 3, 3)
-    np.savez(folder / "cameras.npz", intrinsics=intrinsics, camera_to_world=poses)
-    header = {
-        "format": FORMAT,
-        "views": VIEWS,
-        "height": SIZE,
-        "width": SIZE,
-        "scenes_per_shard": scenes,
-        "files": ["images-00000.npy"],
-        "mean_colour": [0.25, 0.5, 0.75],
-        "scenes": [
-            {"name": f"s{n}", "class_name": ("cube", "ball")[n % 2], "source_view": source_view}
-            for n in range(scenes)
-        ],
-    }
-    (folder / "scenes.json").write_text(json.dumps(header))
+    small_packed.write_split(
+        folder,
+        image.clip(0, 255).astype(np.uint8),
+        intrinsics,
+        poses,
+        names=[f"s{number}" for number in range(scenes)],
+        classes=("cube", "ball"),
+        source_view=source_view,
+    )
 
 
 def read_packed(folder):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from srt.config import Experiment
+from srt.data.sampling import presentation
 from srt.data.scenes import Scenes, read_header
 from srt.distributed import Processes, join_processes
 from srt.errors import UserError
@@ -68,19 +69,19 @@ def evaluate(
     metrics: dict[str, Any] = describe(config, split)
     rows: list[dict[str, Any]] = []
     for protocol in config.evaluate.protocols:
-        items = protocol_items(scenes, protocol, limit)
+        items = protocol_items(scenes, protocol, config.dataset.input_views, limit)
         measured = evaluate_items(
             network,
             scenes,
             items,
             protocol,
-            mean_colour=read_header(data / "train")["mean_colour"],
+            mean_colour=read_header(data / "train")["statistics"]["mean_colour"],
             lpips=distance,
-            canonical=config.model.frame == "canonical",
+            shown=presentation(config),
             rays_per_group=config.train.rays_per_group,
             processes=processes,
         )
-        every = len(protocol_items(scenes, protocol, None))
+        every = len(protocol_items(scenes, protocol, config.dataset.input_views, None))
         metrics["protocols"][protocol] = summarise(measured, every)
         rows += [{"protocol": protocol, **row} for row in measured]
     if processes.main:
@@ -118,12 +119,17 @@ def write(
     out: Path,
 ) -> None:
     """Writes the picture, the rows, and last the summary."""
-    items = protocol_items(scenes, config.evaluate.protocols[-1], config.evaluate.comparison_scenes)
+    items = protocol_items(
+        scenes,
+        config.evaluate.protocols[-1],
+        config.dataset.input_views,
+        config.evaluate.comparison_scenes,
+    )
     image = comparison(
         network,
         scenes,
         items,
-        canonical=config.model.frame == "canonical",
+        shown=presentation(config),
         rays_per_group=config.train.rays_per_group,
     )
     out.mkdir(parents=True, exist_ok=True)

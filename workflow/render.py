@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from srt.config import RenderConfig
+from srt.data.sampling import Presentation, presentation
 from srt.data.scenes import Scenes
 from srt.distributed import best_device
 from srt.errors import UserError
@@ -74,11 +75,11 @@ def render(
     device = best_device()
     network, settings = load_model(model, device)
     packed = Scenes(data / split, device)
-    canonical = config.model.frame == "canonical"
+    shown = presentation(config)
     rays = config.train.rays_per_group
     out.parent.mkdir(parents=True, exist_ok=True)
     with VideoWriter(out, video.fps) as writer:
-        for frame in video_frames(network, packed, video, canonical, rays):
+        for frame in video_frames(network, packed, video, shown, rays):
             writer.write(frame)
     tracker = open_run(profile, experiment, settings)
     tracker.log_artifact(out, "videos")
@@ -86,7 +87,7 @@ def render(
 
 
 def video_frames(
-    model: SRT, scenes: Scenes, video: RenderConfig, canonical: bool, rays_per_group: int
+    model: SRT, scenes: Scenes, video: RenderConfig, shown: Presentation, rays_per_group: int
 ) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     """Yields the frames of all scenes, laid out."""
     from tqdm import tqdm
@@ -96,7 +97,7 @@ def video_frames(
         for index in video.scenes:
             if not 0 <= index < len(scenes):
                 raise UserError(f"render.scenes: {index} is not one of the {len(scenes)} scenes")
-            scene = encode_scene(model, scenes, index, canonical)
+            scene = encode_scene(model, scenes, index, shown)
             inputs = to_uint8(scene.images)
             path = render_path(
                 model, scene, video.motion, video.frames, video.fade, size, rays_per_group

@@ -1,37 +1,39 @@
-"""Raw scenes -> the packed format of srt/data/scenes.py, in parallel, resumable, all or nothing."""
+"""Raw scenes -> the packed format of srt/data/scenes.py, in parallel, resumable, all or nothing.
+
+A worker holds one scene in memory, the caller the list of all scenes.
+"""
 
 from __future__ import annotations
 
+import errno
+import importlib.metadata
 import json
 import multiprocessing
 import os
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from srt.config import SPLITS, DatasetConfig, fingerprint
-from srt.data import nmr
-from srt.data.scenes import FORMAT, DataError, SceneInfo
-from srt.files import sha256_of, write_atomically
+from srt.data.scenes import FORMAT, SceneInfo
+from srt.data.shards import (
+    READERS,
+    SUFFIXES,
+    Shard,
+    columns,
+    scene_bytes,
+    scenes_per_shard,
+    write_shard,
+    write_split,
+)
+from srt.errors import DataError
+from srt.files import locked, sha256_of, write_atomically
 from srt.processes import die_with_parent
 
-SHARD_BYTES = 64 * 2**20  # of images; a worker holds one shard in memory
-READERS = {"nmr": nmr}
-
-
-@dataclass(frozen=True)
-class Shard:
-    """The work of one worker: some scenes of a split, into two files."""
-
-    root: Path
-    config: DatasetConfig
-    scenes: list[SceneInfo]
-    images: Path
-    cameras: Path
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def pack(
@@ -46,29 +48,60 @@ def pack(
     """Writes the packed dataset `out`; the same bytes whatever the number of workers.
 
     Finished shards of an interrupted call are kept in a hidden folder beside `out` and not made
-    again. `out` itself appears at the end, complete. Raises DataError for anything wrong in `root`.
+    again. `out` itself appears at the end, complete. Raises DataError for anything wrong in `root`,
+    and where `out` cannot be written.
     """
+    try:
+        _pack(root, view_list, config, out, provenance, workers)
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        raise DataError(
+            f"{out}: {error.strerror}; make room or choose another place, then run again: what is"
+            " packed already is kept"
+        ) from error
+
+
+def _pack(
+    root: Path,
+    view_list: Path | None,
+    config: DatasetConfig,
+    out: Path,
+    provenance: dict[str, Any],
+    workers: int,
+) -> None:
     reader = READERS[config.layout]
     splits = {split: reader.list_scenes(root, split, config, view_list) for split in SPLITS}
     _refuse_leaks(root, splits)
+    provenance = {**provenance, "versions": _versions(config)}
     key = {
         "format": FORMAT,
         "config": asdict(config),
         "provenance": provenance,
-        "scenes": {split: [asdict(scene) for scene in scenes] for split, scenes in splits.items()},
-        "scenes_per_shard": _scenes_per_shard(config),
+        "scenes": {split: columns(scenes) for split, scenes in splits.items()},
+        "scenes_per_shard": scenes_per_shard(config),
     }
-    work = _work_folder(out, key)
-    _write_shards(root, config, splits, work, workers)
-    digests = {}
-    for split, scenes in splits.items():
-        _write_split(work / split, split, scenes, config, provenance)
-        digests[split] = {p.name: sha256_of(p) for p in sorted((work / split).iterdir())}
-    counts = {split: len(scenes) for split, scenes in splits.items()}
-    manifest = {"format": FORMAT, "scenes": counts, "files": digests, "provenance": provenance}
-    write_atomically(work / "manifest.json", json.dumps(manifest, indent=1).encode())
-    (work / "key").unlink()
-    _publish(work, out)
+    work = out.with_name(f".{out.name}.partial")
+    with locked(work, f"{out} is being packed"):
+        _clear_other(work, key)
+        shards = [s for split in SPLITS for s in _shards(root, config, splits[split], work / split)]
+        _check_space(shards, config, work)
+        _write_shards(shards, root.name, workers)
+        digests = {}
+        for split, scenes in splits.items():
+            write_split(work / split, split, scenes, config, provenance)
+            digests[split] = {p.name: sha256_of(p) for p in sorted((work / split).iterdir())}
+        counts = {split: len(scenes) for split, scenes in splits.items()}
+        manifest = {"format": FORMAT, "scenes": counts, "files": digests, "provenance": provenance}
+        write_atomically(work / "manifest.json", json.dumps(manifest, indent=1).encode())
+        (work / "key").unlink()
+        _publish(work, out)
+
+
+def _versions(config: DatasetConfig) -> dict[str, str]:
+    """Returns the versions of what decodes the raw images and writes ours."""
+    packages = ["numpy", "pillow", *(["tensorflow-cpu"] if config.layout == "msn" else [])]
+    return {name: importlib.metadata.version(name) for name in packages}
 
 
 def _publish(work: Path, out: Path) -> None:
@@ -93,133 +126,56 @@ def _refuse_leaks(root: Path, splits: dict[str, list[SceneInfo]]) -> None:
             seen[scene.name] = split
 
 
-def _work_folder(out: Path, key: dict[str, Any]) -> Path:
-    """Returns the folder of unfinished work; one that was made of other data is emptied first."""
-    work, digest = out.with_name(f".{out.name}.partial"), fingerprint(key)
-    if work.exists() and not ((work / "key").exists() and (work / "key").read_text() == digest):
-        shutil.rmtree(work)
+def _clear_other(work: Path, key: dict[str, Any]) -> None:
+    """Empties the folder of unfinished work that was made of other data."""
+    digest = fingerprint(key)
+    if not ((work / "key").exists() and (work / "key").read_text() == digest):
+        for entry in work.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     for split in SPLITS:
-        (work / split).mkdir(parents=True, exist_ok=True)
+        (work / split).mkdir(exist_ok=True)
     for leftover in work.rglob(".*"):  # of a call that was killed while it wrote
         leftover.unlink()
     write_atomically(work / "key", digest.encode())
-    return work
 
 
-def _scenes_per_shard(config: DatasetConfig) -> int:
-    return max(1, SHARD_BYTES // (config.views * config.image_size**2 * 3))
+def _shards(
+    root: Path, config: DatasetConfig, scenes: list[SceneInfo], folder: Path
+) -> Iterator[Shard]:
+    """Yields the shards of a split that are not there yet."""
+    size, suffix = scenes_per_shard(config), SUFFIXES[config.storage]
+    for number, start in enumerate(range(0, len(scenes), size)):
+        images = folder / f"images-{number:05d}{suffix}"
+        record = folder / f"record-{number:05d}.npz"
+        if not images.exists():  # written last: then both are there
+            yield Shard(root, config, scenes[start : start + size], images, record)
 
 
-def _write_shards(
-    root: Path,
-    config: DatasetConfig,
-    splits: dict[str, list[SceneInfo]],
-    work: Path,
-    workers: int,
-) -> None:
+def _check_space(shards: list[Shard], config: DatasetConfig, work: Path) -> None:
+    """Raises DataError where raw images do not fit; of compressed ones the size is not known."""
+    needed = sum(len(shard.scenes) for shard in shards) * scene_bytes(config)
+    free = shutil.disk_usage(work).free
+    if config.storage == "raw" and needed > free:
+        raise DataError(
+            f"{work}: {needed / 1e9:.1f} GB of images do not fit the {free / 1e9:.1f} GB that are"
+            " free; make room, or set the dataset's `storage: compressed` or a smaller `subset`"
+        )
+
+
+def _write_shards(shards: list[Shard], name: str, workers: int) -> None:
     from tqdm import tqdm
 
-    size, shards = _scenes_per_shard(config), []
-    for split, scenes in splits.items():
-        for number, start in enumerate(range(0, len(scenes), size)):
-            images, cameras = (
-                work / split / f"{part}-{number:05d}" for part in ("images", "cameras")
-            )
-            shard = Shard(
-                root,
-                config,
-                scenes[start : start + size],
-                images.with_suffix(".npy"),
-                cameras.with_suffix(".npz"),
-            )
-            if not shard.images.exists():  # written last: then both are there
-                shards.append(shard)
     total = sum(len(shard.scenes) for shard in shards)
     # Spawned, not forked: a forked process inherits the locks of this one's threads.
     context = multiprocessing.get_context("spawn")
     with (
-        tqdm(total=total, desc=f"pack {root.name}", unit="scene") as progress,
+        tqdm(total=total, desc=f"pack {name}", unit="scene") as progress,
         ProcessPoolExecutor(max(1, min(workers, len(shards))), context, die_with_parent) as pool,
     ):
-        futures = [pool.submit(_write_shard, shard) for shard in shards]
+        futures = [pool.submit(write_shard, shard) for shard in shards]
         try:
             for future in as_completed(futures):
                 progress.update(future.result())
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _write_shard(shard: Shard) -> int:
-    """Returns the number of scenes written."""
-    reader = READERS[shard.config.layout]
-    scenes = [reader.read_scene(shard.root, scene, shard.config) for scene in shard.scenes]
-    _save(
-        shard.cameras,
-        np.savez,
-        intrinsics=np.stack([scene.intrinsics for scene in scenes]),
-        camera_to_world=np.stack([scene.camera_to_world for scene in scenes]),
-    )
-    _save(shard.images, np.save, arr=np.stack([scene.images for scene in scenes]))
-    return len(scenes)
-
-
-def _save(path: Path, save: Any, **arrays: Any) -> None:
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("wb") as file:
-        save(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path) as file:
-        return dict(file)
-
-
-def _write_split(
-    folder: Path,
-    split: str,
-    scenes: list[SceneInfo],
-    config: DatasetConfig,
-    provenance: dict[str, Any],
-) -> None:
-    """Joins the shards' cameras and writes the split's header."""
-    parts = sorted(folder.glob("cameras-*.npz"))
-    if not (folder / "cameras.npz").exists():  # else an interrupted call had joined all of them
-        loaded = [_arrays(part) for part in parts]
-        keys = ("intrinsics", "camera_to_world")
-        _save(
-            folder / "cameras.npz",
-            np.savez,
-            **{key: np.concatenate([part[key] for part in loaded]) for key in keys},
-        )
-    for part in parts:
-        part.unlink()
-    files = sorted(path.name for path in folder.glob("images-*.npy"))
-    header = {
-        "format": FORMAT,
-        "split": split,
-        "views": config.views,
-        "height": config.image_size,
-        "width": config.image_size,
-        "camera": "OpenCV axes, z-up world, pixel centres at index + 0.5",
-        "pixel_grid": config.pixel_grid,
-        "scenes_per_shard": _scenes_per_shard(config),
-        "mean_colour": _mean_colour([folder / name for name in files]),
-        "files": files,
-        "provenance": provenance,
-        "scenes": [asdict(scene) for scene in scenes],
-    }
-    write_atomically(folder / "scenes.json", json.dumps(header, indent=1).encode())
-
-
-def _mean_colour(shards: list[Path]) -> list[float]:
-    """Returns the mean of all pixels, in [0, 1]: the best constant prediction, a baseline."""
-    total, pixels = np.zeros(3), 0
-    for shard in shards:
-        for scene in np.load(shard, mmap_mode="r"):
-            total += scene.sum(axis=(0, 1, 2), dtype=np.int64)
-            pixels += scene[..., 0].size
-    return (total / pixels / 255).tolist()

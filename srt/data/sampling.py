@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from srt.config import Experiment
 from srt.data.scenes import Scenes
-from srt.geometry import camera_rays, pixel_directions, rigid_inverse
-from srt.shapes import Float, Int
+from srt.geometry import camera_rays, pixel_directions, rigid_inverse, stride_intrinsics
+from srt.shapes import Float, Int, UInt8
 from srt.strict import ConfigError
 
 _MASK = 0xFFFFFFFF
@@ -34,13 +35,42 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Presentation:
+    """How a dataset's scenes are shown to a model."""
+
+    canonical: bool  # in the frame of the first input camera, which is at 0 and looks along z
+    input_views: int
+    input_stride: int  # input images are every so many-th row and column
+    all_targets: bool  # the input views are targets too
+
+
+def presentation(experiment: Experiment) -> Presentation:
+    """Returns how an experiment shows its dataset to its model."""
+    return Presentation(
+        canonical=experiment.model.frame == "canonical",
+        input_views=experiment.dataset.input_views,
+        input_stride=experiment.dataset.input_stride,
+        all_targets=experiment.dataset.targets == "all",
+    )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a batch is made of: scenes, their input views, and a view and place for each ray."""
+
+    scene: Int[Tensor, "b"]
+    inputs: Int[Tensor, "b v"]
+    view: Int[Tensor, "b r"]
+    pixel: Int[Tensor, "b r"]  # in rows x columns
+
+
+@dataclass(frozen=True)
 class Sampler:
     """What a batch depends on beside (seed, step); sizes are those of the global batch."""
 
     batch_size: int
     rays_per_scene: int
-    input_views: int
-    canonical: bool
+    shown: Presentation
     seed: int
     rank: int
     world_size: int
@@ -53,7 +83,11 @@ class Sampler:
             )
 
     def batch(self, scenes: Scenes, step: int) -> Batch:
-        """Returns this process' share of the batch of a step.
+        """Returns this process' share of the batch of a step."""
+        return make_batch(scenes, self.plan(scenes, step), self.shown)
+
+    def plan(self, scenes: Scenes, step: int) -> Plan:
+        """Returns what this process' share of the batch of a step is made of, on the device.
 
         Published: pixels by a permutation of all target pixels. Here: one pixel drawn from each of
         r equal runs of them; every pixel is as likely, none repeats (unless runs share one, where r
@@ -66,8 +100,8 @@ class Sampler:
 
         counter = torch.arange(scenes.views, device=scenes.device)
         keys = random_bits(self.seed, step, _VIEWS, slots, counter)
-        views = keys.argsort(dim=1, stable=True)  # (b, views): inputs first, then targets
-        inputs, targets = views.split((self.input_views, scenes.views - self.input_views), dim=1)
+        views = keys.argsort(dim=1, stable=True)  # (b, views): inputs first
+        targets = views if self.shown.all_targets else views[:, self.shown.input_views :]
 
         size = scenes.height * scenes.width
         ray = torch.arange(self.rays_per_scene, device=scenes.device)
@@ -75,7 +109,7 @@ class Sampler:
         total = targets.shape[1] * size
         place = ((ray << 24) + offset) * total // (self.rays_per_scene << 24)  # (b, r)
         view = targets.gather(1, place // size)
-        return make_batch(scenes, scene, inputs, view, place % size, self.canonical)
+        return Plan(scene, views[:, : self.shown.input_views], view, place % size)
 
     def _scene_order(self, place: Int[Tensor, "b"], count: int) -> Int[Tensor, "b"]:
         """Returns the scenes at these places of the endless sequence of shuffled epochs."""
@@ -87,35 +121,39 @@ class Sampler:
         return scene
 
 
-def make_batch(
-    scenes: Scenes,
-    scene: Int[Tensor, "b"],
-    inputs: Int[Tensor, "b v"],
-    view: Int[Tensor, "b r"],
-    pixel: Int[Tensor, "b r"],
-    canonical: bool,
-) -> Batch:
-    """Returns the batch of these input views and target pixels (place in rows x columns).
+def make_batch(scenes: Scenes, plan: Plan, shown: Presentation) -> Batch:
+    """Returns the batch of a plan."""
+    place = plan.view * (scenes.height * scenes.width) + plan.pixel
+    pixels = scenes.gather(plan.scene, plan.inputs, place, shown.input_stride)
+    return assemble(scenes, plan, scenes.cameras(plan.scene), shown, *pixels)
 
-    In the canonical frame the first input camera is at 0 and looks along z.
-    """
-    poses, intrinsics = scenes.camera_to_world[scene], scenes.intrinsics[scene]  # (b, views, …)
-    each = torch.arange(len(scene), device=scenes.device)[:, None]
-    if canonical:
-        poses = rigid_inverse(poses[each, inputs[:, :1]]) @ poses
+
+def assemble(
+    scenes: Scenes,
+    plan: Plan,
+    cameras: tuple[Float[Tensor, "b views 3 3"], Float[Tensor, "b views 4 4"]],
+    shown: Presentation,
+    images: UInt8[Tensor, "b v h w 3"],
+    colours: UInt8[Tensor, "b r 3"],
+) -> Batch:
+    """Returns the batch of a plan whose pixels have been gathered; its rays are computed here."""
+    intrinsics, poses = cameras
+    each = torch.arange(len(plan.scene), device=scenes.device)[:, None]
+    if shown.canonical:
+        poses = rigid_inverse(poses[each, plan.inputs[:, :1]]) @ poses
     image_origins, image_directions = camera_rays(
-        intrinsics[each, inputs], poses[each, inputs], scenes.height, scenes.width
+        stride_intrinsics(intrinsics[each, plan.inputs], shown.input_stride),
+        poses[each, plan.inputs],
+        *images.shape[2:4],
     )
-    target_poses = poses[each, view]
-    rows, columns = pixel // scenes.width, pixel % scenes.width
-    size = scenes.height * scenes.width
-    colours = scenes.pixels(scene[:, None].expand_as(pixel), view * size + pixel)
+    target_poses = poses[each, plan.view]
+    rows, columns = plan.pixel // scenes.width, plan.pixel % scenes.width
     return Batch(
-        images=scenes.images(scene, inputs),
+        images=images.float() / 255,
         image_origins=image_origins,
         image_directions=image_directions,
         origins=target_poses[..., :3, 3],
-        directions=pixel_directions(intrinsics[each, view], target_poses, rows, columns),
+        directions=pixel_directions(intrinsics[each, plan.view], target_poses, rows, columns),
         colours=colours.float() / 255,
     )
 
@@ -125,13 +163,13 @@ def whole_views(
     scene: Int[Tensor, "b"],
     inputs: Int[Tensor, "b v"],
     targets: Int[Tensor, "b t"],
-    canonical: bool,
+    shown: Presentation,
 ) -> Batch:
     """Returns the batch whose rays are all pixels of the target views, view after view."""
     size = scenes.height * scenes.width
     pixel = torch.arange(size, device=scenes.device).repeat(targets.shape[1])
     view = targets.repeat_interleave(size, dim=1)
-    return make_batch(scenes, scene, inputs, view, pixel.expand_as(view), canonical)
+    return make_batch(scenes, Plan(scene, inputs, view, pixel.expand_as(view)), shown)
 
 
 def random_bits(

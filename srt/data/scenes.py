@@ -1,9 +1,9 @@
-"""The packed format and its reader: one form for every dataset, shards of uint8 images and cameras.
+"""The packed format and its reader: one form for every dataset, shards of images and cameras.
 
-A split's folder holds `scenes.json` (names, classes, sizes, provenance), `images-NNNNN.npy` (uint8,
-[scenes, views, h, w, 3], an equal number of scenes in each but the last) and `cameras.npz`
+A split's folder holds `scenes.json` (names, classes, sizes, statistics, provenance), `cameras.npz`
 (`intrinsics` [scenes, views, 3, 3] and `camera_to_world` [scenes, views, 4, 4], float64, in the
-conventions of srt/geometry.py). Rays are never stored.
+conventions of srt/geometry.py) and the images (srt/data/images.py), an equal number of scenes in
+each shard but the last. Rays are never stored.
 """
 
 from __future__ import annotations
@@ -17,14 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srt.errors import UserError
+from srt.data.images import CompressedImages, Images, RawImages
+from srt.errors import DataError
 from srt.shapes import Float, Int, UInt8
 
-FORMAT = 1
-
-
-class DataError(UserError):
-    """Data on disk is not what it must be; the text names the file and says what to do."""
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -37,61 +34,100 @@ class SceneInfo:
 
 
 class Scenes:
-    """One split of a packed dataset, on the device where it fits, else memory-mapped."""
+    """One split of a packed dataset, on the device where it fits, else read from disk.
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
+    b scenes, v views of each, r pixels of each.
+    """
+
+    def __init__(self, folder: Path, device: torch.device, resident: bool | None = None) -> None:
         header = read_header(folder)
         self.device = device
-        self.infos = [SceneInfo(**info) for info in header["scenes"]]
+        self.names: list[str] = header["names"]
+        self.classes: list[str] = header["classes"]
+        self._class_of: list[int] = header["class_of"]
+        self._source_views: list[int | None] = header["source_views"]
         self.views: int = header["views"]
         self.height: int = header["height"]
         self.width: int = header["width"]
-        with np.load(folder / "cameras.npz") as cameras:
-            self.intrinsics = torch.from_numpy(cameras["intrinsics"]).float().to(device)
-            self.camera_to_world = torch.from_numpy(cameras["camera_to_world"]).float().to(device)
-        self._scenes_per_shard: int = header["scenes_per_shard"]
-        # Copy-on-write maps: nothing is read before it is used, and torch needs writable memory.
-        shards = [np.load(folder / name, mmap_mode="c") for name in header["files"]]
-        self._shards = [torch.from_numpy(shard).view(-1, 3) for shard in shards]
-        if device.type == "cuda" and self.bytes < torch.cuda.mem_get_info(device)[0] / 2:
-            resident = torch.empty(self.bytes // 3, 3, dtype=torch.uint8, device=device)
-            torch.cat([shard.to(device) for shard in self._shards], out=resident)
-            self._shards, self._scenes_per_shard = [resident], len(self)
+        kind = CompressedImages if header["storage"] == "compressed" else RawImages
+        self.disk: Images = kind(folder, header)
+        if resident is None:
+            resident = device.type == "cuda" and self.bytes < torch.cuda.mem_get_info(device)[0] / 2
+        home = device if resident else torch.device("cpu")
+        with np.load(folder / "cameras.npz") as file:
+            self._intrinsics = torch.from_numpy(file["intrinsics"].astype(np.float32)).to(home)
+            self._poses = torch.from_numpy(file["camera_to_world"].astype(np.float32)).to(home)
+        self._resident = self._load() if resident else None
 
     def __len__(self) -> int:
-        return len(self.infos)
+        return len(self.names)
 
     @property
     def bytes(self) -> int:
-        """The size of all images."""
+        """The size of all images, uncompressed."""
         return len(self) * self.views * self.height * self.width * 3
 
-    def pixels(self, scene: Int[Tensor, "*n"], pixel: Int[Tensor, "*n"]) -> UInt8[Tensor, "*n 3"]:
-        """Returns the colours of single pixels, on the device.
+    @property
+    def resident(self) -> bool:
+        """True where the images live on the device."""
+        return self._resident is not None
+
+    def info(self, index: int) -> SceneInfo:
+        """Returns what is known of a scene."""
+        class_name = self.classes[self._class_of[index]]
+        return SceneInfo(self.names[index], class_name, self._source_views[index])
+
+    def cameras(
+        self, scene: Int[Tensor, "b"]
+    ) -> tuple[Float[Tensor, "b views 3 3"], Float[Tensor, "b views 4 4"]]:
+        """Returns the intrinsics and camera_to_world of all views, on the device."""
+        index = scene.to(self._poses.device)
+        return self._intrinsics[index].to(self.device), self._poses[index].to(self.device)
+
+    def gather(
+        self,
+        scene: Int[Tensor, "b"],
+        views: Int[Tensor, "b v"],
+        place: Int[Tensor, "b r"],
+        stride: int,
+    ) -> tuple[UInt8[Tensor, "b v h w 3"], UInt8[Tensor, "b r 3"]]:
+        """Returns whole views, and the colours of single pixels, on the device.
 
         Args:
-            pixel: place in the scene's views x rows x columns, counted in that order.
+            place: of a pixel in the scene's views x rows x columns, counted in that order.
+            stride: of the whole views every so many-th row and column, from half of it on.
         """
-        home = self._shards[0].device
-        scene, pixel = scene.to(home), pixel.to(home)
-        shard, within = scene // self._scenes_per_shard, scene % self._scenes_per_shard
-        flat = within * (self.views * self.height * self.width) + pixel
-        if len(self._shards) == 1:
-            return self._shards[0][flat].to(self.device)
-        colours = torch.empty((*flat.shape, 3), dtype=torch.uint8)
-        for index in shard.unique().tolist():
-            here = shard == index
-            colours[here] = self._shards[index][flat[here]]
-        return colours.to(self.device)
+        if self._resident is not None:
+            each = scene[:, None]
+            images = self._resident[each, views][
+                ..., stride // 2 :: stride, stride // 2 :: stride, :
+            ]
+            return images, self._resident.view(len(self), -1, 3)[each, place]
+        images, colours = self.empty(views.shape[0], views.shape[1], place.shape[1], stride)
+        for i, (number, wanted, pixel) in enumerate(
+            zip(scene.tolist(), views.tolist(), place.cpu().numpy())
+        ):
+            self.disk.read(number, wanted, pixel, stride, images[i].numpy(), colours[i].numpy())
+        return images.to(self.device), colours.to(self.device)
 
-    def images(
-        self, scene: Int[Tensor, "b"], view: Int[Tensor, "b v"]
-    ) -> Float[Tensor, "b v h w 3"]:
-        """Returns whole views, with values in [0, 1], on the device."""
-        size = self.height * self.width
-        pixel = view[..., None] * size + torch.arange(size, device=view.device)  # (b, v, h·w)
-        colours = self.pixels(scene[:, None, None].expand_as(pixel), pixel)
-        return colours.unflatten(2, (self.height, self.width)).float() / 255
+    def empty(
+        self, scenes: int, views: int, pixels: int, stride: int
+    ) -> tuple[UInt8[Tensor, "b v h w 3"], UInt8[Tensor, "b r 3"]]:
+        """Returns host memory for what `gather` reads, pinned where a GPU is to fetch it."""
+        rows, columns = (len(range(stride // 2, n, stride)) for n in (self.height, self.width))
+        pin = self.device.type == "cuda"
+        return (
+            torch.empty(scenes, views, rows, columns, 3, dtype=torch.uint8, pin_memory=pin),
+            torch.empty(scenes, pixels, 3, dtype=torch.uint8, pin_memory=pin),
+        )
+
+    def _load(self) -> UInt8[Tensor, "scenes views height width 3"]:
+        """Returns all images, on the device."""
+        size = (len(self), self.views, self.height, self.width, 3)
+        images = torch.empty(size, dtype=torch.uint8, device=self.device)
+        for start, block in self.disk.blocks():
+            images[start : start + len(block)] = torch.from_numpy(block).to(self.device)
+        return images
 
 
 def read_header(folder: Path) -> dict[str, Any]:
