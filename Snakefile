@@ -83,6 +83,23 @@ rule pack:
         " --raw {input.raw} --out {params.out}"
 
 
+rule survey:
+    input:
+        code("survey"),
+        data="data/{profile}/packed/{dataset}/manifest.json",
+    output:
+        "reports/{profile}/datasets/{dataset}/cameras.png",
+        "reports/{profile}/datasets/{dataset}/scenes.png",
+        "reports/{profile}/datasets/{dataset}/statistics.json",
+    params:
+        tracked=lambda w: tracked("survey", config, w.dataset),
+        data=subpath(input.data, parent=True),
+        out=subpath(output[0], parent=True),
+    shell:
+        "exec python -m workflow.survey --profile {wildcards.profile}"
+        " --dataset {wildcards.dataset} --data {params.data} --out {params.out}"
+
+
 rule train:
     input:
         code("train"),
@@ -149,6 +166,7 @@ rule tabulate:
         expand(
             rules.render.output, experiment=config["experiments"], allow_missing=True
         ),
+        expand(rules.survey.output, dataset=config["datasets"], allow_missing=True),
     output:
         expand("reports/{{profile}}/{file}", file=REPORT),
     params:
@@ -156,4 +174,5 @@ rule tabulate:
         out=subpath(output[0], parent=True),
     shell:
         "exec python -m workflow.tabulate --profile {wildcards.profile}"
-        " --outputs outputs/{wildcards.profile} --out {params.out}"
+        " --outputs outputs/{wildcards.profile}"
+        " --surveys reports/{wildcards.profile}/datasets --out {params.out}"

@@ -3,7 +3,7 @@
     python -m benchmarks.training --experiment nmr_srt
 
 `plain` is the published algorithm in the same run: float32, attention with materialised scores, all
-rays at once. Each figure is the median of several steps on random images; sampling is included.
+rays at once. Each figure is the median of several steps on drawn images; sampling is included.
 """
 
 from __future__ import annotations
@@ -20,37 +20,18 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.packed import write_packed
 from srt import training
 from srt.config import Experiment
-from srt.data.scenes import FORMAT, Scenes
+from srt.data.scenes import Scenes
 from srt.distributed import Processes
-from srt.geometry import look_at, pinhole
 from srt.params import load_experiment
 
 ROOT = Path(__file__).parents[1]
 ALONE = Processes(0, 1, torch.device("cuda"), None)
-
-
-def random_scenes(folder: Path, experiment: Experiment, count: int) -> Scenes:
-    """Writes a packed set of noise with cameras on a sphere, and reads it."""
-    dataset, random = experiment.dataset, np.random.default_rng(0)
-    size = dataset.image_size
-    images = random.integers(0, 256, (count, dataset.views, size, size, 3), dtype=np.uint8)
-    np.save(folder / "images-00000.npy", images)
-    position = torch.from_numpy(random.normal(size=(count, dataset.views, 3)))
-    poses = look_at(3 * position / position.norm(dim=-1, keepdim=True), torch.zeros_like(position))
-    intrinsics = pinhole(0.035, 0.032, size, size).expand(count, dataset.views, 3, 3)
-    np.savez(folder / "cameras.npz", intrinsics=intrinsics, camera_to_world=poses)
-    info = {"class_name": "noise", "source_view": 0}
-    header = {"format": FORMAT, "views": dataset.views, "height": size, "width": size}
-    header["scenes_per_shard"], header["files"] = count, ["images-00000.npy"]
-    header["scenes"] = [{"name": str(i), **info} for i in range(count)]
-    (folder / "scenes.json").write_text(json.dumps(header))
-    return Scenes(folder, ALONE.device)
 
 
 def materialised_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -124,7 +105,11 @@ def main() -> None:
     experiment = load_experiment(ROOT / "params.yaml", arguments.experiment, "paper")
     results: dict[str, Any] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
     with tempfile.TemporaryDirectory() as folder:
-        scenes = random_scenes(Path(folder), experiment, 2 * experiment.train.batch_size)
+        dataset, count = experiment.dataset, 2 * experiment.train.batch_size
+        packed = write_packed(
+            Path(folder) / "train", count, dataset.views, dataset.image_size[0], "raw"
+        )
+        scenes = Scenes(packed, ALONE.device)
         for rays in arguments.rays_per_group or [experiment.train.rays_per_group]:
             train = dataclasses.replace(experiment.train, rays_per_group=rays)
             grouped = dataclasses.replace(experiment, train=train)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,28 +26,45 @@ PANELS = {
 
 def learning_curves(runs: Sequence[Run], profile: str) -> UInt8[np.ndarray, "height width 3"]:
     """Returns the PSNR by step on validation and training scenes, a ring at the selected model."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
-    with matplotlib.rc_context(matplotlib.rcParamsDefault):
-        size = (10, 4.4 + 0.1 * len(runs))
-        figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained")
-        canvas: Any = FigureCanvasAgg(figure)
-        panels = figure.subplots(1, len(PANELS), sharex=True, sharey=True)
+    def draw(panels: Any) -> None:
         for (key, title), axes in zip(PANELS.items(), panels, strict=True):
             _draw_lines(axes, runs, key)
             axes.set_title(title, fontsize="medium")
             axes.set_xlabel("step")
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        panels[0].set_ylabel("PSNR (dB)")
+
+    title = f"Learning curves, profile {profile}{_scenes(runs)}"
+    return figure_pixels(title, (10, 4.4 + 0.1 * len(runs)), draw, sharex=True, sharey=True)
+
+
+def figure_pixels(
+    title: str, size: tuple[float, float], draw: Callable[[Any], None], **subplots: Any
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Returns two panels in the reports' style, with one legend below.
+
+    Args:
+        draw: is given the panels' axes.
+        subplots: what matplotlib's `subplots` is to know.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(matplotlib.rcParamsDefault):
+        figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained")
+        canvas: Any = FigureCanvasAgg(figure)
+        panels = figure.subplots(1, 2, **subplots)
+        draw(panels)
+        for axes in panels:
             axes.grid(color="0.9")
             axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
-        panels[0].set_ylabel("PSNR (dB)")
-        figure.suptitle(f"Learning curves, profile {profile}{_scenes(runs)}")
+        figure.suptitle(title)
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 

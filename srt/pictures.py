@@ -46,11 +46,11 @@ def grid(
     columns: Sequence[tuple[str, UInt8[np.ndarray, "scenes _ _ 3"]]],
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Returns the columns side by side under their titles, a scene in each row."""
-    enlarged = [(title, _outline(enlarge(images, GRID_IMAGE))) for title, images in columns]
+    enlarged = [(title, outline(enlarge(images, GRID_IMAGE))) for title, images in columns]
     header = [caption(title, images.shape[2]) for title, images in enlarged]
     scenes = zip(*(images for _, images in enlarged), strict=True)
     rows = [tile(list(images), axis=1) for images in scenes]
-    return _with_margin(tile([tile(header, axis=1), *rows], axis=0))
+    return with_margin(tile([tile(header, axis=1), *rows], axis=0))
 
 
 def side_by_side(
@@ -59,14 +59,14 @@ def side_by_side(
     """Returns a video's frame: the input views, in a block as high as the render, at its left."""
     render = enlarge(render, VIDEO_IMAGE)
     rows = math.ceil(math.sqrt(len(inputs)))
-    views = [_outline(_scale_to_height(image, render.shape[0] // rows)) for image in inputs]
+    views = [outline(_scale_to_height(image, render.shape[0] // rows)) for image in inputs]
     columns = math.ceil(len(views) / rows)
     lines = [tile(views[i : i + columns], axis=1) for i in range(0, len(views), columns)]
     block = tile(lines, axis=0)
     title = "input" if len(inputs) == 1 else "inputs"
     left = tile([caption(title, block.shape[1]), block], axis=0)
-    right = tile([caption("render", render.shape[1]), _outline(render)], axis=0)
-    return _with_margin(tile([left, right], axis=1))
+    right = tile([caption("render", render.shape[1]), outline(render)], axis=0)
+    return with_margin(tile([left, right], axis=1))
 
 
 def error_map(
@@ -140,11 +140,13 @@ def _scale_to_height(image: UInt8[np.ndarray, "_ _ 3"], height: int) -> UInt8[np
     return np.asarray(resized)
 
 
-def _outline(images: UInt8[np.ndarray, "*images _ _ 3"]) -> UInt8[np.ndarray, "*images _ _ 3"]:
+def outline(images: UInt8[np.ndarray, "*images _ _ 3"]) -> UInt8[np.ndarray, "*images _ _ 3"]:
+    """Returns the images with their outermost pixels grey."""
     framed = np.full_like(images, GREY)
     framed[..., 1:-1, 1:-1, :] = images[..., 1:-1, 1:-1, :]
     return framed
 
 
-def _with_margin(picture: UInt8[np.ndarray, "_ _ 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
+def with_margin(picture: UInt8[np.ndarray, "_ _ 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
+    """Returns the picture with white around it."""
     return np.pad(picture, ((GAP, GAP), (GAP, GAP), (0, 0)), constant_values=WHITE)

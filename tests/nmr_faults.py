@@ -28,6 +28,14 @@ def change_pose(raw, change):
     change_cameras(raw, world_mat=lambda _: np.linalg.inv(pose))
 
 
+def swap_poses(raw):
+    arrays = dict(np.load(cameras(raw)))
+    for view in range(VIEWS):
+        ours, theirs = f"world_mat_{view}", f"world_mat_inv_{view}"
+        arrays[ours], arrays[theirs] = arrays[theirs], arrays[ours]
+    np.savez(cameras(raw), **arrays)
+
+
 def put(place, value):
     """Returns a function that changes one entry of a matrix."""
 
@@ -53,7 +61,7 @@ def empty_lists(raw):
 
 
 NOT_RIGID = r"s0/cameras\.npz: world_mat_inv_1 is not a rotation and a translation"
-NOT_4X4 = r"s0/cameras\.npz: {}_1 is missing, not 4x4 or not finite"
+NOT_4X4 = r"s0/cameras\.npz: {}_1 is not 4x4 or not finite"
 PLAIN = r"s0/cameras\.npz: camera_mat_1 is not diag"
 PNG = r"s1/image/0001\.png: "
 LINE_4 = r"views\.txt, line 4: "
@@ -86,11 +94,11 @@ FAULTS = {
     "no image": (lambda raw: image(raw).unlink(), PNG + "there is no such file"),
     "image truncated": (lambda raw: truncate(image(raw), 0.5), PNG + "not readable as an image"),
     "image empty": (lambda raw: truncate(image(raw), 0), PNG + "not readable as an image"),
-    "image too wide": (lambda raw: resave(image(raw), "RGB", (9, 8)), PNG + "9 x 8 pixels"),
-    "image too high": (lambda raw: resave(image(raw), "RGB", (8, 9)), PNG + "8 x 9 pixels"),
+    "image too wide": (lambda raw: resave(image(raw), "RGB", (9, 8)), PNG + "8 x 9 pixels"),
+    "image too high": (lambda raw: resave(image(raw), "RGB", (8, 9)), PNG + "9 x 8 pixels"),
     "image too small": (
         lambda raw: resave(image(raw), "RGBA", (4, 4)),
-        PNG + "4 x 4 pixels, image_size is 8",
+        PNG + r"4 x 4 pixels \(rows x columns\), image_size is 8 x 8",
     ),
     "image grey": (lambda raw: resave(image(raw), "L"), PNG + "an image of mode L; RGB"),
     "image with a palette": (lambda raw: resave(image(raw), "P"), PNG + "an image of mode P; RGB"),
@@ -107,7 +115,7 @@ FAULTS = {
     **{
         f"no {name}": (
             lambda raw, name=name: change_cameras(raw, **{name: None}),
-            NOT_4X4.format(name),
+            rf"s0/cameras\.npz: {name}_1 is missing",
         )
         for name in ("world_mat", "world_mat_inv", "camera_mat")
     },
@@ -133,6 +141,14 @@ FAULTS = {
     "an inverse of another pose": (
         lambda raw: change_cameras(raw, world_mat=put((0, 3), 3.0)),
         r"cameras\.npz: world_mat_inv_1 .* not the inverse of world_mat_1",
+    ),
+    "poses and inverses swapped": (
+        swap_poses,
+        r"s0/cameras\.npz: 3 of 3 cameras do not see .* are world_mat and world_mat_inv swapped",
+    ),
+    "a matrix of text": (
+        lambda raw: change_cameras(raw, camera_mat=lambda matrix: matrix.astype(str)),
+        r"s0/cameras\.npz: camera_mat_1 is missing, or no array of numbers",
     ),
     "skew": (lambda raw: change_cameras(raw, camera_mat=put((0, 1), 0.01)), PLAIN),
     "a centre off the middle": (

@@ -5,9 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
-from srt.data import packing
+from srt.data import nmr, packing, shards
+from srt.geometry import look_at
 from srt.params import load_dataset
 
 REPOSITORY = Path(__file__).parents[1]
@@ -16,7 +18,7 @@ PUBLISHED = dataclasses.replace(
 )
 VIEWS, SIZE, FOCAL = 3, 8, 1.5
 TINY = dataclasses.replace(
-    PUBLISHED, views=VIEWS, image_size=SIZE, pixel_grid="center", view_list="views.txt"
+    PUBLISHED, views=VIEWS, image_size=(SIZE, SIZE), pixel_grid="center", view_list="views.txt"
 )
 SCENE_BYTES = VIEWS * SIZE * SIZE * 3
 # Not in alphabetical order. Without quotes, YAML reads the first id as an octal number.
@@ -57,12 +59,12 @@ def write_scene(folder, rng):
 
 
 def random_pose(rng):
-    """Returns a camera_to_world of the raw, y-up world."""
-    rotation, _ = np.linalg.qr(rng.standard_normal((3, 3)))
-    pose = np.eye(4)
-    pose[:3, :3] = rotation * np.sign(np.linalg.det(rotation))
-    pose[:3, 3] = rng.standard_normal(3)
-    return pose
+    """Returns a camera_to_world of the raw, y-up world that sees the world's origin."""
+    azimuth, elevation = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 1.2)
+    level = np.cos(elevation) * np.array([np.cos(azimuth), np.sin(azimuth)])
+    position = rng.uniform(2, 3) * np.array([*level, np.sin(elevation)])
+    target = rng.uniform(-0.2, 0.2, 3)
+    return nmr.Z_UP.T @ look_at(torch.from_numpy(position), torch.from_numpy(target)).numpy()
 
 
 def pack(raw, out, config=TINY, workers=1):
@@ -79,7 +81,7 @@ def in_threads(monkeypatch):
 
 def small_shards(monkeypatch):
     """Packs two scenes into each shard."""
-    monkeypatch.setattr(packing, "SHARD_BYTES", 2 * SCENE_BYTES)
+    monkeypatch.setattr(shards, "SHARD_BYTES", 2 * SCENE_BYTES)
 
 
 def contents(folder):

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import stat
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from srt.data import extract, partial
-from srt.data.extract import extract_zip
+from srt.data import extract, partial, tarball
+from srt.data.extract import extract_zip, folder_with
 from srt.data.partial import FetchError
+from srt.data.tarball import extract_tar
 
 MEMBERS = {f"NMR/chair/{i}/image.png": os.urandom(100 + i) for i in range(20)} | {
     "NMR/empty.lst": b"",
@@ -164,4 +167,128 @@ def test_a_full_disk_is_noticed_before_the_first_file(
     monkeypatch.setattr(partial.shutil, "disk_usage", lambda _: SimpleNamespace(free=300_000))
     with pytest.raises(FetchError, match="do not fit the 300000 that are free"):
         extract_zip(archive, tmp_path / "out", strip=None)
+    assert contents(tmp_path / "out") == {}
+
+
+def test_only_the_wanted_folders_are_extracted(archive: Path, tmp_path: Path) -> None:
+    extract_zip(archive, tmp_path / "out", strip="NMR", only=("large.bin",))
+    assert contents(tmp_path / "out") == {"large.bin": MEMBERS["NMR/large.bin"]}
+    with pytest.raises(FetchError, match="holds no file under 'NMR', called table"):
+        extract_zip(archive, tmp_path / "out", strip="NMR", only=("table",))
+
+
+def test_the_folder_of_a_file_is_found(archive: Path, tmp_path: Path) -> None:
+    assert folder_with(archive, "empty.lst") == "NMR"
+    assert (
+        folder_with(write_archive(tmp_path / "flat.zip", {"empty.lst": b""}), "empty.lst") is None
+    )
+    with pytest.raises(FetchError, match=r"holds 20 files called image\.png"):
+        folder_with(archive, "image.png")
+
+
+SCENES = {f"images/img_{i}_0.png": os.urandom(700 + i) for i in range(20)} | {
+    "metadata.npz": os.urandom(5000)
+}
+UNWANTED = {"masks/masks_0_0.png": b"x" * 600, "images/._img_0_0.png": b"x", "README": b"x"}
+
+
+def write_tar(path: Path, members: dict[str, bytes], *others: tarfile.TarInfo) -> Path:
+    with tarfile.open(path, "w") as file:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            file.addfile(member, io.BytesIO(content))
+        for member in others:
+            file.addfile(member)
+    return path
+
+
+@pytest.mark.parametrize("top", ["", "clevr3d/", "./a/b/"])
+def test_of_a_tar_the_images_and_their_metadata_are_unpacked(tmp_path: Path, top: str) -> None:
+    members = {f"{top}{name}": content for name, content in (UNWANTED | SCENES).items()}
+    extract_tar(write_tar(tmp_path / "a.tar", members), tmp_path / "out")
+    assert contents(tmp_path / "out") == SCENES
+
+
+def test_a_second_call_unpacks_only_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, out = write_tar(tmp_path / "a.tar", SCENES), tmp_path / "out"
+    extract_tar(archive, out)
+    (out / "images" / "img_3_0.png").unlink()
+    (out / "images" / "img_7_0.png").write_bytes(b"short")
+    (out / ".extracting-1").write_bytes(b"of a call that was killed")
+    unpacked = []
+    member = tarball._extract_member
+
+    def counted(tar: tarfile.TarFile, info: tarfile.TarInfo, target: Path) -> None:
+        unpacked.append(info.name)
+        member(tar, info, target)
+
+    monkeypatch.setattr(tarball, "_extract_member", counted)
+    extract_tar(archive, out)
+    assert unpacked == ["images/img_3_0.png", "images/img_7_0.png"]
+    assert contents(out) == SCENES
+
+
+@pytest.mark.parametrize("name", ["../out2/images/x", "/etc/images/x", "a/../../metadata.npz"])
+def test_a_tars_member_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    archive = write_tar(tmp_path / "bad.tar", {name: b"x"})
+    with pytest.raises(FetchError, match="leads out of the archive's folder") as error:
+        extract_tar(archive, tmp_path / "deep" / "out")
+    assert repr(name) in str(error.value)
+    assert contents(tmp_path) == {"bad.tar": archive.read_bytes()}
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE]
+)
+def test_a_tars_link_is_refused(tmp_path: Path, kind: bytes) -> None:
+    link = tarfile.TarInfo("images/img_0_0.png")
+    link.type, link.linkname = kind, "/etc/passwd"
+    with pytest.raises(FetchError, match=r"'images/img_0_0\.png' is a link or a special file"):
+        extract_tar(write_tar(tmp_path / "bad.tar", {}, link), tmp_path / "out")
+    assert contents(tmp_path / "out") == {}
+
+
+@pytest.mark.parametrize("length", [0, 100, 512, 900, 1536, 3072, 36_352])
+def test_a_tar_that_is_cut_off_is_refused(tmp_path: Path, length: int) -> None:
+    archive = write_tar(tmp_path / "a.tar", SCENES)
+    content = archive.read_bytes()
+    archive.write_bytes(content[:length])
+    with pytest.raises(FetchError, match=r"a\.tar: damaged, cut off or no plain tar"):
+        extract_tar(archive, tmp_path / "out")
+    assert contents(tmp_path / "out").items() <= SCENES.items()
+    archive.write_bytes(content)
+    extract_tar(archive, tmp_path / "out")
+    assert contents(tmp_path / "out") == SCENES
+
+
+def test_a_damaged_header_within_a_tar_is_not_taken_for_its_end(tmp_path: Path) -> None:
+    archive = write_tar(tmp_path / "a.tar", SCENES)
+    damaged = bytearray(archive.read_bytes())
+    damaged[1536:1546] = b"damage" * 2  # the second member's name, so its header's checksum
+    archive.write_bytes(damaged)
+    with pytest.raises(FetchError, match="no end of the archive at byte 1536"):
+        extract_tar(archive, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"images/img_0_0.png": b"x"}, r"holds no metadata\.npz"),
+        ({"a/metadata.npz": b"x", "b/images/y": b"x"}, "holds several datasets"),
+    ],
+)
+def test_a_tar_of_something_else_is_named(
+    tmp_path: Path, members: dict[str, bytes], message: str
+) -> None:
+    with pytest.raises(FetchError, match=message):
+        extract_tar(write_tar(tmp_path / "a.tar", members), tmp_path / "out")
+
+
+def test_room_for_a_tar_is_checked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partial.shutil, "disk_usage", lambda _: SimpleNamespace(free=9))
+    with pytest.raises(FetchError, match="do not fit the 9 that are free"):
+        extract_tar(write_tar(tmp_path / "a.tar", SCENES), tmp_path / "out")
     assert contents(tmp_path / "out") == {}

@@ -21,7 +21,7 @@ from small_nmr import (
     write_raw,
 )
 
-from srt.data.scenes import DataError
+from srt.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ import sys
 from pathlib import Path
 sys.path.append("tests")
 import small_nmr
-small_nmr.packing.SHARD_BYTES = 2 * small_nmr.SCENE_BYTES
+small_nmr.shards.SHARD_BYTES = 2 * small_nmr.SCENE_BYTES
 small_nmr.pack(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 

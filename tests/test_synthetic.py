@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import yaml
 from PIL import Image
 from torch import Tensor
 
+from srt.config import SPLITS, SyntheticConfig
 from srt.data.synthetic import (
     Colour,
     Light,
@@ -19,14 +21,22 @@ from srt.data.synthetic import (
     pixel_rays,
     render,
 )
-from srt.data.synthetic_nmr import SPLITS, SyntheticScene, write_nmr
+from srt.data.synthetic_nmr import SyntheticScene, write_nmr
 from srt.data.synthetic_objects import CLASSES, place, random_object
+from srt.errors import UserError
 from srt.geometry import look_at, pinhole
+from srt.params import load_dataset
 
 FROM_ABOVE = Light(direction=(0.0, 0.0, 1.0), ambient=0.4)
 SHAPES = [("sphere", 1.0), ("box", 1.0), ("frustum", 1.0), ("frustum", 0.4), ("frustum", 0.0)]
 SCENES = {"train": 5, "val": 4, "test": 6}
 VIEWS, SIZE, SEED = 6, 32, 3
+CONFIG = dataclasses.replace(
+    load_dataset(Path(__file__).parents[1] / "params.yaml", "nmr", "quick"),
+    views=VIEWS,
+    image_size=(SIZE, SIZE),
+    synthetic=SyntheticConfig(scene="object", **SCENES),
+)
 
 
 def material(colour: Colour, specular: float = 0.0) -> Material:
@@ -141,7 +151,7 @@ def nmr(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write(root: Path, workers: int) -> Path:
-    write_nmr(root, scenes=SCENES, views=VIEWS, image_size=SIZE, seed=SEED, workers=workers)
+    write_nmr(root, config=CONFIG, name="nmr", seed=SEED, workers=workers)
     return root
 
 
@@ -238,6 +248,7 @@ def test_points_of_an_object_project_onto_pixels_that_show_it(nmr: Path):
             assert (picture[row, column] < 255).any(-1).all()
 
 
-def test_a_split_that_the_layout_does_not_have_is_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match="validation"):
-        write_nmr(tmp_path, scenes={"validation": 1}, views=1, image_size=8, seed=0, workers=1)
+def test_images_that_are_not_square_are_refused(tmp_path: Path):
+    config = dataclasses.replace(CONFIG, image_size=(24, 32))
+    with pytest.raises(UserError, match=r"datasets\.nmr: image_size \[24, 32\].*square"):
+        write_nmr(tmp_path, config=config, name="nmr", seed=0, workers=1)

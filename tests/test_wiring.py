@@ -30,10 +30,19 @@ PLUMBING = {  # a change of these shows in no output
     "workflow/command.py",
 }
 ONLY_FOR_DATASETS = {  # the stages fetch and weights share a module
+    "srt/data/bucket.py",
     "srt/data/extract.py",
+    "srt/data/msn.py",
+    "srt/data/nmr.py",
+    "srt/data/raw.py",
     "srt/data/synthetic.py",
+    "srt/data/synthetic_msn.py",
     "srt/data/synthetic_nmr.py",
     "srt/data/synthetic_objects.py",
+    "srt/data/synthetic_obsurf.py",
+    "srt/data/synthetic_scenes.py",
+    "srt/data/tarball.py",
+    "srt/data/tfrecords.py",
     "srt/geometry.py",
 }
 

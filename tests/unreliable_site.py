@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import google_crc32c
 
 
 @dataclass
@@ -60,14 +64,66 @@ class Site:
         if self.stall and len(self.asked) == 1:
             self.stall.wait()
 
+    def head(self, handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        for name, value in ({"Content-Length": str(len(self.content))} | self.headers).items():
+            handler.send_header(name, value)
+        handler.end_headers()
+
+
+@dataclass
+class Bucket:
+    """Files on a server, each with flaws of its own and the checksums of what it should hold."""
+
+    files: dict[str, Site]
+    url: str = ""
+    busy: int = 0  # so many first questions get status 503
+    heads: list[str] = field(default_factory=list)
+    gets: list[str] = field(default_factory=list)
+    meeting: threading.Barrier | None = None  # questions for shards wait for each other
+    stall: None = None
+
+    @classmethod
+    def of(cls, contents: dict[str, bytes], kinds: tuple[str, ...] = ("crc32c", "md5")) -> Bucket:
+        """Returns a bucket that knows these kinds of checksums."""
+        files = {name: Site(content, etag=f'"{name}"') for name, content in contents.items()}
+        for site in files.values():
+            sums = [f"{kind}={checksum(kind, site.content)}" for kind in kinds]
+            site.headers = {"x-goog-hash": ",".join(sums)} if sums else {}
+        return cls(files)
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        name, head = handler.path.rpartition("/")[2], handler.command == "HEAD"
+        (self.heads if head else self.gets).append(name)
+        self.busy -= 1
+        if self.busy >= 0 or name not in self.files:
+            handler.send_response(503 if self.busy >= 0 else 404)
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+        elif head:
+            self.files[name].head(handler)
+        else:
+            if self.meeting and "tfrecord" in name:
+                self.meeting.wait(5)
+            self.files[name].answer(handler)
+
+
+def checksum(kind: str, content: bytes) -> str:
+    """Returns a checksum as Google Cloud Storage writes it."""
+    if kind == "md5":
+        return b64encode(hashlib.md5(content).digest()).decode()
+    return b64encode(google_crc32c.value(content).to_bytes(4, "big")).decode()
+
 
 @contextmanager
-def served(site: Site) -> Iterator[Site]:
+def served(site: Site | Bucket) -> Iterator[Site | Bucket]:
     """Serves a site on a free port of this machine, and sets its url."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             site.answer(self)
+
+        do_HEAD = do_GET  # noqa: N815
 
         def log_message(self, *_: object) -> None:
             pass

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
+from srt.config import SubsetConfig
 from srt.data.packing import pack
 from srt.errors import UserError
 from srt.params import load_dataset
@@ -28,6 +30,8 @@ def pack_dataset(
     if not raw.is_file():
         raise UserError(f"{raw}: there is no such file; run `python -m workflow.fetch` first")
     manifest = json.loads(raw.read_text())
+    if manifest["subset"] is not None:  # what was fetched, which command-line options decide too
+        config = dataclasses.replace(config, subset=SubsetConfig(**manifest["subset"]))
     view_list = manifest["view_list"]
     pack(
         raw.parent / manifest["folder"],

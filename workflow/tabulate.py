@@ -3,74 +3,58 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
-import html
 import json
 import logging
 from collections.abc import Sequence
 from os.path import relpath  # Path.relative_to goes up since Python 3.12 only
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
 from srt.checkpoint import load_weights
-from srt.config import Experiment
+from srt.config import SPLITS, Experiment
 from srt.errors import UserError
 from srt.figures import PANELS, learning_curves, qualitative
 from srt.files import write_atomically
 from srt.params import load_experiment, load_params
 from srt.pictures import write_picture
+from srt.report import markdown, page
 from srt.shapes import UInt8
 from srt.tables import Curve, Run, class_tables, result_rows, results_table
-from srt.typesetting import Table, to_csv, to_html, to_latex, to_markdown
+from srt.typesetting import to_csv, to_latex
 from workflow.command import run
 from workflow.runs import open_run
 
-CAPTIONS = {
-    "curves.png": "Learning curves; a line of many points shows means of neighbours. The ring is"
-    " the model that was selected and is measured above.",
-    "comparison.png": "Scenes that were never trained on: what the model is given, what it should"
-    " show, what it shows, and how far that is off.",
+STAGES = {  # that write a file; the others are train's
+    "metrics.json": "evaluate",
+    "comparison.png": "evaluate",
+    "statistics.json": "survey",
+    "scenes.png": "survey",
+    "cameras.png": "survey",
 }
-STAGES = {"metrics.json": "evaluate", "comparison.png": "evaluate"}  # the others: train
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 75rem; margin: 2rem auto;
-  padding: 0 1rem; }
-h1, h2 { line-height: 1.2; margin-top: 2.5rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; border-top: 2px solid #222; border-bottom: 2px solid #222;
-  font-size: 0.85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.3rem 0.7rem; white-space: nowrap; }
-th { vertical-align: bottom; white-space: normal; }
-thead { border-bottom: 1px solid #222; }
-.l { text-align: left; }
-.r { text-align: right; }
-.notes { font-size: 0.85rem; color: #555; padding-left: 1.2rem; }
-figure { margin: 1.5rem 0; }
-figcaption { font-size: 0.85rem; color: #555; }
-img, video { max-width: 100%; }
-pre { background: #f4f4f4; padding: 0.7rem 1rem; overflow-x: auto; }
-""".strip()
-
 log = logging.getLogger(__name__)
 
 
-def tabulate(*, profile: str, outputs: Path, out: Path, params: Path = Path("params.yaml")) -> None:
+def tabulate(
+    *, profile: str, outputs: Path, surveys: Path, out: Path, params: Path = Path("params.yaml")
+) -> None:
     """Writes the tables and figures of all experiments of params.yaml, in its order.
 
     Args:
         profile: of params.yaml.
         outputs: the folder that has a folder for each experiment.
+        surveys: the folder that has a folder for each dataset, in the report's.
         out: the report's folder.
         params: the configuration.
     """
-    names = list(load_params(params).experiments)
+    known = load_params(params)
+    names = list(known.experiments)
     runs = [read_run(outputs / name, profile) for name in names]
     pictures = [read_picture(outputs / name / "comparison.png") for name in names]
     rows = result_rows(runs)
     tables = [results_table(rows, profile), *class_tables(runs)]
+    surveyed = [read_survey(surveys / name) for name in known.datasets]
     data = describe_data([load_experiment(params, name, profile) for name in names])
     folder = Path(relpath(outputs, out))
 
@@ -79,9 +63,9 @@ def tabulate(*, profile: str, outputs: Path, out: Path, params: Path = Path("par
     write_picture(out / "comparison.png", qualitative(runs, pictures, profile))
     texts = {
         "results.csv": to_csv(rows),
-        "results.md": markdown(profile, data, tables),
+        "results.md": markdown(profile, data, tables, surveyed),
         "results.tex": "% Needs booktabs and adjustbox.\n" + "\n".join(map(to_latex, tables)),
-        "index.html": page(profile, data, tables, runs, folder),
+        "index.html": page(profile, data, tables, surveyed, runs, folder),
     }
     for name, text in texts.items():
         write_atomically(out / name, text.encode())
@@ -112,6 +96,13 @@ def read_run(folder: Path, profile: str) -> Run:
         path = folder / "history.csv"
         raise UserError(f"{path}: no validation at best_step {cost['best_step']}; {remedy(path)}")
     return Run(metrics, cost, history)
+
+
+def read_survey(folder: Path) -> dict[str, Any]:
+    """Returns what survey wrote of a dataset."""
+    for name in ("scenes.png", "cameras.png"):
+        existing(folder / name)
+    return read_json(folder / "statistics.json", ("dataset", "synthetic", "splits"))
 
 
 def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
@@ -161,86 +152,16 @@ def describe_data(experiments: Sequence[Experiment]) -> list[str]:
     for experiment in experiments:
         dataset = experiment.dataset
         if experiment.synthetic and dataset.synthetic:
-            counts = dataclasses.asdict(dataset.synthetic).items()
-            source = (
-                "synthetic scenes in the published layout ("
-                + ", ".join(f"{count} {split}" for split, count in counts)
-                + ")"
-            )
+            counts = [f"{getattr(dataset.synthetic, split)} {split}" for split in SPLITS]
+            source = f"synthetic scenes in the published layout ({', '.join(counts)})"
         else:
             source = f"the data of {dataset.source}"
+        size = " × ".join(map(str, dataset.image_size))
         sentences[experiment.dataset_name] = (
-            f"{experiment.dataset_name}: {source}, {dataset.image_size} × {dataset.image_size}"
-            f" pixels, {dataset.views} views, {dataset.input_views} of them"
-            " given to the model."
+            f"{experiment.dataset_name}: {source}, {size} pixels, {dataset.views} views,"
+            f" {dataset.input_views} of them given to the model."
         )
     return list(sentences.values())
-
-
-def reproduce(profile: str) -> list[str]:
-    """Returns the commands that make everything on the page."""
-    return [
-        f"snakemake --cores all --config profile={profile} -- results",
-        f"dvc repro    # where params.yaml says profile: {profile}",
-    ]
-
-
-def markdown(profile: str, data: list[str], tables: Sequence[Table]) -> str:
-    """Returns results.md."""
-    figures = [f"![{caption}]({name})\n" for name, caption in CAPTIONS.items()]
-    return "\n".join(
-        [
-            f"# Scene Representation Transformers, profile {profile}\n",
-            *(f"{sentence}\n" for sentence in data),
-            *map(to_markdown, tables),
-            *figures,
-            "## To reproduce\n",
-            *(f"    {command}" for command in reproduce(profile)),
-            "",
-        ]
-    )
-
-
-def page(
-    profile: str, data: list[str], tables: Sequence[Table], runs: Sequence[Run], outputs: Path
-) -> str:
-    """Returns index.html; figures and videos are linked relative to it."""
-    title = html.escape(f"Scene Representation Transformers, profile {profile}")
-    figures = [
-        f'<figure><img src="{name}" alt="{html.escape(caption)}">'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-        for name, caption in CAPTIONS.items()
-    ]
-    body = [
-        f"<h1>{title}</h1>",
-        *(f"<p>{html.escape(sentence)}</p>" for sentence in data),
-        to_html(tables[0]),
-        '<p>As files: <a href="results.csv">csv, raw figures</a>, '
-        '<a href="results.md">Markdown</a>, <a href="results.tex">LaTeX</a>.</p>',
-        *figures,
-        "<h2>Videos</h2>",
-        *(video(run, outputs) for run in runs),
-        *map(to_html, tables[1:]),
-        "<h2>To reproduce</h2>",
-        f"<pre>{html.escape(chr(10).join(reproduce(profile)))}</pre>",
-    ]
-    head = [
-        '<meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width">',
-        f"<title>{title}</title>",
-        f"<style>\n{STYLE}\n</style>",
-    ]
-    return "\n".join(["<!DOCTYPE html>", '<html lang="en">', *head, *body, "</html>", ""])
-
-
-def video(run: Run, outputs: Path) -> str:
-    """Returns a run's video with its caption."""
-    source = quote((outputs / run.name / "video.mp4").as_posix())
-    return (
-        f'<figure><video controls loop muted preload="metadata" src="{source}"></video>'
-        f'<figcaption>{html.escape(run.label)} (<a href="{source}">{source}</a>)</figcaption>'
-        "</figure>"
-    )
 
 
 if __name__ == "__main__":

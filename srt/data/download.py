@@ -8,6 +8,7 @@ the bytes come from, and hands over the bytes of an answer that breaks off.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 import time
@@ -19,11 +20,11 @@ from srt.data.partial import (
     CHUNK,
     FetchError,
     Part,
+    Progress,
     Version,
-    byte_bar,
     check_space,
+    digest_so_far,
     locked,
-    sha256_so_far,
 )
 
 if TYPE_CHECKING:
@@ -52,58 +53,89 @@ def download(url: str, target: Path, *, sha256: str | None) -> str:
     if sha256 is not None and not re.fullmatch(r"[0-9a-f]{8,64}", expected):
         raise FetchError(f"{target}: sha256 {sha256!r} is not 8 to 64 hexadecimal digits")
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        raise FetchError(f"{_public(url)}: not an http or https address")
+        raise FetchError(f"{public(url)}: not an http or https address")
     if target.exists():
         with target.open("rb") as file:
-            found = sha256_so_far(file, target.name).hexdigest()
+            found = digest_so_far(file, target.name, hashlib.sha256).digest().hex()
         if not found.startswith(expected):
             raise FetchError(
                 f"{target}: sha256 is {found}, expected {expected}; delete it to fetch it again"
             )
         return found
     target.parent.mkdir(parents=True, exist_ok=True)
-    path = target.with_name(target.name + ".part")
+    path = part_of(target)
     with locked(path) as file:
-        part = Part(path, file, _public(url))
-        _fill(part, url)
-        found = part.digest.hexdigest()
+        part = Part(path, file, public(url), hashlib.sha256)
+        with Progress(target.name, None, {path: part.size}) as progress:
+            fill(part, url, progress)
+        found = part.digest.digest().hex()
         if not found.startswith(expected):
             part.restart(None)
             raise FetchError(
-                f"{_public(url)}: sha256 is {found}, expected {expected}; what arrived was thrown"
+                f"{public(url)}: sha256 is {found}, expected {expected}; what arrived was thrown"
                 " away: run again, and if the digest stays, compare it with the publisher's"
             )
         part.finish(target)
     return found
 
 
-def _fill(part: Part, url: str) -> None:
-    """Repeats requests until the part is complete."""
+def part_of(target: Path) -> Path:
+    """Returns the file in which a download grows."""
+    return target.with_name(target.name + ".part")
+
+
+class Tries:
+    """The tries for an address: after each failure a longer wait, after TRIES in a row an error."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.failures = 0
+
+    def failed(self, reason: str, *, gained: bool = False, kept: str = "") -> None:
+        """Waits before the next try; raises FetchError where there is to be none.
+
+        Args:
+            gained: the try brought something new, so it begins a new row.
+            kept: what an error says about what came.
+        """
+        self.failures = 0 if gained else self.failures + 1
+        reason = _without_secrets(reason)
+        if self.failures == TRIES:
+            raise FetchError(
+                f"{self.url}: {TRIES} tries brought nothing new; the last: {reason}."
+                f" Run again{kept}"
+            )
+        wait = FIRST_WAIT * 2**self.failures
+        log.warning("%s: %s; next try in %.0f s", self.url, reason, wait)
+        time.sleep(wait)
+
+
+def passing_errors() -> tuple[type[Exception], ...]:
+    """Returns the errors after which another try may succeed."""
     import requests
     import urllib3
 
-    passing = (ConnectionError, requests.RequestException, urllib3.exceptions.HTTPError)
-    most, failures = part.size, 0
+    return (ConnectionError, requests.RequestException, urllib3.exceptions.HTTPError)
+
+
+def fill(part: Part, url: str, progress: Progress) -> None:
+    """Repeats requests until the part is complete."""
+    import requests
+
+    passing, tries, most = passing_errors(), Tries(part.url), part.size
     with requests.Session() as session:
         while not part.complete:
             try:
-                _request_rest(session, url, part)
+                _request_rest(session, url, part, progress)
                 continue
             except passing as error:
-                reason = _without_secrets(f"{type(error).__name__}: {error}")
-            failures = 0 if part.size > most else failures + 1
+                reason = f"{type(error).__name__}: {error}"
+            kept = f" to go on: {part.path} keeps what came, {part.progress}"
+            tries.failed(reason, gained=part.size > most, kept=kept)
             most = max(most, part.size)
-            if failures == TRIES:
-                raise FetchError(
-                    f"{part.url}: {TRIES} tries brought nothing new; the last: {reason}. Run again"
-                    f" to go on: {part.path} keeps what came, {part.progress}"
-                )
-            wait = FIRST_WAIT * 2**failures
-            log.warning("%s: %s; next try in %.0f s", part.url, reason, wait)
-            time.sleep(wait)
 
 
-def _request_rest(session: Session, url: str, part: Part) -> None:
+def _request_rest(session: Session, url: str, part: Part, progress: Progress) -> None:
     """Asks once for the bytes that are missing and appends what comes."""
     headers = {"Accept-Encoding": "identity"}  # lengths and ranges count the file's own bytes
     if part.size and part.version and part.version.validator:
@@ -112,13 +144,12 @@ def _request_rest(session: Session, url: str, part: Part) -> None:
     with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         version = _line_up(answer, part)
         check_space(part.path.parent, version.size - part.size)
-        with byte_bar(part.path.stem, version.size, part.size) as bar:
-            # read1 hands over what is there, so that a connection that breaks costs no byte.
-            while data := answer.raw.read1(CHUNK, decode_content=False):
-                if part.size + len(data) > version.size:
-                    raise part.length_changed("sent more than it announced")
-                part.append(data)
-                bar.update(len(data))
+        # read1 hands over what is there, so that a connection that breaks costs no byte.
+        while data := answer.raw.read1(CHUNK, decode_content=False):
+            if part.size + len(data) > version.size:
+                raise part.length_changed("sent more than it announced")
+            part.append(data)
+            progress.update(part)
     if not part.complete:
         raise ConnectionError(f"the answer ended, at {part.progress}")
 
@@ -126,15 +157,14 @@ def _request_rest(session: Session, url: str, part: Part) -> None:
 def _line_up(answer: Response, part: Part) -> Version:
     """Returns the answer's version, once the answer's first byte is the part's next one."""
     status = answer.status_code
-    if status >= 500 or status in (408, 425, 429):
-        raise ConnectionError(f"status {status} {answer.reason}")
+    refuse_busy(answer)
     if status == 416 and part.size:
         raise part.length_changed("has no more")
     if status not in (200, 206):
         raise FetchError(f"{part.url}: status {status} {answer.reason}; check the address")
     if answer.headers.get("Content-Encoding", "identity") != "identity":
         raise FetchError(f"{part.url}: sent compressed, though the plain file was asked for")
-    size, start = _extent(answer, part.url)
+    size, start = extent(answer, part.url)
     validator = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
     version = Version(part.url, size, validator)
     if part.version and validator == part.version.validator and size != part.version.size:
@@ -151,7 +181,13 @@ def _line_up(answer: Response, part: Part) -> Version:
     return version
 
 
-def _extent(answer: Response, url: str) -> tuple[int, int]:
+def refuse_busy(answer: Response) -> None:
+    """Raises ConnectionError for an answer that another try may better."""
+    if answer.status_code >= 500 or answer.status_code in (408, 425, 429):
+        raise ConnectionError(f"status {answer.status_code} {answer.reason}")
+
+
+def extent(answer: Response, url: str) -> tuple[int, int]:
     """Returns the whole file's size and the position in it of the answer's first byte."""
     size, start = answer.headers.get("Content-Length", ""), "0"
     if answer.status_code == 206:
@@ -163,7 +199,7 @@ def _extent(answer: Response, url: str) -> tuple[int, int]:
     return int(size), int(start)
 
 
-def _public(url: str) -> str:
+def public(url: str) -> str:
     """Returns the address without user, password and query (which may carry a signature)."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

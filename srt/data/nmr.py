@@ -11,28 +11,28 @@ the top left corner.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import yaml
 
 from srt.config import DatasetConfig
-from srt.data.scenes import DataError, SceneInfo
-from srt.shapes import Float, UInt8
+from srt.data.raw import (
+    TOLERANCE,
+    RawScene,
+    SceneInfo,
+    decode_image,
+    is_rigid,
+    read_file,
+    read_npz,
+    refuse_swapped,
+)
+from srt.errors import DataError
+from srt.shapes import Float
 
 # (x, y, z) -> (x, -z, y): the raw world is y-up, ours is z-up.
 Z_UP = np.array([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
-TOLERANCE = 1e-4  # the published matrices are float64 from float32 arithmetic
-
-
-@dataclass(frozen=True)
-class RawScene:
-    """A scene as every reader returns it."""
-
-    images: UInt8[np.ndarray, "views h w 3"]
-    intrinsics: Float[np.ndarray, "views 3 3"]
-    camera_to_world: Float[np.ndarray, "views 4 4"]
 
 
 def list_scenes(
@@ -44,22 +44,61 @@ def list_scenes(
     view list, a test scene without a source view.
     """
     sources = read_view_list(view_list, config.views) if view_list is not None else {}
-    scenes: dict[str, SceneInfo] = {}
-    for class_id, class_name in read_classes(root).items():
-        path = root / class_id / f"softras_{split}.lst"
-        if not path.is_file():
-            raise DataError(f"{path}: there is no such file; the copy of the data is incomplete")
-        for scene in path.read_text().split():
-            name = f"{class_id}/{scene}"
-            if name in scenes:
-                raise DataError(f"{path}: {scene} is listed twice; remove one of the lines")
-            source = config.view_list if isinstance(config.view_list, int) else sources.get(name)
-            if view_list is not None and split == "test" and source is None:
-                raise DataError(f"{view_list}: no source view for the test scene {name}")
-            scenes[name] = SceneInfo(name, class_name, source if split == "test" else None)
+    classes = chosen_classes(read_classes(root), config, root / "metadata.yaml")
+    lists = {class_id: _read_list(root, class_id, split) for class_id in classes}
+    if config.subset and config.subset.max_scenes:
+        lists = first_scenes(lists, config.subset.max_scenes)
+    scenes = []
+    for class_id, name in ((key, f"{key}/{scene}") for key in lists for scene in lists[key]):
+        source = config.view_list if isinstance(config.view_list, int) else sources.get(name)
+        if view_list is not None and split == "test" and source is None:
+            raise DataError(f"{view_list}: no source view for the test scene {name}; add a line")
+        scenes.append(SceneInfo(name, classes[class_id], source if split == "test" else None))
     if not scenes:
         raise DataError(f"{root}: the lists softras_{split}.lst name no scene: the split is empty")
-    return list(scenes.values())
+    return scenes
+
+
+def _read_list(root: Path, class_id: str, split: str) -> list[str]:
+    path = root / class_id / f"softras_{split}.lst"
+    scenes: dict[str, None] = {}
+    for scene in read_file(path).decode().split():
+        if scene in scenes:
+            raise DataError(f"{path}: {scene} is listed twice; remove one of the lines")
+        scenes[scene] = None
+    return list(scenes)
+
+
+def chosen_classes(
+    classes: Mapping[str, str], config: DatasetConfig, place: Path
+) -> dict[str, str]:
+    """Returns the classes that subset.classes asks for, by id or name, in the dataset's order.
+
+    Args:
+        classes: id -> name; a name may be several words for the same thing: `sofa,couch`.
+        place: what an error names: where the classes are from.
+    """
+    wanted = config.subset.classes if config.subset else None
+    if wanted is None:
+        return dict(classes)
+    words = {class_id: {class_id, name, *name.split(",")} for class_id, name in classes.items()}
+    for word in wanted:
+        if not any(word in known for known in words.values()):
+            known = ", ".join(f"{class_id} ({name})" for class_id, name in classes.items())
+            raise DataError(
+                f"{place}: subset.classes: no class is called {word!r}; there are {known}"
+            )
+    return {id_: name for id_, name in classes.items() if not words[id_].isdisjoint(wanted)}
+
+
+def first_scenes(lists: Mapping[str, Sequence[str]], count: int) -> dict[str, list[str]]:
+    """Returns the first scenes of each class, `count` in all, dealt out evenly."""
+    longest = max(map(len, lists.values()), default=0)
+    dealt = [(c, scene) for i in range(longest) for c in lists for scene in lists[c][i : i + 1]]
+    chosen: dict[str, list[str]] = {class_id: [] for class_id in lists}
+    for class_id, scene in dealt[:count]:
+        chosen[class_id].append(scene)
+    return chosen
 
 
 def read_classes(root: Path) -> dict[str, str]:
@@ -98,62 +137,34 @@ def read_scene(root: Path, scene: SceneInfo, config: DatasetConfig) -> RawScene:
     """Returns the images and cameras of a scene; raises DataError that names the file at fault."""
     folder = root / scene.name
     paths = [folder / "image" / f"{view:04d}.png" for view in range(config.views)]
-    images = np.stack([_read_image(path, config.image_size) for path in paths])
-    intrinsics, camera_to_world = _read_cameras(folder / "cameras.npz", config)
-    return RawScene(images, intrinsics, camera_to_world)
-
-
-def _read_image(path: Path, size: int) -> UInt8[np.ndarray, "h w 3"]:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            mode, values = image.mode, np.asarray(image)
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file; the scene is incomplete") from None
-    except Exception as error:  # damaged bytes raise more kinds than Pillow documents
-        raise DataError(f"{path}: not readable as an image ({error}); fetch it again") from error
-    if mode not in ("RGB", "RGBA"):
-        raise DataError(f"{path}: an image of mode {mode}; RGB (or RGBA) is expected")
-    if values.shape[:2] != (size, size):
-        raise DataError(
-            f"{path}: {values.shape[1]} x {values.shape[0]} pixels, image_size is {size}"
-        )
-    return values[..., :3]
+    images = np.stack([decode_image(read_file(p), str(p), config.image_size) for p in paths])
+    cameras = folder / "cameras.npz"
+    intrinsics, camera_to_world = _read_cameras(cameras, config)
+    raw = RawScene(images, intrinsics, camera_to_world)
+    refuse_swapped(raw, str(cameras), "are world_mat and world_mat_inv swapped?")
+    return raw
 
 
 def _read_cameras(
     path: Path, config: DatasetConfig
 ) -> tuple[Float[np.ndarray, "views 3 3"], Float[np.ndarray, "views 4 4"]]:
-    try:
-        with np.load(path) as file:
-            arrays = {key: np.asarray(file[key], dtype=np.float64) for key in file.files}
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file; the scene is incomplete") from None
-    except Exception as error:  # damaged bytes raise more kinds than NumPy documents
-        raise DataError(f"{path}: not readable as npz ({error}); fetch it again") from error
+    names = ("world_mat", "world_mat_inv", "camera_mat")
+    keys = [f"{name}_{view}" for view in range(config.views) for name in names]
+    arrays = {key: array.astype(np.float64) for key, array in read_npz(path, keys).items()}
+    for key, matrix in arrays.items():
+        if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
+            raise DataError(f"{path}: {key} is not 4x4 or not finite; fetch it again")
     intrinsics, poses = [], []
     for view in range(config.views):
-        for key in ("world_mat", "world_mat_inv", "camera_mat"):
-            matrix = arrays.get(f"{key}_{view}")
-            if matrix is None or matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-                raise DataError(f"{path}: {key}_{view} is missing, not 4x4 or not finite")
         world, inverse = arrays[f"world_mat_{view}"], arrays[f"world_mat_inv_{view}"]
-        if not _is_rigid(inverse) or np.abs(world @ inverse - np.eye(4)).max() > TOLERANCE:
+        if not is_rigid(inverse) or np.abs(world @ inverse - np.eye(4)).max() > TOLERANCE:
             raise DataError(
                 f"{path}: world_mat_inv_{view} is not a rotation and a translation, or not the"
-                f" inverse of world_mat_{view}"
+                f" inverse of world_mat_{view}; fetch it again"
             )
         poses.append(Z_UP @ inverse)
         intrinsics.append(_pixel_intrinsics(arrays[f"camera_mat_{view}"], path, view, config))
     return np.stack(intrinsics), np.stack(poses)
-
-
-def _is_rigid(pose: Float[np.ndarray, "4 4"]) -> bool:
-    rotation = pose[:3, :3]
-    orthogonal = np.abs(rotation @ rotation.T - np.eye(3)).max() < TOLERANCE
-    affine = np.abs(pose[3] - [0, 0, 0, 1]).max() < TOLERANCE
-    return bool(orthogonal and affine and np.linalg.det(rotation) > 0)
 
 
 def _pixel_intrinsics(
@@ -167,8 +178,12 @@ def _pixel_intrinsics(
     plain = np.diag([camera[0, 0], camera[1, 1], 1, 1])
     if np.abs(camera - plain).max() > TOLERANCE or min(camera[0, 0], camera[1, 1]) <= 0:
         raise DataError(f"{path}: camera_mat_{view} is not diag(fx, fy, 1, 1) with positive fx, fy")
-    size = config.image_size
-    half = (size if config.pixel_grid == "center" else size - 1) / 2
+    rows, columns = config.image_size
+    edge = 0 if config.pixel_grid == "center" else 1
     return np.array(
-        [[camera[0, 0] * half, 0, size / 2], [0, camera[1, 1] * half, size / 2], [0, 0, 1]]
+        [
+            [camera[0, 0] * (columns - edge) / 2, 0, columns / 2],
+            [0, camera[1, 1] * (rows - edge) / 2, rows / 2],
+            [0, 0, 1],
+        ]
     )

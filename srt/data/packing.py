@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from srt.config import SPLITS, DatasetConfig, fingerprint
-from srt.data.scenes import FORMAT, SceneInfo
+from srt.data.raw import SceneInfo
+from srt.data.scenes import FORMAT
 from srt.data.shards import (
     READERS,
     SUFFIXES,

@@ -8,23 +8,24 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol, runtime_checkable
 
+from srt.errors import UserError
 from srt.files import write_atomically
 
 if TYPE_CHECKING:
-    from hashlib import _Hash
     from typing import NoReturn
 
     from tqdm import tqdm
 
     ByteBar = tqdm[NoReturn]
 else:  # the tests evaluate annotations, and tqdm is imported only where it is used
-    _Hash = ByteBar = object
+    ByteBar = object
 
 CHUNK = 1 << 20
 SYNC_EVERY = 64 << 20  # bytes that a power cut can cost; a killed process loses a buffer's 8 KiB
@@ -32,8 +33,17 @@ SYNC_EVERY = 64 << 20  # bytes that a power cut can cost; a killed process loses
 log = logging.getLogger(__name__)
 
 
-class FetchError(RuntimeError):
+class FetchError(UserError):
     """Data that cannot be fetched or extracted; the message says what to do."""
+
+
+@runtime_checkable  # for the tests
+class Digest(Protocol):
+    """What hashlib's and google_crc32c's checksums have in common."""
+
+    def update(self, data: bytes, /) -> None: ...
+
+    def digest(self) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -63,14 +73,16 @@ def locked(path: Path) -> Iterator[BinaryIO]:
 class Part:
     """The bytes that have arrived: their file, number, digest and version."""
 
-    def __init__(self, path: Path, file: BinaryIO, url: str) -> None:
-        self.path, self.file, self.url = path, file, url
+    def __init__(
+        self, path: Path, file: BinaryIO, url: str, new_digest: Callable[[], Digest]
+    ) -> None:
+        self.path, self.file, self.url, self.new_digest = path, file, url, new_digest
         self.record = path.with_name(path.name + ".json")
         self.size = os.fstat(file.fileno()).st_size
         self.unsynced = 0
         self.version = self._recorded()
         if self.version and self.version.validator and self.size <= self.version.size:
-            self.digest = sha256_so_far(file, path.name)
+            self.digest = digest_so_far(file, path.name, new_digest)
             return
         if self.size:
             log.warning("%s: not known to be a part of %s; starting again", path, self.url)
@@ -95,7 +107,7 @@ class Part:
         """Throws the bytes away; None leaves the version to the next answer."""
         self.file.truncate(0)
         self.size = self.unsynced = 0
-        self.digest = hashlib.sha256()
+        self.digest = self.new_digest()
         self.version = version
         if version is None:
             self.record.unlink(missing_ok=True)
@@ -141,19 +153,89 @@ def check_space(folder: Path, needed: int) -> None:
         )
 
 
-def byte_bar(label: str, total: int, done: int = 0) -> ByteBar:
-    """Returns a progress bar with rate and time left."""
+class Progress:
+    """One bar for the bytes of one file or of several that threads fetch at once."""
+
+    def __init__(self, label: str, total: int | None, arrived: Mapping[Path, int]) -> None:
+        """Shows a bar.
+
+        Args:
+            total: bytes of all files; None: the first answer tells.
+            arrived: bytes that earlier calls fetched, of each part.
+        """
+        self.seen = dict(arrived)
+        self.bar = byte_bar(label, total, sum(arrived.values()))
+        self.lock = threading.Lock()
+        self.stopped = False
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def update(self, part: Part) -> None:
+        """Shows what a part has now; raises FetchError in a thread that is to end."""
+        with self.lock:
+            if self.stopped:
+                raise FetchError(f"{part.path}: stopped")
+            if self.bar.total is None and part.version:
+                self.bar.total = part.version.size
+            self.bar.update(part.size - self.seen.get(part.path, 0))  # less after a restart
+            self.seen[part.path] = part.size
+
+    def stop(self) -> None:
+        """Ends the threads that fetch, each at its next bytes."""
+        self.stopped = True
+
+    def note(self, text: str) -> None:
+        """Shows a text behind the rate."""
+        with self.lock:
+            self.bar.set_postfix_str(text, refresh=False)
+
+
+def byte_bar(label: str, total: int | None, done: int = 0, delay: int = 0) -> ByteBar:
+    """Returns a progress bar with rate and time left, which appears after `delay` seconds."""
     from tqdm import tqdm
 
-    return tqdm(desc=label, total=total, initial=done, unit="B", unit_scale=True, mininterval=1)
+    return tqdm(
+        desc=label,
+        total=total,
+        initial=done,
+        unit="B",
+        unit_scale=True,
+        mininterval=1,
+        delay=delay,
+    )
 
 
-def sha256_so_far(file: BinaryIO, label: str) -> _Hash:
-    """Returns the sha256 of a whole open file, ready for more bytes."""
-    digest = hashlib.sha256()
+def digest_so_far(file: BinaryIO, label: str, new_digest: Callable[[], Digest]) -> Digest:
+    """Returns the checksum of a whole open file, ready for more bytes."""
+    digest = new_digest()
     file.seek(0)
-    with byte_bar(f"checking {label}", os.fstat(file.fileno()).st_size) as bar:
+    with byte_bar(f"checking {label}", os.fstat(file.fileno()).st_size, delay=1) as bar:
         while data := file.read(CHUNK):
             digest.update(data)
             bar.update(len(data))
     return digest
+
+
+def remembered_sha256(path: Path, record: Path, computed: str | None = None) -> str:
+    """Returns a file's sha256, taken from `record` as long as the file stays as it was.
+
+    Args:
+        computed: the sha256, where the caller has just read the file.
+    """
+    state = path.stat()
+    now = {"path": str(path.resolve()), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
+    if computed is None:
+        try:
+            known = json.loads(record.read_text())
+            if known == now | {"sha256": known["sha256"]}:
+                return str(known["sha256"])
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            pass
+        with path.open("rb") as file:
+            computed = digest_so_far(file, path.name, hashlib.sha256).digest().hex()
+    write_atomically(record, json.dumps(now | {"sha256": computed}).encode())
+    return computed

@@ -7,20 +7,31 @@ config)`; both raise DataError for data that is not as its layout says.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from srt.data.scenes import DataError
+from srt.errors import DataError
 from srt.shapes import Float, UInt8
 
 TOLERANCE = 1e-4  # the published matrices come from float32 arithmetic
 
 
 @dataclass(frozen=True)
+class SceneInfo:
+    """What is known of a scene beside its images and cameras."""
+
+    name: str
+    class_name: str
+    source_view: int | None  # the input view of protocol pixelnerf
+
+
+@dataclass(frozen=True)
 class RawScene:
-    """A scene as every reader returns it, in the conventions of srt/geometry.py, cameras float64."""
+    """A scene as every reader returns it: srt/geometry.py's conventions, float64."""
 
     images: UInt8[np.ndarray, "views h w 3"]
     intrinsics: Float[np.ndarray, "views 3 3"]
@@ -32,7 +43,25 @@ def read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file; the scene is incomplete") from None
+        raise DataError(f"{path}: there is no such file; the data is incomplete") from None
+
+
+def read_npz(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+    """Returns these arrays of an npz file; what else it holds is not read.
+
+    Raises DataError where one is missing or not numbers.
+    """
+    try:
+        with np.load(path) as file:
+            arrays = {key: file[key] for key in keys if key in file}
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file; the data is incomplete") from None
+    except Exception as error:  # damaged bytes raise more kinds than NumPy documents
+        raise DataError(f"{path}: not readable as npz ({error}); fetch it again") from error
+    for key in keys:
+        if key not in arrays or arrays[key].dtype.kind not in "biuf":
+            raise DataError(f"{path}: {key} is missing, or no array of numbers; fetch it again")
+    return arrays
 
 
 def decode_image(content: bytes, place: str, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
@@ -80,7 +109,7 @@ def refuse_swapped(scene: RawScene, place: str, remedy: str) -> None:
     height, width = scene.images.shape[1:3]
     with np.errstate(divide="ignore", invalid="ignore"):
         x, y = pixel[:, 0] / pixel[:, 2], pixel[:, 1] / pixel[:, 2]
-    seen = (origin[:, 2] > 0) & (0 <= x) & (x <= width) & (0 <= y) & (y <= height)
+    seen = (origin[:, 2] > 0) & (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
     if seen.sum() * 2 < len(seen):
         raise DataError(
             f"{place}: {len(seen) - seen.sum()} of {len(seen)} cameras do not see the world's"

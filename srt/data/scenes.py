@@ -9,7 +9,6 @@ each shard but the last. Rays are never stored.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,11 @@ import torch
 from torch import Tensor
 
 from srt.data.images import CompressedImages, Images, RawImages
+from srt.data.raw import SceneInfo
 from srt.errors import DataError
 from srt.shapes import Float, Int, UInt8
 
 FORMAT = 2
-
-
-@dataclass(frozen=True)
-class SceneInfo:
-    """What is known of a scene beside its images and cameras."""
-
-    name: str
-    class_name: str
-    source_view: int | None  # the input view of protocol pixelnerf
 
 
 class Scenes:

@@ -20,7 +20,8 @@ import numpy as np
 from srt.config import DatasetConfig
 from srt.data import msn, nmr, obsurf
 from srt.data.images import compress
-from srt.data.scenes import FORMAT, SceneInfo
+from srt.data.raw import SceneInfo
+from srt.data.scenes import FORMAT
 from srt.files import write_atomically
 from srt.shapes import UInt8
 
@@ -83,7 +84,8 @@ def write_shard(shard: Shard) -> int:
                 end += file.write(compress(image))
                 ends.append(end)
         with _appearing(shard.record) as record:
-            arrays: dict[str, Any] = {"intrinsics": np.stack(intrinsics), "camera_to_world": np.stack(poses)}
+            arrays: dict[str, Any] = {"intrinsics": np.stack(intrinsics)}
+            arrays["camera_to_world"] = np.stack(poses)
             arrays["ends"] = np.array(ends, np.uint64).reshape(-1, config.views if ends else 1)
             np.savez(record, **arrays, **vars(sums))
     return len(shard.scenes)

@@ -1,4 +1,4 @@
-"""Synthetic scenes and the analytic ray caster that renders them.
+"""Synthetic scenes, the analytic ray caster that renders them, and the processes that do it.
 
 A scene is a list of solids, each a canonical shape under an affine map: the unit sphere, the box
 [-1, 1]³, and the frustum around the z axis from -1 to 1, with radius 1 at its bottom and `taper` at
@@ -10,17 +10,22 @@ Coordinates come first, (3, n): each is then contiguous in memory, as a CPU need
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from srt.geometry import camera_rays, resize_intrinsics
+from srt.processes import die_with_parent
 from srt.shapes import Bool, Float, Int, UInt8
 
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 Colour = tuple[float, float, float]  # red, green, blue in [0, 1]
 CHUNK = 1 << 17  # packets of rays in flight: bounds the memory
 SHADOW_OFFSET = 1e-3  # shadow rays start this far off their surface
@@ -274,3 +279,20 @@ def _render_chunk(
     colours = torch.ones_like(rays).index_copy_(1, hit, shades)
     means = colours.unflatten(1, (-1, directions.shape[2])).mean(2)
     return pixels.index_copy_(0, seen, (255 * means.T).round().to(torch.uint8))
+
+
+def in_workers(
+    work: Callable[[Job], Result], jobs: Sequence[Job], workers: int
+) -> Iterator[Result]:
+    """Yields each job's result, in the jobs' order, and shows how far it has come."""
+    from tqdm import tqdm
+
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+        done = pool.map(work, jobs, chunksize=4)
+        yield from tqdm(done, total=len(jobs), desc="synthetic scenes", unit="scene")
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)  # the workers are the threads; and then they all round alike
+    die_with_parent()

@@ -9,10 +9,8 @@ from __future__ import annotations
 import functools
 import io
 import math
-import multiprocessing
 import zlib
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +19,13 @@ import torch
 import yaml
 from torch import Tensor
 
-from srt.data.synthetic import Light, pixel_rays, render
+from srt.config import SPLITS, DatasetConfig
+from srt.data.synthetic import Light, in_workers, pixel_rays, render
 from srt.data.synthetic_objects import CLASSES, random_object
+from srt.errors import UserError
 from srt.geometry import look_at, pinhole, rigid_inverse
-from srt.processes import die_with_parent
 from srt.shapes import Float
 
-SPLITS = ("train", "val", "test")
 FOCAL = 3.732  # in units of half an image's width: 30° from edge to edge
 DISTANCE = 2.732
 ELEVATION = math.radians(30)
@@ -57,36 +55,28 @@ class SyntheticScene:
         return np.random.default_rng([self.seed, split, self.class_index, self.index, *purpose])
 
 
-def write_nmr(
-    root: Path,
-    *,
-    scenes: Mapping[str, int],
-    views: int,
-    image_size: int,
-    seed: int,
-    workers: int,
-) -> None:
+def write_nmr(root: Path, *, config: DatasetConfig, name: str, seed: int, workers: int) -> None:
     """Writes the scenes; the files' bytes depend on neither `workers` nor the other scenes.
 
-    `src_dvr.txt` names the input view of each test scene, as pixelNeRF's file of that name does.
+    A split's scenes are dealt out to the classes. `src_dvr.txt` names the input view of each test
+    scene, as pixelNeRF's file of that name does.
 
     Args:
-        scenes: for each split the number of its scenes, which are dealt out to the classes.
+        name: of the dataset, for messages: there is one in this layout, so that the scenes do not
+            depend on it.
 
-    Raises ValueError for a split that the layout does not have.
+    Raises UserError for images that are not square, which this layout's cameras cannot tell.
     """
-    from tqdm import tqdm
-
-    if unknown := set(scenes) - set(SPLITS):
-        raise ValueError(f"scenes: no split is called {sorted(unknown)}; there are {list(SPLITS)}")
-    jobs = [scene for split in SPLITS for scene in _deal(seed, split, scenes.get(split, 0))]
-    _write_index(root, jobs, views)
-    write = functools.partial(_write_scene, root, views, image_size)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
-        done = pool.map(write, jobs, chunksize=4)
-        for _ in tqdm(done, total=len(jobs), desc="synthetic scenes", unit="scene"):
-            pass
+    rows, columns = config.image_size
+    if rows != columns:
+        raise UserError(
+            f"datasets.{name}: image_size {[rows, columns]}: layout nmr has square images only;"
+            " give rows and columns the same number"
+        )
+    jobs = [scene for split in SPLITS for scene in _deal(config, seed, split)]
+    _write_index(root, jobs, config.views)
+    for _ in in_workers(functools.partial(_write_scene, root, config.views, rows), jobs, workers):
+        pass
 
 
 def turntable(views: int) -> Float[Tensor, "views 4 4"]:
@@ -98,8 +88,8 @@ def turntable(views: int) -> Float[Tensor, "views 4 4"]:
     return look_at(position, torch.zeros_like(position))
 
 
-def _deal(seed: int, split: str, count: int) -> Iterator[SyntheticScene]:
-    for number in range(count):
+def _deal(config: DatasetConfig, seed: int, split: str) -> Iterator[SyntheticScene]:
+    for number in range(getattr(config.synthetic, split)):
         index, class_index = divmod(number, len(CLASSES))
         yield SyntheticScene(seed=seed, split=split, class_index=class_index, index=index)
 
@@ -159,8 +149,3 @@ def _camera_file(views: int) -> bytes:
     file = io.BytesIO()
     np.savez(file, **matrices)
     return file.getvalue()
-
-
-def _start_worker() -> None:
-    torch.set_num_threads(1)  # the workers are the threads; and then they all round alike
-    die_with_parent()

@@ -1,0 +1,75 @@
+"""Packed -> a look at the data: statistics.json, scenes.png, cameras.png."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from srt.config import SPLITS, SYNTHETIC
+from srt.data.scenes import Scenes, read_header
+from srt.files import sha256_of, write_atomically
+from srt.params import load_dataset
+from srt.pictures import write_picture
+from srt.survey import camera_figure, contact_sheet, split_summary
+from srt.tracking import open_tracker
+from workflow.command import run
+from workflow.runs import ROOT
+
+PICTURES = ("scenes.png", "cameras.png")
+
+
+def survey(
+    *, profile: str, dataset: str, data: Path, out: Path, params: Path = Path("params.yaml")
+) -> None:
+    """Shows what a packed dataset holds.
+
+    Args:
+        profile: of params.yaml.
+        dataset: its name in params.yaml.
+        data: the packed dataset's folder.
+        out: the folder of statistics.json (written last) and the pictures.
+        params: the configuration.
+    """
+    config = load_dataset(params, dataset, profile)
+    splits = {split: Scenes(data / split, torch.device("cpu")) for split in SPLITS}
+    synthetic = config.source == SYNTHETIC
+    title = f"{dataset}{' (synthetic)' if synthetic else ''}"
+    out.mkdir(parents=True, exist_ok=True)
+    write_picture(out / "scenes.png", contact_sheet(splits))
+    write_picture(out / "cameras.png", camera_figure(splits, title))
+    summary = {
+        "dataset": dataset,
+        "profile": profile,
+        "synthetic": synthetic,
+        "source": config.source,
+        "splits": {
+            split: split_summary(scenes, read_header(data / split))
+            for split, scenes in splits.items()
+        },
+    }
+    text = json.dumps(summary, indent=1) + "\n"
+    write_atomically(out / "statistics.json", text.encode())
+    log_survey(profile, dataset, data, out)
+
+
+def log_survey(profile: str, dataset: str, data: Path, out: Path) -> None:
+    """Shows the same in MLflow: one run for each packed dataset."""
+    digest = sha256_of(data / "manifest.json")
+    tracker = open_tracker(
+        ROOT / "ckpt" / profile / "datasets" / dataset / digest[:12] / "tracking",
+        root=ROOT,
+        experiment=f"{profile}: datasets",
+        run_name=dataset,
+        description=f"The packed dataset {dataset}, profile {profile}",
+        tags={"profile": profile, "dataset": dataset},
+        parameters={"dataset": dataset, "data": digest},
+    )
+    for name in ("statistics.json", *PICTURES):
+        tracker.log_artifact(out / name, "")
+    tracker.close("FINISHED")
+
+
+if __name__ == "__main__":
+    run(survey)
