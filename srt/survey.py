@@ -18,7 +18,7 @@ from srt.shapes import Float, UInt8
 SHEET_SCENES = 3  # of each split
 SHEET_VIEWS = 8
 SHEET_IMAGE = 96  # an image is enlarged until its shorter side has at least so many pixels
-DRAWN_CAMERAS = 3000  # of each split
+DRAWN_CAMERAS = 1000  # of each split
 BLOCK = 10_000  # scenes whose cameras are in memory at once
 
 

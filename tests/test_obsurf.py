@@ -23,8 +23,8 @@ from small_obsurf import (
 
 from srt.config import SPLITS, SubsetConfig
 from srt.data import obsurf, packing
-from srt.data.scenes import Scenes
 from srt.data.raw import SceneInfo
+from srt.data.scenes import Scenes
 from srt.errors import DataError
 from srt.geometry import camera_rays
 

@@ -31,18 +31,17 @@ from srt.data.synthetic import (
     pixel_rays,
     render,
 )
-from srt.data.synthetic_objects import CLASSES, place, random_object
+from srt.data.synthetic_objects import CLASSES, PLAIN, place, random_object
 from srt.geometry import look_at
 from srt.shapes import Float, UInt8
 
 Style = Literal["solids", "objects", "clutter"]
 RADIUS = 3.2  # all objects are within it
-GROUND_HALF = 60.0  # no edge is near enough to be seen from above 7°
+GROUND_HALF = 60.0  # so far away that its edge is nearly the horizon
 GAP = 0.1  # between the circles that objects stand in
 TRIES = 100  # places drawn for an object before all are made smaller
 DETAIL = 0.2  # diagonal, in an object of size 1: of a scene's few pixels, a part of one
 LIGHT = Light(direction=(0.5, -0.4, 0.9), ambient=0.6)
-PLAIN = (0.0, 0.0, 0.0)
 GREY, SAND = (0.55, 0.55, 0.57), (0.8, 0.76, 0.68)
 
 # Shape, taper and the two colours of each kind: which one it is, a few pixels tell.
@@ -186,7 +185,7 @@ def _spread(objects: list[list[Solid]], rng: np.random.Generator) -> tuple[tuple
     Where there is no room for all of them, all become smaller.
     """
     radii = np.array([max(_reach(solid) for solid in solids) for solids in objects])
-    scale, places = 1.0, None
+    scale = 1.0
     while (places := _places(scale * radii, rng)) is None:
         scale *= 0.95
     spread = []
@@ -228,9 +227,8 @@ def _reach(solid: Solid) -> float:
 
 def _ground(style: Style, rng: np.random.Generator) -> Solid:
     """Returns a slab whose top is at z = 0."""
-    first: Colour = {"solids": GREY, "objects": SAND}.get(style, SAND)
-    pattern = PLAIN
-    second = first
+    first: Colour = GREY if style == "solids" else SAND
+    second, pattern = first, PLAIN
     if style == "clutter":
         hue, darker = rng.uniform(), rng.uniform(0.8, 0.9)
         first = colorsys.hsv_to_rgb(hue, rng.uniform(0.05, 0.25), rng.uniform(0.75, 0.95))
