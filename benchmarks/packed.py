@@ -12,11 +12,14 @@ from srt.data.images import compress
 from srt.data.scenes import FORMAT
 from srt.geometry import look_at, pinhole
 
+DRAWN = 1000  # different images: the others repeat them
+
 
 def write_packed(folder: Path, scenes: int, views: int, size: int, storage: str) -> Path:
     """Writes shaded discs on a gradient, which compress about as renders do; returns `folder`."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
+    drawn = [draw_image(rng, size) for _ in range(min(DRAWN, scenes * views))]
     shape = (scenes, views, size, size, 3)
     if storage == "raw":
         images = np.lib.format.open_memmap(
@@ -26,7 +29,7 @@ def write_packed(folder: Path, scenes: int, views: int, size: int, storage: str)
     with (folder / "images-00000.webp").open("wb") as file:
         for scene in range(scenes):
             for view in range(views):
-                image = draw_image(rng, size)
+                image = drawn[rng.integers(len(drawn))]
                 if storage == "raw":
                     images[scene, view] = image
                 else:

@@ -1,0 +1,92 @@
+"""Whether loading keeps a GPU waiting: step time with real batches over that with a fixed batch.
+
+    python -m benchmarks.feeding
+
+`nmr_srt` (batches of 256 scenes) from a set that lives on the device; `msn_srt` (64 scenes) from
+disk, raw and compressed. What is on disk has just been written, so it is in the page cache. Medians
+of rounds of steps; as in training, the host waits for the GPU only at the end of a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.packed import write_packed
+from srt import training
+from srt.config import Experiment
+from srt.data.loading import read_ahead, reading_threads
+from srt.data.sampling import Batch
+from srt.data.scenes import Scenes
+from srt.distributed import Processes
+from srt.params import load_experiment
+
+ROOT = Path(__file__).parents[1]
+ROUNDS = 5
+ALONE = Processes(0, 1, torch.device("cuda"), None)
+
+
+def step_time(experiment: Experiment, batches: Iterator[Batch], steps: int) -> float:
+    """Returns the milliseconds of a training step: the median of rounds, each waited for once."""
+    state = training.Training(experiment, ALONE.device)
+    decode = training.compiled_decoder(state.model, ALONE.device)
+    times = []
+    for _ in range(ROUNDS + 1):
+        began = time.perf_counter()
+        for batch in itertools.islice(batches, steps):
+            training.train_step(state, decode, batch, 1e-4, ALONE)
+        torch.cuda.synchronize()
+        times.append((time.perf_counter() - began) / steps)
+    return 1e3 * statistics.median(times[1:])  # the first compiles
+
+
+def compare(experiment: Experiment, scenes: Scenes, steps: int) -> dict[str, Any]:
+    """Returns step times with one batch over and over, and with batches as training loads them."""
+    sampler = training.make_sampler(experiment, ALONE)
+    fixed = step_time(experiment, itertools.repeat(sampler.batch(scenes, 0)), steps)
+    if scenes.resident:
+        loaded: Iterator[Batch] = (sampler.batch(scenes, step) for step in itertools.count())
+    else:
+        loaded = read_ahead(sampler, scenes, 0, 10**6, reading_threads())
+    real = step_time(experiment, loaded, steps)
+    rate = experiment.train.batch_size / real * 1e3
+    return {"fixed_ms": fixed, "loaded_ms": real, "ratio": real / fixed, "scenes_per_s": rate}
+
+
+def main() -> None:
+    """Prints a table and, as the last line, JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--msn-scenes", type=int, default=6000)
+    arguments = parser.parse_args()
+    results: dict[str, Any] = {"device": torch.cuda.get_device_name(), "threads": reading_threads()}
+    with tempfile.TemporaryDirectory() as folder:
+        nmr = load_experiment(ROOT / "params.yaml", "nmr_srt", "paper")
+        packed = write_packed(Path(folder) / "nmr", 512, nmr.dataset.views, 64, "raw")
+        results["NMR, resident"] = compare(nmr, Scenes(packed, ALONE.device), arguments.steps)
+        msn = load_experiment(ROOT / "params.yaml", "msn_srt", "paper")
+        train = dataclasses.replace(msn.train, batch_size=64)
+        msn = dataclasses.replace(msn, train=train)
+        for storage, count in (("raw", arguments.msn_scenes), ("compressed", 1000)):
+            packed = write_packed(Path(folder) / storage, count, 10, 128, storage)
+            scenes = Scenes(packed, ALONE.device, resident=False)
+            results[f"MSN, {storage}"] = compare(msn, scenes, arguments.steps)
+            torch.cuda.empty_cache()
+    for name, figures in results.items():
+        if isinstance(figures, dict):
+            print(f"{name:20}", *(f"{key} {value:.3f}" for key, value in figures.items()))
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
