@@ -17,47 +17,54 @@ DRAWN = 1000  # different images: the others repeat them
 
 def write_packed(folder: Path, scenes: int, views: int, size: int, storage: str) -> Path:
     """Writes shaded discs on a gradient, which compress about as renders do; returns `folder`."""
-    folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    drawn = [draw_image(rng, size) for _ in range(min(DRAWN, scenes * views))]
-    shape = (scenes, views, size, size, 3)
+    drawn = np.stack([draw_image(rng, size) for _ in range(min(DRAWN, scenes * views))])
+    return write_images(folder, drawn, storage, rng.integers(len(drawn), size=(scenes, views)))
+
+
+def write_images(
+    folder: Path, images: np.ndarray, storage: str, choice: np.ndarray | None = None
+) -> Path:
+    """Writes one shard of scenes with cameras on a sphere; returns `folder`.
+
+    Args:
+        images: [scenes, views, h, w, 3], or with `choice` [different images, h, w, 3].
+        choice: [scenes, views], which image each view is.
+    """
+    folder.mkdir(parents=True)
+    if choice is None:
+        choice = np.arange(images.shape[0] * images.shape[1]).reshape(images.shape[:2])
+        images = images.reshape(-1, *images.shape[2:])
+    height, width = images.shape[1:3]
+    name = "images-00000.npy" if storage == "raw" else "images-00000.webp"
     if storage == "raw":
-        images = np.lib.format.open_memmap(
-            folder / "images-00000.npy", mode="w+", dtype=np.uint8, shape=shape
-        )
-    ends, end = np.zeros((scenes, views), np.uint64), 0
-    with (folder / "images-00000.webp").open("wb") as file:
-        for scene in range(scenes):
-            for view in range(views):
-                image = drawn[rng.integers(len(drawn))]
-                if storage == "raw":
-                    images[scene, view] = image
-                else:
-                    end += file.write(compress(image))
-                    ends[scene, view] = end
-    name = "images-00000.npy"
-    if storage == "compressed":
-        name = "images-00000.webp"
-        np.save(folder / "ends.npy", ends)
+        shape = (*choice.shape, height, width, 3)
+        shard = np.lib.format.open_memmap(folder / name, "w+", np.uint8, shape)
+        for scene, views in enumerate(choice):
+            shard[scene] = images[views]
+        shard.flush()
     else:
-        (folder / "images-00000.webp").unlink()
-        images.flush()
-    position = torch.from_numpy(rng.normal(size=(scenes, views, 3)))
+        encoded = [compress(image) for image in images]
+        with (folder / name).open("wb") as file:
+            file.writelines(encoded[index] for index in choice.flat)
+        lengths = np.array([len(content) for content in encoded], np.uint64)
+        np.save(folder / "ends.npy", lengths[choice].reshape(-1).cumsum().reshape(choice.shape))
+    position = torch.from_numpy(np.random.default_rng(1).normal(size=(*choice.shape, 3)))
     poses = look_at(9 * position / position.norm(dim=-1, keepdim=True), torch.zeros_like(position))
-    intrinsics = pinhole(0.035, 0.032, size, size).expand(scenes, views, 3, 3)
+    intrinsics = pinhole(0.035, 0.032, height, width).expand(*choice.shape, 3, 3)
     np.savez(folder / "cameras.npz", intrinsics=intrinsics, camera_to_world=poses)
     header = {
         "format": FORMAT,
         "storage": storage,
-        "views": views,
-        "height": size,
-        "width": size,
-        "scenes_per_shard": scenes,
+        "views": choice.shape[1],
+        "height": height,
+        "width": width,
+        "scenes_per_shard": len(choice),
         "files": [name],
-        "names": [str(number) for number in range(scenes)],
+        "names": [str(number) for number in range(len(choice))],
         "classes": ["drawn"],
-        "class_of": [0] * scenes,
-        "source_views": [0] * scenes,
+        "class_of": [0] * len(choice),
+        "source_views": [0] * len(choice),
     }
     (folder / "scenes.json").write_text(json.dumps(header))
     return folder

@@ -1,16 +1,22 @@
 """Packing, whoever stops it: all or nothing, and what is done stays done."""
 
 import dataclasses
+import errno
+import json
 import os
 import select
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from small_nmr import (
     REPOSITORY,
     TINY,
+    VIEWS,
     contents,
     image,
     in_threads,
@@ -21,7 +27,12 @@ from small_nmr import (
     write_raw,
 )
 
-from srt.errors import DataError
+from srt.config import SPLITS
+from srt.data.scenes import Scenes, read_header
+from srt.errors import DataError, UserError
+from srt.files import locked
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +164,90 @@ def test_a_killed_call_leaves_no_worker_and_its_finished_shards_are_not_made_aga
     assert contents(pack(raw, out)) == expected
     kept = (out / "train" / shard.name).stat()
     assert (kept.st_ino, kept.st_mtime_ns) == (made.st_ino, made.st_mtime_ns)
+
+
+@pytest.mark.usefixtures("quickly")
+def test_compressed_scenes_are_the_raw_ones(valid, tmp_path):
+    compressed = dataclasses.replace(TINY, storage="compressed")
+    raw_files = pack(valid, tmp_path / "raw_files")
+    webp = pack(valid, tmp_path / "webp", compressed)
+    everything = (torch.arange(VIEWS)[None], torch.zeros(1, 0, dtype=torch.long), 1)
+    for split in SPLITS:
+        first, second = (Scenes(folder / split, CPU) for folder in (raw_files, webp))
+        assert first.names == second.names
+        for index in range(len(first)):
+            scene = torch.tensor([index])
+            images = [scenes.gather(scene, *everything)[0] for scenes in (first, second)]
+            assert torch.equal(*images)
+            assert all(map(torch.equal, first.cameras(scene), second.cameras(scene)))
+        headers = [read_header(folder / split) for folder in (raw_files, webp)]
+        assert headers[0]["statistics"] == headers[1]["statistics"]
+
+
+@pytest.mark.usefixtures("quickly")
+def test_the_statistics_are_those_of_all_pixels(valid, tmp_path):
+    out = pack(valid, tmp_path / "packed")
+    shards = [np.load(path) / 255 for path in sorted((out / "train").glob("images-*.npy"))]
+    pixels = np.concatenate(shards).reshape(-1, 3)
+    found = read_header(out / "train")["statistics"]
+    np.testing.assert_allclose(found["mean_colour"], pixels.mean(axis=0))
+    np.testing.assert_allclose(found["std_colour"], pixels.std(axis=0))
+    np.testing.assert_allclose(found["minimum"], pixels.min(axis=0))
+    np.testing.assert_allclose(found["maximum"], pixels.max(axis=0))
+
+
+@pytest.mark.usefixtures("quickly")
+def test_provenance_holds_sources_and_versions(valid, tmp_path):
+    manifest = json.loads((pack(valid, tmp_path / "packed") / "manifest.json").read_text())
+    assert manifest["provenance"]["source"] == "test"
+    assert manifest["provenance"]["versions"]["numpy"] == np.__version__
+
+
+def failing(code):
+    """Returns a function that fails as the system does."""
+
+    def call(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "expected"),
+    [
+        ("fsync", errno.ENOSPC, "No space left on device"),
+        ("fsync", errno.EDQUOT, "quota exceeded"),
+        ("mkdir", errno.EROFS, "Read-only file system"),
+        ("mkdir", errno.EACCES, "Permission denied"),
+        ("replace", errno.ENOSPC, "No space left on device"),
+    ],
+)
+@pytest.mark.usefixtures("quickly")
+def test_a_disk_that_takes_no_more_is_named_and_what_is_done_is_kept(
+    valid, tmp_path, monkeypatch, name, code, expected
+):
+    out = tmp_path / "packed"
+    with monkeypatch.context() as context:
+        context.setattr(os, name, failing(code))
+        with pytest.raises(DataError, match=f"{out}: .*{expected}; make room or choose another"):
+            pack(valid, out)
+    assert not out.exists()
+    assert contents(pack(valid, out)) == contents(pack(valid, tmp_path / "other"))
+
+
+@pytest.mark.usefixtures("quickly")
+def test_raw_images_that_will_not_fit_are_refused_before_any_is_written(
+    valid, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(DataError, match=r"do not fit .*`storage: compressed`"):
+        pack(valid, tmp_path / "packed")
+    assert not list(tmp_path.rglob("images-*"))
+
+
+@pytest.mark.usefixtures("quickly")
+def test_a_second_call_is_refused_while_the_first_packs(valid, tmp_path):
+    refused = pytest.raises(UserError, match=r"packed is being packed by another process")
+    with locked(tmp_path / ".packed.partial", "x"), refused:
+        pack(valid, tmp_path / "packed")
+    pack(valid, tmp_path / "packed")
