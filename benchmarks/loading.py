@@ -84,9 +84,22 @@ def rate(call: Callable[[int], Any], items: int, rounds: int) -> float:
 def sampler(kind: dict[str, int]) -> Sampler:
     """Returns the sampler of a published setting."""
     shown = Presentation(
-        canonical=True, input_views=kind["inputs"], input_stride=1, all_targets=False
+        canonical=True,
+        input_views=kind["inputs"],
+        input_stride=1,
+        all_targets=False,
+        near=2.0,
+        far=4.0,
     )
-    return Sampler(batch_size=BATCH, rays_per_scene=RAYS, shown=shown, seed=0, rank=0, world_size=1)
+    return Sampler(
+        batch_size=BATCH,
+        rays_per_scene=RAYS,
+        draws_per_ray=0,
+        shown=shown,
+        seed=0,
+        rank=0,
+        world_size=1,
+    )
 
 
 def drawing(scenes: Scenes, kind: dict[str, int]) -> Callable[[int], Any]:

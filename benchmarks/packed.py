@@ -44,11 +44,12 @@ def write_images(
             shard[scene] = images[views]
         shard.flush()
     else:
-        encoded = [compress(image) for image in images]
+        ends = []
         with (folder / name).open("wb") as file:
-            file.writelines(encoded[index] for index in choice.flat)
-        lengths = np.array([len(content) for content in encoded], np.uint64)
-        np.save(folder / "ends.npy", lengths[choice].reshape(-1).cumsum().reshape(choice.shape))
+            for views in choice:
+                file.write(compress(images[views]))
+                ends.append(file.tell())
+        np.save(folder / "ends.npy", np.array(ends, np.uint64))
     position = torch.from_numpy(np.random.default_rng(1).normal(size=(*choice.shape, 3)))
     poses = look_at(9 * position / position.norm(dim=-1, keepdim=True), torch.zeros_like(position))
     intrinsics = pinhole(0.035, 0.032, height, width).expand(*choice.shape, 3, 3)

@@ -144,7 +144,7 @@ def measure(folder: Path, images: np.ndarray, rounds: int) -> list[str]:
         ),
         f"array_record {version('array_record')}, PNG": lambda f: array_record(f, images, png),
         f"array_record {version('array_record')}, the same WebP": lambda f: array_record(
-            f, images, compress
+            f, images, lambda image: compress(image[None])
         ),
         f"zarr {version('zarr')}, blosc-zstd": lambda f: zarr_array(f, images),
     }

@@ -88,6 +88,8 @@ class DatasetConfig:
     input_views: int
     input_stride: int  # input images are every so many-th row and column
     targets: Literal["others", "all"]  # the views that are no input, or those too
+    near: float  # nothing is seen nearer to a camera, nor farther away
+    far: float
     ranges: SplitRanges | None  # null: the raw data has lists, or all of a split is used
     max_objects: int | None  # scenes with more are left out (layout obsurf)
     storage: Literal["raw", "compressed"]  # of packed images; compressed ones take longer to read
@@ -95,7 +97,9 @@ class DatasetConfig:
     synthetic: SyntheticConfig | None
 
     def __post_init__(self) -> None:
-        _check_positive(self, "view_list")
+        _check_positive(self, "view_list", "near")
+        if not 0 <= self.near < self.far:
+            raise ConfigError(f"near {self.near} is not in 0..{self.far} (far)")
         if min(self.image_size) <= 0:
             raise ConfigError(f"image_size {list(self.image_size)} is not positive")
         if not 0 < self.input_views < self.views:
@@ -129,7 +133,7 @@ class WeightsConfig:
 class ModelConfig:
     """Sizes of a model; the published ones are in params.yaml's defaults."""
 
-    name: Literal["srt"]
+    name: Literal["srt", "isrt", "vsrt"]
     frame: Literal["canonical", "world"]  # canonical: the first input camera's
     position_octaves: int
     position_start_octave: int
@@ -144,11 +148,18 @@ class ModelConfig:
     mlp_dim: int
     encoder_layers: int
     decoder_layers: int
+    query_hidden: int | None  # of an MLP that the query passes first; null: there is none
     decoder_hidden: int
-    pixel_embedding: tuple[int, int]  # rows, columns of the learned map that each view's grid crops
+    decoder_hidden_layers: int
+    coarse_samples: int  # of a ray, in vsrt
+    fine_samples: int
+    separate_fine_net: bool  # or one net does for coarse and fine samples
+    pixel_embedding: tuple[int, int] | None  # rows, columns of the places learned; null: none
 
     def __post_init__(self) -> None:
         _check_positive(self, "position_start_octave", "direction_start_octave")
+        if self.coarse_samples < 2:
+            raise ConfigError(f"coarse_samples {self.coarse_samples} is less than 2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +169,7 @@ class TrainConfig:
     steps: int
     batch_size: int
     rays_per_scene: int
-    rays_per_group: int  # rays decoded at once, over all scenes of a process: sets the memory
+    rays_per_group: int  # decoded at once, over all scenes of a process; a sample counts as a ray
     learning_rate: float  # the peak
     warmup_steps: int
     decay_rate: float  # the learning rate falls by this factor ...
@@ -216,6 +227,7 @@ class ProfileConfig:
     train: dict[str, Any]
     evaluate: dict[str, Any]
     render: dict[str, Any]
+    experiments: dict[str, dict[str, Any]]  # what it changes in single ones, the others apart
 
 
 @dataclass(frozen=True, kw_only=True)

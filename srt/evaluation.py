@@ -21,6 +21,7 @@ from srt.distributed import Processes
 from srt.errors import DataError
 from srt.metrics import Lpips, pooled_psnr, psnr, ssim, to_8_bit
 from srt.models import SRT, decode_in_groups
+from srt.models.decoder import Prediction
 from srt.pictures import comparison_columns, grid, to_uint8
 from srt.shapes import Float, Int, UInt8
 
@@ -40,11 +41,12 @@ class Item:
 
 @dataclass(frozen=True)
 class Views:
-    """An item's images: inputs, targets, and what the model makes of the targets' cameras."""
+    """An item's images: inputs, targets, and what the model sees from the targets' cameras."""
 
     inputs: Float[Tensor, "v h w 3"]
     targets: Float[Tensor, "t h w 3"]
     predictions: Float[Tensor, "t h w 3"]
+    depths: Float[Tensor, "t h w"] | None  # along the rays, of a model that knows them
     nearest_inputs: Float[Tensor, "t h w 3"]  # the input whose camera is nearest to the target's
 
 
@@ -75,12 +77,12 @@ def protocol_items(
 
 
 @torch.no_grad()
-def predict(model: SRT, batch: Batch, rays_per_group: int) -> Float[Tensor, "b r 3"]:
-    """Returns the colours that the model gives a batch's target rays."""
+def predict(model: SRT, batch: Batch, rays_per_group: int) -> Prediction:
+    """Returns colours, in float32, and depth that the model sees along a batch's target rays."""
     tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
     keys_values = model.decoder.keys_values(tokens)
-    rays = (batch.origins, batch.directions)
-    return decode_in_groups(model, keys_values, *rays, rays_per_group).float()
+    seen = decode_in_groups(model, keys_values, batch.rays, rays_per_group)
+    return seen._replace(colours=seen.colours.float())
 
 
 def predict_item(
@@ -97,10 +99,12 @@ def predict_item(
     images = whole_images(scenes, scene, inputs)
     positions = scenes.cameras(scene)[1][0, :, :3, 3]
     nearest = torch.cdist(positions[targets[0]], positions[inputs[0]]).argmin(dim=1)
+    predicted = predict(model, batch, rays_per_group)
     return Views(
         inputs=images,
         targets=batch.colours[0].view(size),
-        predictions=predict(model, batch, rays_per_group)[0].view(size),
+        predictions=predicted.colours[0].view(size),
+        depths=None if predicted.depth is None else predicted.depth[0].view(size[:3]),
         nearest_inputs=images[nearest],
     )
 

@@ -15,6 +15,7 @@ from srt.tables import Curve, Run
 # Okabe and Ito's palette without its yellow, which is lost on white paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", "-.", ":")  # tell the runs apart where colours do not
+WIDTH = 10  # inches
 DOTS_PER_INCH = 150
 HEADING = 26  # pixels, the size of the text above each run's comparison
 POINTS = 200  # of a line at most: noise that is drawn thicker than its lines hides them
@@ -37,15 +38,16 @@ def learning_curves(runs: Sequence[Run], profile: str) -> UInt8[np.ndarray, "hei
         panels[0].set_ylabel("PSNR (dB)")
 
     title = f"Learning curves, profile {profile}{_scenes(runs)}"
-    return figure_pixels(title, (10, 4.4 + 0.1 * len(runs)), draw, sharex=True, sharey=True)
+    return figure_pixels(title, 4.4 + 0.1 * len(runs), draw, sharex=True, sharey=True)
 
 
 def figure_pixels(
-    title: str, size: tuple[float, float], draw: Callable[[Any], None], **subplots: Any
+    title: str, height: float, draw: Callable[[Any], None], **subplots: Any
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Returns two panels in the reports' style, with one legend below.
 
     Args:
+        height: in inches.
         draw: is given the panels' axes.
         subplots: what matplotlib's `subplots` is to know.
     """
@@ -54,7 +56,7 @@ def figure_pixels(
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(matplotlib.rcParamsDefault):
-        figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained")
+        figure = Figure(figsize=(WIDTH, height), dpi=DOTS_PER_INCH, layout="constrained")
         canvas: Any = FigureCanvasAgg(figure)
         panels = figure.subplots(1, 2, **subplots)
         draw(panels)

@@ -26,8 +26,9 @@ def pixel_directions(
     """
     x = (columns + 0.5 - intrinsics[..., 0, 2]) / intrinsics[..., 0, 0]
     y = (rows + 0.5 - intrinsics[..., 1, 2]) / intrinsics[..., 1, 1]
-    in_camera = torch.stack((x, y, torch.ones_like(x)), dim=-1)
-    return F.normalize((camera_to_world[..., :3, :3] @ in_camera[..., None])[..., 0], dim=-1)
+    right, down, forward = camera_to_world[..., :3, :3].unbind(dim=-1)
+    # Not as a product of matrices: for millions of 3 x 3 ones that takes milliseconds on a GPU.
+    return F.normalize(right * x[..., None] + down * y[..., None] + forward, dim=-1)
 
 
 def camera_rays(

@@ -77,6 +77,7 @@ def params_schema() -> dict[str, Any]:
     }
     profile = properties["profiles"]["additionalProperties"]["properties"]
     profile.update(partial)
+    profile["experiments"]["additionalProperties"] = {**sections, "properties": partial}
     for group, kind in (("datasets", DatasetConfig), ("weights", WeightsConfig)):
         profile[group]["additionalProperties"] = json_schema(kind, partial=True)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
@@ -120,6 +121,9 @@ def _load(path: Path) -> _File:
             for missing in known.keys() - given.keys():  # DVC tracks this key by its name
                 raise ConfigError(f"{where}.{group}: {missing} is missing; write `{missing}: {{}}`")
             _check_sections(given, dict.fromkeys(known, kind), f"{where}.{group}", partial=True)
+        for experiment, sections in profile.experiments.items():
+            _known(experiment, params.experiments, path, f"profiles.{name}.experiments")
+            _check_sections(sections, SECTIONS, f"{where}.experiments.{experiment}", partial=True)
     _known(params.profile, params.profiles, path, "profile")
     return _File(path, params, raw)
 
@@ -128,10 +132,12 @@ def _experiment(file: _File, name: str, profile: str | None) -> Experiment:
     path, params, raw = file
     profile = _known(profile or params.profile, params.profiles, path, "profile")
     overrides = raw["experiments"][_known(name, params.experiments, path, "experiment")]
+    scaled = raw["profiles"][profile]
+    layers = (raw["defaults"], overrides, scaled, scaled["experiments"].get(name, {}))
     sections = {
         key: read(
             section,
-            _merge(raw["defaults"][key], overrides.get(key, {}), raw["profiles"][profile][key]),
+            _merge(*(layer.get(key, {}) for layer in layers)),
             f"{path}: {key} of experiment {name}, profile {profile}",
         )
         for key, section in SECTIONS.items()

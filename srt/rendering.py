@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from srt.geometry import camera_rays, resize_intrinsics, rigid_inverse
 from srt.models import SRT, decode_in_groups
 from srt.models.attention import KeysValues
 from srt.motions import camera_path
+from srt.rays import Rays
 from srt.shapes import Float
 
 
@@ -27,6 +29,15 @@ class EncodedScene:
     position: Float[Tensor, "3"]  # of the first input camera, in the world
     intrinsics: Float[Tensor, "3 3"]
     to_frame: Float[Tensor, "4 4"]  # from the world to the frame that the model sees
+    near: float  # nothing is seen nearer to a camera, nor farther away
+    far: float
+
+
+class Frame(NamedTuple):
+    """What a camera sees."""
+
+    colours: Float[Tensor, "h w 3"]
+    depth: Float[Tensor, "h w"] | None  # along the rays, of a model that knows it
 
 
 @torch.no_grad()
@@ -44,11 +55,13 @@ def encode_scene(model: SRT, scenes: Scenes, index: int, shown: Presentation) ->
         position=poses[:3, 3],
         intrinsics=intrinsics,
         to_frame=rigid_inverse(poses) if shown.canonical else torch.eye(4).to(poses),
+        near=shown.near,
+        far=shown.far,
     )
 
 
 @torch.no_grad()
-def render_path(
+def render_frames(
     model: SRT,
     scene: EncodedScene,
     motion: str,
@@ -56,7 +69,7 @@ def render_path(
     fade: bool,
     size: tuple[int, int],
     rays_per_group: int,
-) -> Iterator[Float[Tensor, "h w 3"]]:
+) -> Iterator[Frame]:
     """Yields what a camera sees that starts at the first input view and moves.
 
     Args:
@@ -68,8 +81,22 @@ def render_path(
         intrinsics = resize_intrinsics(scene.intrinsics, shape, size)
         intrinsics[(0, 1), (0, 1)] *= scale
         origin, directions = camera_rays(intrinsics, pose, *size)
-        rays = directions.view(1, -1, 3)
-        colours = decode_in_groups(
-            model, scene.keys_values, origin.expand_as(rays), rays, rays_per_group
-        )
-        yield colours.view(*size, 3)
+        directions = directions.view(1, -1, 3)
+        rays = Rays(origin.expand_as(directions), directions, scene.near, scene.far)
+        seen = decode_in_groups(model, scene.keys_values, rays, rays_per_group)
+        depth = None if seen.depth is None else seen.depth.view(size)
+        yield Frame(seen.colours.view(*size, 3), depth)
+
+
+def render_path(
+    model: SRT,
+    scene: EncodedScene,
+    motion: str,
+    frames: int,
+    fade: bool,
+    size: tuple[int, int],
+    rays_per_group: int,
+) -> Iterator[Float[Tensor, "h w 3"]]:
+    """Yields the colours of `render_frames`."""
+    seen = render_frames(model, scene, motion, frames, fade, size, rays_per_group)
+    return (frame.colours for frame in seen)

@@ -107,7 +107,7 @@ def camera_figure(splits: Mapping[str, Scenes], title: str) -> UInt8[np.ndarray,
             axis.set(title=name, xlabel=x, ylabel=y, aspect="equal")
             axis.set_title(name, fontsize="medium")
 
-    return figure_pixels(f"Cameras of {title} (+: the world's origin)", (10, 5), draw)
+    return figure_pixels(f"Cameras of {title} (+: the world's origin)", 5.0, draw)
 
 
 def camera_positions(scenes: Scenes) -> Float[np.ndarray, "cameras 3"]:

@@ -26,6 +26,7 @@ from srt.data.scenes import Scenes
 from srt.distributed import Processes, StopRequest
 from srt.evaluation import comparison, evaluate_items, protocol_items
 from srt.models import SRT, build_model
+from srt.models.decoder import draws_per_ray
 from srt.schedule import learning_rate
 from srt.tracking import Tracker
 
@@ -175,11 +176,12 @@ def train_step(
 
 
 def accumulate_gradients(model: SRT, decode: Any, batch: Batch, rays_per_group: int) -> Tensor:
-    """Adds the gradients of the mean squared error; returns the loss.
+    """Adds the gradients of the loss; returns the mean squared error of the colours.
 
-    Rays do not see each other: they are decoded and back-propagated in groups, into the gradient of
-    the scenes' keys and values, and the encoder runs backward once. The gradient is the same as of
-    all rays at once; the memory is that of one group.
+    The loss is that error, and where there are coarse colours theirs too. Rays do not see each
+    other: they are decoded and back-propagated in groups, into the gradient of the scenes' keys and
+    values, and the encoder runs backward once. The gradient is the same as of all rays at once; the
+    memory is that of one group.
     """
     with precision(batch.images.device):
         tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
@@ -188,18 +190,20 @@ def accumulate_gradients(model: SRT, decode: Any, batch: Batch, rays_per_group: 
         (key.detach().requires_grad_(), value.detach().requires_grad_())
         for key, value in keys_values
     ]
-    loss = torch.zeros((), dtype=torch.float64, device=tokens.device)
-    size = group_size(batch.origins.shape[0], batch.origins.shape[1], rays_per_group)
-    rays = (part.split(size, dim=1) for part in (batch.origins, batch.directions, batch.colours))
-    for origins, directions, colours in zip(*rays):
-        with precision(origins.device):
-            predicted = decode(leaves, origins, directions)
-        error = (predicted.float() - colours).square().sum() / batch.colours.numel()
-        error.backward()
-        loss += error.detach()
+    mse = torch.zeros((), dtype=torch.float64, device=tokens.device)
+    scenes, rays, _ = batch.colours.shape
+    most = max(1, rays_per_group // model.decoder.queries_per_ray)
+    size = group_size(scenes, rays, most)
+    for group, colours in zip(batch.rays.split(size), batch.colours.split(size, dim=1)):
+        with precision(colours.device):
+            predicted = decode(leaves, group)
+        parts = (predicted.colours, predicted.coarse_colours)
+        errors = [(part.float() - colours).square().sum() for part in parts if part is not None]
+        (sum(errors) / batch.colours.numel()).backward()
+        mse += errors[0].detach() / batch.colours.numel()
     flat = [tensor for pair in keys_values for tensor in pair]
     torch.autograd.backward(flat, [leaf.grad for pair in leaves for leaf in pair])
-    return loss
+    return mse
 
 
 def group_size(scenes: int, rays: int, rays_per_group: int) -> int:
@@ -229,6 +233,7 @@ def make_sampler(experiment: Experiment, processes: Processes) -> Sampler:
     return Sampler(
         batch_size=experiment.train.batch_size,
         rays_per_scene=experiment.train.rays_per_scene,
+        draws_per_ray=draws_per_ray(experiment.model),
         shown=presentation(experiment),
         seed=experiment.seed,
         rank=processes.rank,

@@ -35,6 +35,16 @@ class Copy:
             section[key] = value
         path.write_text(yaml.safe_dump(params, sort_keys=False))
 
+    def keep(self, experiment):
+        """Takes all other experiments, and the datasets of none, out of params.yaml."""
+        path = self.folder / "params.yaml"
+        params = yaml.safe_load(path.read_text())
+        dataset = params["experiments"][experiment]["dataset"]
+        for section in (params, *params["profiles"].values()):
+            for group, name in (("experiments", experiment), ("datasets", dataset)):
+                section[group] = {key: section[group][key] for key in section[group] if key == name}
+        path.write_text(yaml.safe_dump(params, sort_keys=False))
+
     def edit(self, name, old, new):
         """Replaces one piece of text in a file."""
         path = self.folder / name

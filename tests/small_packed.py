@@ -31,11 +31,11 @@ def write_split(
         if storage == "raw":
             np.save(folder / files[-1], shard)
         else:
-            parts = [compress(view) for scene in shard for view in scene]
+            parts = [compress(scene) for scene in shard]
             (folder / files[-1]).write_bytes(b"".join(parts))
             ends.extend(np.cumsum([len(part) for part in parts]))
     if storage == "compressed":
-        np.save(folder / "ends.npy", np.array(ends, np.uint64).reshape(images.shape[:2]))
+        np.save(folder / "ends.npy", np.array(ends, np.uint64))
     np.savez(folder / "cameras.npz", intrinsics=intrinsics, camera_to_world=poses)
     header = {
         "format": FORMAT,

@@ -107,6 +107,9 @@ def test_a_name_that_yaml_does_not_read_as_text_is_refused(tmp_path, section, na
         ("datasets.nmr.input_views", 24, "datasets.nmr, profile quick: input_views 24 is not in 1"),
         ("datasets.nmr.view_list", 24, "datasets.nmr, profile paper: view_list 24 is not in 0..23"),
         ("datasets.nmr.source", "synthetic", "profile paper: source is synthetic, so"),
+        ("datasets.nmr.near", 4.0, "datasets.nmr, profile quick: near 4.0 is not in 0..4.0 (far)"),
+        ("datasets.msn.near", -0.1, "near -0.1 is not in 0..20.0 (far)"),
+        ("defaults.model.coarse_samples", 1, "defaults.model: coarse_samples 1 is less than 2"),
         ("datasets.clevr3d.ranges.val", [5, 5], "val [5, 5] is not a range of scenes"),
         ("datasets.clevr3d.ranges", None, "layout obsurf has no lists of scenes, so ranges"),
         ("profiles.quick.datasets.msn.synthetic.scene", "object", "'object' is none of layout msn"),
@@ -195,8 +198,9 @@ def test_a_profile_goes_before_an_experiment_and_an_experiment_before_the_defaul
         ("defaults.train.log_every", 1),
         ("experiments.nmr_srt.train", {"log_every": 2}),
         ("profiles.paper.train.log_every", 3),
+        ("profiles.paper.experiments", {"nmr_srt": {"train": {"log_every": 4}}}),
     ]
-    for present in range(1, 4):
+    for present in range(1, 5):
         path = edited(tmp_path, *layers[:present])
         train = load_experiment(path, "nmr_srt", "paper").train
         unchanged = load_experiment(PARAMS, "nmr_srt", "paper").train

@@ -14,10 +14,13 @@ from srt.distributed import Processes
 from srt.errors import DataError
 from srt.evaluation import Item, evaluate_items, predict, predict_item, protocol_items, summarise
 from srt.models import build_model
+from srt.models.decoder import Prediction
 from srt.rendering import encode_scene, render_path
 
 MEAN = (0.25, 0.5, 0.75)
-WORLD = Presentation(canonical=False, input_views=1, input_stride=1, all_targets=False)
+WORLD = Presentation(
+    canonical=False, input_views=1, input_stride=1, all_targets=False, near=0.5, far=4.0
+)
 CANONICAL = dataclasses.replace(WORLD, canonical=True)
 
 
@@ -165,7 +168,7 @@ def with_errors(monkeypatch, errors):
     def predict(model, batch, rays_per_group):
         views = batch.colours.unflatten(1, (VIEWS - 1, -1))
         offset = torch.tensor(errors)[None, :, None, None] * (views < 0.5).float().mul(2).sub(1)
-        return (views + offset).flatten(1, 2)
+        return Prediction((views + offset).flatten(1, 2))
 
     monkeypatch.setattr("srt.evaluation.predict", predict)
 
@@ -264,7 +267,7 @@ def rolled(tmp_path_factory):
 @pytest.mark.parametrize("shown", [CANONICAL, WORLD])
 def test_a_path_starts_with_the_view_of_an_upright_camera_at_the_inputs_place(rolled, model, shown):
     index = (torch.tensor([1]), torch.tensor([[0]]), torch.tensor([[1]]))
-    expected = predict(model, whole_views(rolled, *index, shown), 1000)
+    expected = predict(model, whole_views(rolled, *index, shown), 1000).colours
     frame = first_frame(model, rolled, shown, (SIZE, SIZE))
     torch.testing.assert_close(frame, expected.view(SIZE, SIZE, 3), atol=1e-4, rtol=0)
     assert frame.std() > 1e-3  # or any frame would do

@@ -65,7 +65,12 @@ def test_items_equal_the_published_loaders(real_packed, frame, item):
         torch.tensor([[view]]),
         torch.tensor([others]),
         Presentation(
-            canonical=frame == "canonical", input_views=1, input_stride=1, all_targets=False
+            canonical=frame == "canonical",
+            input_views=1,
+            input_stride=1,
+            all_targets=False,
+            near=2.0,
+            far=4.0,
         ),
     )
     close = {"rtol": 0, "atol": 1e-5}

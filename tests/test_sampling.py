@@ -9,7 +9,7 @@ import torch
 from small_packed import write_split
 
 from srt.data.loading import batches, read_ahead
-from srt.data.sampling import Batch, Presentation, Sampler, random_bits, whole_views
+from srt.data.sampling import Presentation, Sampler, random_bits, whole_views
 from srt.data.scenes import Scenes
 from srt.errors import DataError
 from srt.geometry import look_at, pixel_directions, rigid_inverse
@@ -20,7 +20,10 @@ CPU = torch.device("cpu")
 SAMPLER = Sampler(
     batch_size=8,
     rays_per_scene=12,
-    shown=Presentation(canonical=False, input_views=1, input_stride=1, all_targets=False),
+    draws_per_ray=3,
+    shown=Presentation(
+        canonical=False, input_views=1, input_stride=1, all_targets=False, near=1.0, far=4.0
+    ),
     seed=0,
     rank=0,
     world_size=1,
@@ -54,11 +57,14 @@ def places(colours):
     return views // VIEWS, views % VIEWS, rows, columns
 
 
+def tensors(batch):
+    return {name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
+
+
 def same(first, second):
-    return [
-        torch.equal(getattr(first, field.name), getattr(second, field.name))
-        for field in dataclasses.fields(Batch)
-    ]
+    first, second = tensors(first), tensors(second)
+    assert first.keys() == second.keys()
+    return [torch.equal(first[name], second[name]) for name in first]
 
 
 def sampler(shown=(), **changes):
@@ -97,18 +103,47 @@ def test_the_processes_shares_make_up_the_batch_of_one_process(scenes, processes
             sampler(world_size=processes, rank=rank).batch(scenes, step)
             for rank in range(processes)
         ]
-        joined = Batch(
-            *(
-                torch.cat([getattr(share, field.name) for share in shares])
-                for field in dataclasses.fields(Batch)
-            )
-        )
+        names = tensors(shares[0])
+        joined = {name: torch.cat([getattr(share, name) for share in shares]) for name in names}
+        joined = dataclasses.replace(shares[0], **joined)
         assert all(same(joined, SAMPLER.batch(scenes, step)))
 
 
 def test_a_batch_that_the_processes_cannot_share_is_refused():
     with pytest.raises(ConfigError, match=r"train\.batch_size 8 .* processes 3"):
         sampler(world_size=3)
+
+
+@pytest.mark.parametrize("draws", [1, 3, 10])
+def test_draws_along_rays_are_uniform_and_independent(scenes, draws):
+    source = sampler(draws_per_ray=draws, batch_size=40)
+    numbers = torch.stack([source.batch(scenes, step).draws for step in range(10)])
+    assert numbers.shape == (10, 40, 12, draws)
+    assert (numbers >= 0).all()
+    assert (numbers < 1).all()
+    tenths = (numbers * 10).long()
+    expect_uniform(tenths.flatten().bincount(minlength=10))
+    for axis in range(4 if draws > 1 else 3):
+        expect_uniform((tenths.diff(dim=axis) % 10).flatten().bincount(minlength=10))
+
+
+def test_a_model_that_samples_no_rays_draws_nothing_and_sees_the_same_batch(scenes):
+    batch, without = SAMPLER.batch(scenes, 3), sampler(draws_per_ray=0).batch(scenes, 3)
+    assert without.draws is None
+    assert all(same(dataclasses.replace(batch, draws=None), without))
+
+
+def test_rays_carry_the_datasets_bounds_and_split_into_groups_in_order(scenes):
+    batch = SAMPLER.batch(scenes, 0)
+    assert (batch.rays.near, batch.rays.far) == (1.0, 4.0)
+    groups = list(batch.rays.split(5))
+    assert [group.origins.shape[1] for group in groups] == [5, 5, 2]
+    for part in ("origins", "directions", "draws"):
+        joined = torch.cat([getattr(group, part) for group in groups], dim=1)
+        assert torch.equal(joined, getattr(batch, part))
+    assert {(group.near, group.far) for group in groups} == {(1.0, 4.0)}
+    whole = dataclasses.replace(batch, draws=None).rays
+    assert [group.draws for group in whole.split(5)] == [None] * 3
 
 
 def test_every_scene_is_seen_once_in_each_epoch_and_epochs_differ(scenes):
@@ -266,7 +301,8 @@ def test_batches_that_are_read_ahead_are_the_same(scenes, steps, threads):
 
 def clone(batch):
     """Returns a batch of its own memory: that of the reader is used again."""
-    return Batch(*(getattr(batch, field.name).clone() for field in dataclasses.fields(Batch)))
+    clones = {name: value.clone() for name, value in tensors(batch).items()}
+    return dataclasses.replace(batch, **clones)
 
 
 def test_reading_ahead_stops_with_its_reader(scenes):
@@ -285,18 +321,18 @@ def test_a_shard_of_another_length_is_refused_before_it_is_read(tmp_path, storag
         Scenes(folder, CPU)
 
 
-def test_a_damaged_view_is_refused_by_its_scene(tmp_path):
+def test_a_damaged_scene_is_refused_by_its_number(tmp_path):
     folder = write_packed(tmp_path / "train", SCENES, "compressed")
     ends = np.load(folder / "ends.npy")
     (shard,) = folder.glob("images-00000.webp")
     content = bytearray(shard.read_bytes())
-    content[int(ends[1, 2]) : int(ends[1, 3])] = bytes(int(ends[1, 3] - ends[1, 2]))
+    content[int(ends[1]) : int(ends[2])] = bytes(int(ends[2] - ends[1]))
     shard.write_bytes(content)
     scenes = Scenes(folder, CPU)
     nothing = torch.zeros(1, 0, dtype=torch.long)
     scenes.gather(torch.tensor([1]), torch.tensor([[2]]), nothing, 1)
-    with pytest.raises(DataError, match=r"images-00000\.webp: view 3 of scene 1 is damaged"):
-        scenes.gather(torch.tensor([1]), torch.tensor([[3]]), nothing, 1)
+    with pytest.raises(DataError, match=r"images-00000\.webp: scene 2 is damaged"):
+        scenes.gather(torch.tensor([2]), torch.tensor([[3]]), nothing, 1)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from repository_copy import Copy
 WIDTHS = ("conv_channels", "decoder_hidden", "head_dim", "latent_dim", "mlp_dim")
 TINY = {
     "datasets.nmr.views": 6,
-    "profiles.quick.datasets.nmr.image_size": 16,
-    "profiles.quick.datasets.nmr.synthetic": {"train": 6, "val": 3, "test": 3},
+    "profiles.quick.datasets.nmr.image_size": [16, 16],
+    "profiles.quick.datasets.nmr.synthetic": {"scene": "object", "train": 6, "val": 3, "test": 3},
     **{f"profiles.quick.model.{width}": 8 for width in WIDTHS},
     "profiles.quick.model.heads": 1,
     "profiles.quick.model.encoder_layers": 1,
@@ -64,6 +64,7 @@ def made(one_thread_and_no_gpu, tmp_path_factory):
     """A copy that Snakemake made, with the default store, and one that DVC made."""
     copies = {tool: Copy(tmp_path_factory.mktemp(tool)) for tool in ("snakemake", "dvc")}
     for copy in copies.values():
+        copy.keep("nmr_srt")
         copy.edit_params(TINY)
     copies["dvc"].variables |= {"MLFLOW_TRACKING_URI": NOWHERE, "SHELL": "/bin/sh"}  # DVC's shell
     run_both(copies)

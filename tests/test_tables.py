@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from srt.config import EvaluateConfig
+from srt.config import SPLITS, EvaluateConfig
 from srt.errors import UserError
 from srt.evaluation import summarise
 from srt.figures import averaged
@@ -25,6 +25,7 @@ from workflow.tabulate import tabulate
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 PUBLISHED = "published PSNR"
+RANGES = ("distance_to_origin", "elevation_degrees", "field_of_view_degrees")
 TEST_SCENES = {  # of the published NMR data, by class
     "airplane": 809, "bench": 364, "cabinet": 315, "car": 1500, "chair": 1356, "display": 219,
     "lamp": 464, "loudspeaker": 324, "rifle": 475, "sofa": 635, "table": 1702, "telephone": 211,
@@ -59,6 +60,27 @@ def write_run(folder, profile, synthetic, of, lpips=None, classes=("table", "lam
     Image.fromarray(picture).save(folder / "comparison.png")
 
 
+def make_report(*, profile, outputs, out, params):
+    """Runs tabulate, with surveys of all datasets as survey writes them."""
+    surveys = out / "datasets"
+    for name in load_params(params).datasets:
+        (surveys / name).mkdir(parents=True, exist_ok=True)
+        ranges = {key: [1.0, 2.5, 4.0] for key in RANGES}
+        split = {
+            "scenes": 1234,
+            "views": 3,
+            "image_size": [24, 32],
+            "classes": {"a": 1000, "b": 234},
+        }
+        split |= {"uncompressed_bytes": 2_500_000_000, "cameras": ranges}
+        summary = {"dataset": name, "synthetic": profile == "quick"}
+        summary["splits"] = dict.fromkeys(SPLITS, split)
+        (surveys / name / "statistics.json").write_text(json.dumps(summary))
+        for picture in ("scenes.png", "cameras.png"):
+            Image.new("RGB", (8, 8)).save(surveys / name / picture)
+    tabulate(profile=profile, outputs=outputs, surveys=surveys, out=out, params=params)
+
+
 def history(generator):
     lines = ["step,train_psnr,learning_rate,validation_psnr"]
     for step in range(10, 1001, 10):
@@ -86,7 +108,7 @@ def synthetic(tmp_path_factory):
     for name in load_params(PARAMS).experiments:
         write_run(root / "outputs" / "quick" / name, "quick", True, of, items=32)
     out = root / "reports" / "quick"
-    tabulate(profile="quick", outputs=root / "outputs" / "quick", out=out, params=PARAMS)
+    make_report(profile="quick", outputs=root / "outputs" / "quick", out=out, params=PARAMS)
     return out
 
 
@@ -98,7 +120,7 @@ def published(tmp_path_factory):
     for name in load_params(PARAMS).experiments:
         classes = ("airplane,aeroplane,plane", "vessel,watercraft", "spaceship")
         write_run(root / name, "paper", False, of, lpips=0.1, classes=classes)
-    tabulate(profile="paper", outputs=root, out=root / "report", params=PARAMS)
+    make_report(profile="paper", outputs=root, out=root / "report", params=PARAMS)
     return root / "report"
 
 
@@ -134,7 +156,7 @@ def test_a_published_figure_is_shown_for_its_protocol_only_with_its_source_and_m
 def test_other_data_than_the_published_test_set_has_no_difference(tmp_path):
     for name in load_params(PARAMS).experiments:
         write_run(tmp_path / name, "paper", False, {"pixelnerf": 4})
-    tabulate(profile="paper", outputs=tmp_path, out=tmp_path / "report", params=PARAMS)
+    make_report(profile="paper", outputs=tmp_path, out=tmp_path / "report", params=PARAMS)
     row = cells(tmp_path / "report")[0]
     assert row[PUBLISHED] == "26.80 [1]"
     assert row["difference"] == "–"
@@ -207,7 +229,7 @@ def test_the_same_inputs_give_the_same_bytes(profile, request, tmp_path):
     if profile == "synthetic":
         name, outputs = "quick", report.parents[1] / "outputs" / "quick"
     again = report.parent / "again"
-    tabulate(profile=name, outputs=outputs, out=again, params=PARAMS)
+    make_report(profile=name, outputs=outputs, out=again, params=PARAMS)
     for path in report.iterdir():
         assert path.read_bytes() == (again / path.name).read_bytes(), path.name
 
@@ -254,30 +276,53 @@ def test_a_missing_or_broken_input_is_named_with_the_stage_that_makes_it(tmp_pat
     expected = rf"{re.escape(str(path))}: .*python -m workflow\.{stage}.* {experiment} "
     path.write_text("nothing of use")
     with pytest.raises(UserError, match=expected):
-        tabulate(profile="quick", **arguments)
+        make_report(profile="quick", **arguments)
     path.unlink()
     with pytest.raises(UserError, match=expected):
-        tabulate(profile="quick", **arguments)
-    assert not (tmp_path / "report").exists()
+        make_report(profile="quick", **arguments)
+    assert not (tmp_path / "report" / "results.md").exists()
 
 
 def test_metrics_of_another_profile_are_refused(tmp_path):
     for experiment in load_params(PARAMS).experiments:
         write_run(tmp_path / experiment, "paper", True, {"stelzner": 32})
     with pytest.raises(UserError, match="profile is paper, not quick"):
-        tabulate(profile="quick", outputs=tmp_path, out=tmp_path / "report", params=PARAMS)
+        make_report(profile="quick", outputs=tmp_path, out=tmp_path / "report", params=PARAMS)
 
 
 def test_the_list_of_runs_is_of_params_yaml_and_not_of_the_folder(tmp_path):
     params = yaml.safe_load(PARAMS.read_text())
+    for profile in params["profiles"].values():
+        profile["experiments"] = {}
     params["experiments"] = {"nmr_b": {"dataset": "nmr"}, "nmr_a": {"dataset": "nmr"}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     for name in ("nmr_a", "nmr_b", "nmr_stale"):
         write_run(tmp_path / name, "quick", True, {"stelzner": 32})
     out = tmp_path / "report"
-    tabulate(profile="quick", outputs=tmp_path, out=out, params=tmp_path / "params.yaml")
+    make_report(profile="quick", outputs=tmp_path, out=out, params=tmp_path / "params.yaml")
     assert [row["run"] for row in cells(out)] == ["nmr_b", "nmr_a"]
     assert "nmr_stale" not in (out / "index.html").read_text()
+
+
+def test_the_report_shows_every_dataset(synthetic):
+    names = list(load_params(PARAMS).datasets)
+    rows = cells(synthetic, table=-1)
+    assert [row["dataset"] for row in rows] == [f"{name} (synthetic)" for name in names]
+    assert rows[0]["train"] == "1\u00a0234"
+    assert rows[0]["uncompressed"] == "7.5 GB"
+    assert rows[0]["camera distance"] == "1.00 to 4.00"
+    page = (synthetic / "index.html").read_text()
+    for name in names:
+        assert f'src="datasets/{name}/scenes.png"' in page
+        assert f'src="datasets/{name}/cameras.png"' in page
+
+
+def test_a_missing_survey_is_named_with_its_stage(tmp_path):
+    for experiment in load_params(PARAMS).experiments:
+        write_run(tmp_path / experiment, "quick", True, {"stelzner": 32})
+    arguments = {"outputs": tmp_path, "out": tmp_path / "report", "params": PARAMS}
+    with pytest.raises(UserError, match=r"nmr/scenes\.png: .*python -m workflow\.survey. for nmr"):
+        tabulate(profile="quick", surveys=tmp_path / "none", **arguments)
 
 
 def test_every_format_escapes_what_it_must():

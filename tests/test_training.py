@@ -10,6 +10,7 @@ import torch
 from tiny_training import (
     ALONE,
     PARAMS,
+    VARIANTS,
     changed,
     folder_of,
     one_thread,
@@ -60,43 +61,48 @@ def same_training(first, second, folder):
 
 
 def double(batch):
-    values = (getattr(batch, field.name).double() for field in dataclasses.fields(batch))
-    return type(batch)(*values)
+    values = vars(batch).items()
+    tensors = {name: value.double() for name, value in values if isinstance(value, torch.Tensor)}
+    return dataclasses.replace(batch, **tensors)
 
 
 def gradients(model):
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
-@pytest.fixture(scope="module")
-def all_rays_at_once(experiment, data):
-    """A model and a batch in float64, their loss and gradients by one plain backward pass."""
+@pytest.fixture(scope="module", params=VARIANTS)
+def all_rays_at_once(request, data, tmp_path_factory):
+    """A model and a batch in float64, their error and gradients by one plain backward pass."""
+    experiment = tiny_experiment(tmp_path_factory.mktemp("params"), VARIANTS[request.param])
     model = build_model(experiment.model, seed=0).double()
     batch = double(make_sampler(experiment, ALONE).batch(data.train, step=0))
     tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
     keys_values = model.decoder.keys_values(tokens)
-    predicted = model.decode(keys_values, batch.origins, batch.directions)
-    loss = (predicted.float() - batch.colours).square().sum() / batch.colours.numel()
+    predicted = model.decode(keys_values, batch.rays)
+    error = loss = (predicted.colours.float() - batch.colours).square().mean()
+    if predicted.coarse_colours is not None:
+        loss = error + (predicted.coarse_colours.float() - batch.colours).square().mean()
     loss.backward()
-    return model, batch, loss.detach(), gradients(model)
+    return model, batch, error.detach(), gradients(model)
 
 
 @pytest.mark.parametrize("rays_per_group", [4, 50, 80, 192, 383, 384, 5000])
 def test_gradients_in_groups_equal_those_of_all_rays_at_once(all_rays_at_once, rays_per_group):
-    model, batch, loss, expected = all_rays_at_once
+    model, batch, error, expected = all_rays_at_once
     model.zero_grad(set_to_none=True)
     decoded = []
 
-    def decode(keys_values, origins, directions):
-        decoded.append(origins.shape[:2].numel())
-        return model.decoder(keys_values, origins, directions)
+    def decode(keys_values, rays):
+        decoded.append(rays.origins.shape[:2].numel())
+        return model.decoder(keys_values, rays)
 
     found = accumulate_gradients(model, decode, batch, rays_per_group)
-    torch.testing.assert_close(found, loss, rtol=1e-12, atol=0)
+    torch.testing.assert_close(found, error, rtol=1e-12, atol=0)
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-12, atol=1e-12, msg=name)
     assert sum(decoded) == 384
-    assert max(decoded) <= max(rays_per_group, 4)  # at least one ray of each of the 4 scenes
+    # At least one ray of each of the 4 scenes, and each of its samples counts.
+    assert max(decoded) <= max(rays_per_group // model.decoder.queries_per_ray, 4)
 
 
 @pytest.mark.parametrize("scenes", [1, 3, 32])
@@ -125,6 +131,17 @@ def test_every_step_uses_its_own_rate_and_all_weights_learn(experiment, data, un
         if torch.equal(value, start[name])
     ]
     assert unchanged == ["encoder.other_embedding"]  # of the second input view: there is one
+
+
+@pytest.mark.parametrize("variant", ["srt", "isrt", "vsrt"])
+def test_every_model_learns_and_resumes_bit_for_bit(variant, data, tmp_path):
+    steps = {"steps": 24, "decay_steps": 1000, "log_every": 8, "validate_every": 24}
+    size = {"rays_per_scene": 32, "rays_per_group": 2048, "validation_items": 1}
+    experiment = tiny_experiment(tmp_path, VARIANTS[variant], **steps, **size)
+    whole = train(experiment, data, tmp_path / "whole")
+    assert whole.curve[-1][1] > whole.curve[0][1] + 0.3  # dB
+    train(experiment, data, tmp_path / "parts", stop_after=13)
+    same_training(whole, train(experiment, data, tmp_path / "parts"), tmp_path)
 
 
 @pytest.mark.parametrize("stops", [[1], [3], [4], [5], [7], [2, 5, 6]])

@@ -37,6 +37,22 @@ MODEL = {
     "decoder_layers": 1,
     "decoder_hidden": 8,
 }
+VARIANTS = {
+    "srt": {},
+    "isrt": {
+        "name": "isrt",
+        "pixel_embedding": None,
+        "query_hidden": 12,
+        "decoder_hidden_layers": 2,
+    },
+    "vsrt": {"name": "vsrt", "coarse_samples": 6, "fine_samples": 4},
+    "vsrt, two nets": {
+        "name": "vsrt",
+        "coarse_samples": 6,
+        "fine_samples": 4,
+        "separate_fine_net": True,
+    },
+}
 TRAIN = {
     "steps": 8,
     "batch_size": 4,

@@ -1,8 +1,9 @@
-"""The images of a packed split, as shards on disk: raw, or each view losslessly compressed.
+"""The images of a packed split, as shards on disk: raw, or each scene losslessly compressed.
 
-Raw: `images-NNNNN.npy`, uint8 [scenes, views, h, w, 3], memory-mapped. Compressed: the views'
-lossless WebP files end to end in `images-NNNNN.webp`, and `ends.npy`, uint64 [scenes, views], where
-each ends in its shard. Both can be read by several threads at once.
+Raw: `images-NNNNN.npy`, uint8 [scenes, views, h, w, 3], memory-mapped. Compressed: the scenes'
+lossless WebP files end to end in `images-NNNNN.webp`, each with the views below each other, and
+`ends.npy`, uint64 [scenes], where each ends in its shard. Both can be read by several threads at
+once.
 """
 
 from __future__ import annotations
@@ -79,18 +80,17 @@ class RawImages:
 
 
 class CompressedImages:
-    """Shards of lossless WebP files: a view that is used is decoded whole, once."""
+    """Shards of lossless WebP files, one for each scene."""
 
     def __init__(self, folder: Path, header: dict[str, Any]) -> None:
         self._shape = (header["views"], header["height"], header["width"], 3)
         self._per_shard: int = header["scenes_per_shard"]
         self._ends = np.load(folder / "ends.npy", mmap_mode="r")
         self._paths = [folder / name for name in header["files"]]
-        self._shards = []
-        first = 0
-        for path, count in zip(self._paths, _scenes_of_shards(header)):
-            self._shards.append(_map_bytes(path, int(self._ends[first + count - 1, -1])))
-            first += count
+        lasts = np.cumsum(_scenes_of_shards(header)) - 1
+        self._shards = [
+            _map_bytes(path, int(self._ends[last])) for path, last in zip(self._paths, lasts)
+        ]
 
     def read(
         self,
@@ -102,14 +102,7 @@ class CompressedImages:
         colours: UInt8[np.ndarray, "r 3"],
     ) -> None:
         """Reads as `Images.read` says."""
-        size, half = self._shape[1] * self._shape[2], stride // 2
-        of_pixel = place // size
-        needed = np.zeros(self._shape[0], dtype=bool)
-        needed[of_pixel] = True
-        needed[list(views)] = True
-        decoded = np.empty(self._shape, dtype=np.uint8)
-        for view in np.flatnonzero(needed).tolist():
-            decoded[view] = self._decode(scene, view)
+        decoded, half = self._decode(scene), stride // 2
         for image, view in zip(images, views):
             image[:] = decoded[view, half::stride, half::stride]
         decoded.reshape(-1, 3).take(place, axis=0, out=colours, mode="clip")
@@ -117,31 +110,30 @@ class CompressedImages:
     def blocks(self) -> Iterator[tuple[int, UInt8[np.ndarray, "n views h w 3"]]]:
         """Yields the scenes one by one."""
         for scene in range(len(self._ends)):
-            views = [self._decode(scene, view) for view in range(self._shape[0])]
-            yield scene, np.stack(views)[None]
+            yield scene, self._decode(scene)[None]
 
-    def _decode(self, scene: int, view: int) -> UInt8[np.ndarray, "h w 3"]:
+    def _decode(self, scene: int) -> UInt8[np.ndarray, "views h w 3"]:
         from PIL import Image
 
         number, within = divmod(scene, self._per_shard)
-        place = scene * self._shape[0] + view
-        start = int(self._ends.flat[place - 1]) if within or view else 0
-        end = int(self._ends.flat[place])
+        start = int(self._ends[scene - 1]) if within else 0
+        content = self._shards[number][start : int(self._ends[scene])].tobytes()
         try:
-            with Image.open(io.BytesIO(self._shards[number][start:end].tobytes())) as image:
-                return np.asarray(image)
+            with Image.open(io.BytesIO(content)) as image:
+                return np.array(image).reshape(self._shape)
         except Exception as error:  # damaged bytes raise more kinds than Pillow documents
             raise DataError(
-                f"{self._paths[number]}: view {view} of scene {scene} is damaged; pack again"
+                f"{self._paths[number]}: scene {scene} is damaged; pack again"
             ) from error
 
 
-def compress(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    """Returns a view's lossless WebP file."""
+def compress(images: UInt8[np.ndarray, "views h w 3"]) -> bytes:
+    """Returns a scene's lossless WebP file."""
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "WEBP", lossless=True, method=METHOD, quality=QUALITY)
+    below = images.reshape(-1, *images.shape[2:])
+    Image.fromarray(below).save(file, "WEBP", lossless=True, method=METHOD, quality=QUALITY)
     return file.getvalue()
 
 

@@ -124,7 +124,8 @@ class _Reading:
             main = torch.cuda.current_stream(self.scenes.device)
             main.wait_stream(self.stream)
             for tensor in (*pixels, *cameras, *vars(self.plan).values()):
-                tensor.record_stream(main)  # or its memory would be given away too early
+                if tensor is not None:
+                    tensor.record_stream(main)  # or its memory would be given away too early
         return assemble(self.scenes, self.plan, cameras, self.shown, *pixels)
 
 

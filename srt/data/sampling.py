@@ -15,11 +15,12 @@ from torch import Tensor
 from srt.config import Experiment
 from srt.data.scenes import Scenes
 from srt.geometry import camera_rays, pixel_directions, rigid_inverse, stride_intrinsics
+from srt.rays import Rays
 from srt.shapes import Float, Int, UInt8
 from srt.strict import ConfigError
 
 _MASK = 0xFFFFFFFF
-_VIEWS, _PIXELS = 1, 2  # streams of random numbers
+_VIEWS, _PIXELS, _DRAWS = 1, 2, 3  # streams of random numbers
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,14 @@ class Batch:
     origins: Float[Tensor, "b r 3"]
     directions: Float[Tensor, "b r 3"]
     colours: Float[Tensor, "b r 3"]
+    near: float  # along the target rays
+    far: float
+    draws: Float[Tensor, "b r draws"] | None  # for a model that samples along rays, in training
+
+    @property
+    def rays(self) -> Rays:
+        """The target rays, as a model is asked about them."""
+        return Rays(self.origins, self.directions, self.near, self.far, self.draws)
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,8 @@ class Presentation:
     input_views: int
     input_stride: int  # input images are every so many-th row and column
     all_targets: bool  # the input views are targets too
+    near: float  # nothing is seen nearer to a camera, nor farther away
+    far: float
 
 
 def presentation(experiment: Experiment) -> Presentation:
@@ -51,6 +62,8 @@ def presentation(experiment: Experiment) -> Presentation:
         input_views=experiment.dataset.input_views,
         input_stride=experiment.dataset.input_stride,
         all_targets=experiment.dataset.targets == "all",
+        near=experiment.dataset.near,
+        far=experiment.dataset.far,
     )
 
 
@@ -62,6 +75,7 @@ class Plan:
     inputs: Int[Tensor, "b v"]
     view: Int[Tensor, "b r"]
     pixel: Int[Tensor, "b r"]  # in rows x columns
+    draws: Float[Tensor, "b r draws"] | None
 
 
 @dataclass(frozen=True)
@@ -70,6 +84,7 @@ class Sampler:
 
     batch_size: int
     rays_per_scene: int
+    draws_per_ray: int  # random numbers that the model needs
     shown: Presentation
     seed: int
     rank: int
@@ -109,7 +124,14 @@ class Sampler:
         total = targets.shape[1] * size
         place = ((ray << 24) + offset) * total // (self.rays_per_scene << 24)  # (b, r)
         view = targets.gather(1, place // size)
-        return Plan(scene, views[:, : self.shown.input_views], view, place % size)
+        draws = self._draws(slots, step) if self.draws_per_ray else None
+        return Plan(scene, views[:, : self.shown.input_views], view, place % size, draws)
+
+    def _draws(self, slots: Int[Tensor, "b 1"], step: int) -> Float[Tensor, "b r draws"]:
+        """Returns the random numbers of each ray, in [0, 1)."""
+        counter = torch.arange(self.rays_per_scene * self.draws_per_ray, device=slots.device)
+        bits = random_bits(self.seed, step, _DRAWS, slots, counter) >> 8  # what float32 can hold
+        return (bits.float() / 2**24).unflatten(1, (self.rays_per_scene, self.draws_per_ray))
 
     def _scene_order(self, place: Int[Tensor, "b"], count: int) -> Int[Tensor, "b"]:
         """Returns the scenes at these places of the endless sequence of shuffled epochs."""
@@ -155,6 +177,9 @@ def assemble(
         origins=target_poses[..., :3, 3],
         directions=pixel_directions(intrinsics[each, plan.view], target_poses, rows, columns),
         colours=colours.float() / 255,
+        near=shown.near,
+        far=shown.far,
+        draws=plan.draws,
     )
 
 
@@ -169,7 +194,7 @@ def whole_views(
     size = scenes.height * scenes.width
     pixel = torch.arange(size, device=scenes.device).repeat(targets.shape[1])
     view = targets.repeat_interleave(size, dim=1)
-    return make_batch(scenes, Plan(scene, inputs, view, pixel.expand_as(view)), shown)
+    return make_batch(scenes, Plan(scene, inputs, view, pixel.expand_as(view), None), shown)
 
 
 def random_bits(

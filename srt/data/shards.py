@@ -80,13 +80,12 @@ def write_shard(shard: Shard) -> int:
             if config.storage == "raw":
                 file.write(np.ascontiguousarray(scene.images).data)
                 continue
-            for image in scene.images:
-                end += file.write(compress(image))
-                ends.append(end)
+            end += file.write(compress(scene.images))
+            ends.append(end)
         with _appearing(shard.record) as record:
             arrays: dict[str, Any] = {"intrinsics": np.stack(intrinsics)}
             arrays["camera_to_world"] = np.stack(poses)
-            arrays["ends"] = np.array(ends, np.uint64).reshape(-1, config.views if ends else 1)
+            arrays["ends"] = np.array(ends, np.uint64)
             np.savez(record, **arrays, **vars(sums))
     return len(shard.scenes)
 
@@ -199,7 +198,7 @@ def _join_records(folder: Path, scenes: int, config: DatasetConfig) -> None:
                 _stream_array(part, shape, np.dtype(np.float64), name, folder)
     if config.storage == "compressed":
         with _appearing(folder / "ends.npy") as file:
-            _stream_array(file, (scenes, config.views), np.dtype(np.uint64), "ends", folder)
+            _stream_array(file, (scenes,), np.dtype(np.uint64), "ends", folder)
 
 
 def _stream_array(

@@ -83,11 +83,11 @@ class GroundScene:
 def ground_scene(style: Style, rng: np.random.Generator) -> GroundScene:
     """Returns a random scene; its objects neither overlap nor leave the ground."""
     make, counts, sizes = {
-        "solids": (_solid, (3, 4, 5, 6, 7), (1.2, 1.9)),
-        "objects": (_coarse_object, (2, 3, 4), (2.2, 2.8)),
-        "clutter": (_coarse_object, (4, 5, 6, 7, 8), (1.5, 2.1)),
+        "solids": (_solid, (1, 2, 3, 7), (1.8, 2.6)),
+        "objects": (_coarse_object, (1, 2, 3), (2.6, 3.4)),
+        "clutter": (_coarse_object, (3, 4, 5), (2.0, 2.6)),
     }[style]
-    shares = (0.2, 0.25, 0.25, 0.2, 0.1) if style == "solids" else None
+    shares = (0.3, 0.3, 0.3, 0.1) if style == "solids" else None
     names = [str(name) for name in rng.choice(KINDS[style], rng.choice(counts, p=shares))]
     objects = [_standing(make(name, rng), rng.uniform(*sizes), rng) for name in names]
     return GroundScene(

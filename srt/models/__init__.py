@@ -1,4 +1,4 @@
-"""The models by name. Each encodes posed images to scene tokens and decodes rays from them."""
+"""The models: each encodes posed images to scene tokens and decodes rays from them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ from torch import Tensor, nn
 
 from srt.config import ModelConfig
 from srt.models.attention import KeysValues
-from srt.models.decoder import LightFieldDecoder
+from srt.models.decoder import DECODERS, Prediction
 from srt.models.encoder import Encoder
+from srt.rays import Rays
 from srt.shapes import Float
 
 
 class SRT(nn.Module):
-    """Scene Representation Transformer: Sajjadi et al., CVPR 2022; sizes from the configuration."""
+    """Scene Representation Transformer, or one of its variants; sizes from the configuration.
+
+    `srt`: Sajjadi et al., CVPR 2022. `isrt`: as improved in OSRT, Sajjadi et al., NeurIPS 2022,
+    appendix A.4. `vsrt`: with the volumetric decoder of stelzner/srt.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.encoder = Encoder(config)
-        self.decoder = LightFieldDecoder(config)
+        self.decoder = DECODERS[config.name](config)
 
     def encode(
         self,
@@ -29,34 +34,30 @@ class SRT(nn.Module):
         """Returns the scene tokens of posed images with colours in [0, 1]."""
         return self.encoder(images, origins, directions)
 
-    def decode(
-        self,
-        keys_values: list[KeysValues],
-        origins: Float[Tensor, "b r 3"],
-        directions: Float[Tensor, "b r 3"],
-    ) -> Float[Tensor, "b r 3"]:
-        """Returns the colours of rays, given `decoder.keys_values(tokens)`."""
-        return self.decoder(keys_values, origins, directions)
-
-
-MODELS: dict[str, type[SRT]] = {"srt": SRT}
+    def decode(self, keys_values: list[KeysValues], rays: Rays) -> Prediction:
+        """Returns what rays see, given `decoder.keys_values(tokens)`."""
+        return self.decoder(keys_values, rays)
 
 
 def build_model(config: ModelConfig, seed: int) -> SRT:
     """Returns the configured model in float32, the same weights for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MODELS[config.name](config)
+        return SRT(config)
 
 
 def decode_in_groups(
-    model: SRT,
-    keys_values: list[KeysValues],
-    origins: Float[Tensor, "b r 3"],
-    directions: Float[Tensor, "b r 3"],
-    rays_per_group: int,
-) -> Float[Tensor, "b r 3"]:
-    """Returns the colours of any number of rays, decoding at most `rays_per_group` at once."""
-    rays = max(1, rays_per_group // origins.shape[0])
-    groups = zip(origins.split(rays, dim=1), directions.split(rays, dim=1))
-    return torch.cat([model.decode(keys_values, *group) for group in groups], dim=1)
+    model: SRT, keys_values: list[KeysValues], rays: Rays, queries_per_group: int
+) -> Prediction:
+    """Returns colours and depth of any number of rays, decoding `queries_per_group` at once.
+
+    A ray is `model.decoder.queries_per_ray` queries; at least one ray of each scene is decoded.
+    """
+    scenes = rays.origins.shape[0]
+    size = max(1, queries_per_group // (scenes * model.decoder.queries_per_ray))
+    groups = [model.decode(keys_values, group) for group in rays.split(size)]
+    depths = [group.depth for group in groups if group.depth is not None]
+    return Prediction(
+        colours=torch.cat([group.colours for group in groups], dim=1),
+        depth=torch.cat(depths, dim=1) if depths else None,
+    )

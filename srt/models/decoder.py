@@ -1,12 +1,13 @@
-"""Scene tokens and rays -> colours: the light-field decoder (SRT, section 3.2).
+"""Scene tokens and rays -> colours: light-field decoders (SRT, ISRT) and a volumetric one (VSRT).
 
-Rays do not see each other, so any grouping of them gives the same colours and gradients.
-b scenes, r rays, m scene tokens, c channels of a token.
+Queries do not see each other, so any grouping of rays gives the same colours and gradients.
+b scenes, r rays, s samples of a ray, n queries, m scene tokens, c channels of a token.
 """
 
 from __future__ import annotations
 
-from typing import cast
+import itertools
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +15,24 @@ from torch import Tensor, nn
 
 from srt.config import ModelConfig
 from srt.models.attention import CrossAttention, KeysValues, Mlp
-from srt.models.encoding import encode_rays, ray_channels
+from srt.models.encoding import (
+    encode_points,
+    encode_rays,
+    point_channels,
+    ray_channels,
+    to_precise,
+)
+from srt.models.volume import composite, even_draws, stratified_depths, weighted_depths
+from srt.rays import Rays
 from srt.shapes import Float
+
+
+class Prediction(NamedTuple):
+    """What a model says of rays; a light field has colours alone."""
+
+    colours: Float[Tensor, "b r 3"]
+    depth: Float[Tensor, "b r"] | None = None  # the mean distance along the ray
+    coarse_colours: Float[Tensor, "b r 3"] | None = None  # of the coarse samples, for the loss
 
 
 class DecoderLayer(nn.Module):
@@ -27,35 +44,144 @@ class DecoderLayer(nn.Module):
         self.mlp = Mlp(dim, config.mlp_dim)
 
     def forward(
-        self, queries: Float[Tensor, "b r dim"], keys_values: KeysValues
-    ) -> Float[Tensor, "b r dim"]:
+        self, queries: Float[Tensor, "b n dim"], keys_values: KeysValues
+    ) -> Float[Tensor, "b n dim"]:
         return self.mlp(self.attention(queries, keys_values))
 
 
-class LightFieldDecoder(nn.Module):
-    """A ray's encoding is its query; what it attends to is its colour."""
+class SceneQueries(nn.Module):
+    """Encoded rays or points, each by itself, gather what the scene tokens know of them."""
+
+    def __init__(self, dim: int, config: ModelConfig) -> None:
+        super().__init__()
+        hidden = config.query_hidden
+        self.query = perceptron(dim, hidden, dim) if hidden else nn.Identity()
+        self.layers = nn.ModuleList(DecoderLayer(dim, config) for _ in range(config.decoder_layers))
+
+    def keys_values(self, tokens: Float[Tensor, "b m c"]) -> list[KeysValues]:
+        """Returns what the queries of a scene attend to, one pair a layer."""
+        layers = (cast(DecoderLayer, layer) for layer in self.layers)
+        return [layer.attention.keys_values(tokens) for layer in layers]
+
+    def gather(
+        self, encoded: Float[Tensor, "b n dim"], keys_values: list[KeysValues]
+    ) -> Float[Tensor, "b n dim"]:
+        """Returns what each query has gathered from the scene."""
+        queries = self.query(encoded)
+        for layer, pair in zip(self.layers, keys_values):
+            queries = layer(queries, pair)
+        return queries
+
+
+class LightFieldDecoder(SceneQueries):
+    """A ray's encoding is its query; what it gathers is its colour (SRT, section 3.2)."""
+
+    queries_per_ray = 1
+
+    def __init__(self, config: ModelConfig) -> None:
+        dim = ray_channels(config)
+        super().__init__(dim, config)
+        self.config = config
+        self.colour = perceptron(dim, *head_widths(config), 3)
+
+    def forward(self, keys_values: list[KeysValues], rays: Rays) -> Prediction:
+        """Returns the colour of each ray; SRT's are in [0, 1], ISRT's are not held there."""
+        encoded = encode_rays(rays.origins, rays.directions, self.config)
+        colours = self.colour(self.gather(encoded, keys_values))
+        # OSRT, appendix A.4, leaves the sigmoid out.
+        return Prediction(colours.sigmoid() if self.config.name == "srt" else colours)
+
+
+class PointNet(SceneQueries):
+    """Density and colour of points, from whichever side they are seen."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        dim = point_channels(config)
+        super().__init__(dim, config)
+        self.config = config
+        self.colour = perceptron(dim, *head_widths(config), 3)
+        self.density = perceptron(dim, *head_widths(config), 1)
+
+    def forward(
+        self, keys_values: list[KeysValues], points: Float[Tensor, "b r s 3"]
+    ) -> tuple[Float[Tensor, "b r s"], Float[Tensor, "b r s 3"]]:
+        """Returns densities and colours, in float32 at least."""
+        encoded = encode_points(points.flatten(1, 2), self.config)
+        gathered = self.gather(encoded, keys_values)
+        density, colour = self.density(gathered)[..., 0], self.colour(gathered)
+        density, colour = (part.unflatten(1, points.shape[1:3]) for part in (density, colour))
+        return F.softplus(to_precise(density)), to_precise(colour).sigmoid()
+
+
+class VolumeDecoder(nn.Module):
+    """Points along a ray are the queries; their composite is its colour (stelzner/srt's "nerf").
+
+    Fine samples lie where the coarse ones say that something is; all of them are composited. With
+    one net for both, the coarse samples' values are those of the first pass, not computed again.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        dim = ray_channels(config)
-        self.layers = nn.ModuleList(DecoderLayer(dim, config) for _ in range(config.decoder_layers))
-        self.hidden = nn.Linear(dim, config.decoder_hidden)
-        self.colour = nn.Linear(config.decoder_hidden, 3)
+        self.coarse = PointNet(config)
+        self.fine = PointNet(config) if config.separate_fine_net else None
+        self.queries_per_ray = config.coarse_samples * (1 + config.separate_fine_net)
+        self.queries_per_ray += config.fine_samples
 
     def keys_values(self, tokens: Float[Tensor, "b m c"]) -> list[KeysValues]:
-        """Returns what the rays of a scene attend to, one pair a layer."""
-        layers = (cast(DecoderLayer, layer) for layer in self.layers)
-        return [layer.attention.keys_values(tokens) for layer in layers]
+        """Returns what the points of a scene attend to: the coarse net's, then the fine one's."""
+        nets = (self.coarse,) if self.fine is None else (self.coarse, self.fine)
+        return [pair for net in nets for pair in net.keys_values(tokens)]
 
-    def forward(
-        self,
-        keys_values: list[KeysValues],
-        origins: Float[Tensor, "b r 3"],
-        directions: Float[Tensor, "b r 3"],
-    ) -> Float[Tensor, "b r 3"]:
-        """Returns the colour of each ray, in [0, 1]."""
-        queries = encode_rays(origins, directions, self.config)
-        for layer, pair in zip(self.layers, keys_values):
-            queries = layer(queries, pair)
-        return torch.sigmoid(self.colour(F.relu(self.hidden(queries))))
+    def forward(self, keys_values: list[KeysValues], rays: Rays) -> Prediction:
+        """Returns colours and depth of each ray, of all samples and of the coarse ones."""
+        count, layers = self.config.coarse_samples, self.config.decoder_layers
+        draws = rays.draws
+        if draws is None:
+            even = even_draws(count, self.config.fine_samples, rays.directions)
+            draws = even.expand(*rays.directions.shape[:2], -1)
+        depths = stratified_depths(draws[..., :count], rays.near, rays.far)
+        densities, colours = self.coarse(keys_values[:layers], points_at(rays, depths))
+        coarse = composite(densities, colours, depths)
+
+        weights = coarse.weights.detach()
+        fine_depths = weighted_depths(draws[..., count:], weights, depths, rays.near)
+        depths, order = torch.cat((depths, fine_depths), dim=-1).sort(dim=-1)
+        if self.fine is not None:
+            densities, colours = self.fine(keys_values[layers:], points_at(rays, depths))
+        else:
+            fine = self.coarse(keys_values, points_at(rays, fine_depths))
+            densities = torch.cat((densities, fine[0]), dim=-1).gather(-1, order)
+            colours = torch.cat((colours, fine[1]), dim=-2)
+            colours = colours.gather(-2, order[..., None].expand_as(colours))
+        seen = composite(densities, colours, depths)
+        return Prediction(seen.colours, seen.depth, coarse.colours)
+
+
+DECODERS: dict[str, type[LightFieldDecoder | VolumeDecoder]] = {
+    "srt": LightFieldDecoder,
+    "isrt": LightFieldDecoder,
+    "vsrt": VolumeDecoder,
+}
+
+
+def draws_per_ray(config: ModelConfig) -> int:
+    """Returns how many random numbers a ray needs in training: one for each of its samples."""
+    return config.coarse_samples + config.fine_samples if config.name == "vsrt" else 0
+
+
+def points_at(rays: Rays, depths: Float[Tensor, "b r s"]) -> Float[Tensor, "b r s 3"]:
+    """Returns the points at distances along rays."""
+    return rays.origins[:, :, None] + depths[..., None] * rays.directions[:, :, None]
+
+
+def perceptron(*widths: int) -> nn.Sequential:
+    """Returns linear layers of these widths, from the input's to the output's, ReLU between."""
+    pairs = itertools.pairwise(widths)
+    layers = [layer for pair in pairs for layer in (nn.Linear(*pair), nn.ReLU())]
+    return nn.Sequential(*layers[:-1])
+
+
+def head_widths(config: ModelConfig) -> list[int]:
+    """Returns the widths between what a query gathered and its colour or density."""
+    return [config.decoder_hidden] * config.decoder_hidden_layers

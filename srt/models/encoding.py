@@ -18,21 +18,38 @@ def encode_octaves(
 
     The highest published octave is 2^14 π: the product needs float32 before the sine is taken.
     """
-    precise = coordinates if coordinates.dtype == torch.float64 else coordinates.float()
+    precise = to_precise(coordinates)
     exponents = torch.arange(start, start + octaves, device=precise.device, dtype=precise.dtype)
     angles = (precise[..., None] * (math.pi * 2**exponents)).flatten(-2)  # (*points, 3 · octaves)
     return torch.cat((angles.sin(), angles.cos()), dim=-1)
+
+
+def to_precise(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Returns float32 of what autocast has made bfloat16; float64 stays."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def encode_points(
+    points: Float[Tensor, "*points 3"], config: ModelConfig
+) -> Float[Tensor, "*points channels"]:
+    """Returns the encoding of each point's position."""
+    return encode_octaves(points, config.position_octaves, config.position_start_octave)
 
 
 def encode_rays(
     origins: Float[Tensor, "*rays 3"], directions: Float[Tensor, "*rays 3"], config: ModelConfig
 ) -> Float[Tensor, "*rays channels"]:
     """Returns the encoding of each ray's origin, then of its unit direction."""
-    position = encode_octaves(origins, config.position_octaves, config.position_start_octave)
+    position = encode_points(origins, config)
     direction = encode_octaves(directions, config.direction_octaves, config.direction_start_octave)
     return torch.cat((position, direction), dim=-1)
 
 
+def point_channels(config: ModelConfig) -> int:
+    """Returns the number of channels of `encode_points`."""
+    return 6 * config.position_octaves
+
+
 def ray_channels(config: ModelConfig) -> int:
     """Returns the number of channels of `encode_rays`."""
-    return 6 * (config.position_octaves + config.direction_octaves)
+    return point_channels(config) + 6 * config.direction_octaves
