@@ -121,9 +121,9 @@ def _load(path: Path) -> _File:
             for missing in known.keys() - given.keys():  # DVC tracks this key by its name
                 raise ConfigError(f"{where}.{group}: {missing} is missing; write `{missing}: {{}}`")
             _check_sections(given, dict.fromkeys(known, kind), f"{where}.{group}", partial=True)
-        for experiment, sections in profile.experiments.items():
-            _known(experiment, params.experiments, path, f"profiles.{name}.experiments")
-            _check_sections(sections, SECTIONS, f"{where}.experiments.{experiment}", partial=True)
+        for key, sections in profile.experiments.items():
+            _known(key, params.experiments, path, f"profiles.{name}.experiments")
+            _check_sections(sections, SECTIONS, f"{where}.experiments.{key}", partial=True)
     _known(params.profile, params.profiles, path, "profile")
     return _File(path, params, raw)
 
