@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from benchmarks.packed import write_packed
-from srt import training
+from srt import gradients, training
 from srt.config import Experiment
 from srt.data.loading import read_ahead, reading_threads
 from srt.data.sampling import Batch
@@ -39,7 +39,7 @@ ALONE = Processes(0, 1, torch.device("cuda"), None)
 def step_time(experiment: Experiment, batches: Iterator[Batch], steps: int) -> float:
     """Returns the milliseconds of a training step: the median of rounds, each waited for once."""
     state = training.Training(experiment, ALONE.device)
-    decode = training.compiled_decoder(state.model, ALONE.device)
+    decode = gradients.compiled_decoder(state.model, ALONE.device)
     times = []
     for _ in range(ROUNDS + 1):
         began = time.perf_counter()

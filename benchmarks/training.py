@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.packed import write_packed
-from srt import training
+from srt import gradients, training
 from srt.config import Experiment
 from srt.data.scenes import Scenes
 from srt.distributed import Processes
@@ -45,7 +45,7 @@ def plainly() -> Iterator[None]:
     """Switches off what we do for speed, but for the code around it."""
     with (
         mock.patch("torch.nn.functional.scaled_dot_product_attention", materialised_attention),
-        mock.patch.object(training, "precision", return_value=contextlib.nullcontext()),
+        mock.patch.object(gradients, "precision", return_value=contextlib.nullcontext()),
     ):
         yield
 
@@ -84,7 +84,7 @@ def run(experiment: Experiment, scenes: Scenes, fast: bool, steps: int) -> dict[
     state = training.Training(experiment, ALONE.device)
     sampler = training.make_sampler(experiment, ALONE)
     model = state.model
-    decode = training.compiled_decoder(model, ALONE.device) if fast else model.decoder
+    decode = gradients.compiled_decoder(model, ALONE.device) if fast else model.decoder
 
     def step() -> None:
         batch = sampler.batch(scenes, state.step)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_training import (
     ALONE,
+    CPU,
     PARAMS,
     VARIANTS,
     changed,
@@ -21,10 +22,12 @@ from tiny_training import (
     write_packed,
 )
 
+from srt.gradients import accumulate_gradients, group_size
 from srt.models import build_model
 from srt.params import load_experiment
 from srt.schedule import learning_rate
-from srt.training import accumulate_gradients, group_size, learning_curve, make_sampler
+from srt.training import NotFiniteError, learning_curve, make_sampler, train_step
+from srt.training_state import Training
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -218,7 +221,8 @@ def test_a_loss_that_is_not_finite_ends_the_training_by_name_and_step(
     experiment, data, tmp_path, monkeypatch
 ):
     with_nan(monkeypatch, from_step=4)
-    with pytest.raises(FloatingPointError, match=r"nmr_srt: the loss is nan .* before 6;"):
+    expected = r"nmr_srt: .* gradient of step 5 is not finite; its scenes were s\d.* step 4: look"
+    with pytest.raises(NotFiniteError, match=expected):
         train(experiment, data, tmp_path)
 
 
@@ -230,7 +234,7 @@ def test_no_state_of_a_loss_that_is_not_finite_is_saved(
     often = changed(experiment, log_every=100)
     with monkeypatch.context() as patch:
         with_nan(patch, from_step=4)
-        with pytest.raises(FloatingPointError):
+        with pytest.raises(NotFiniteError):
             train(often, data, tmp_path, stop_after=stop_after)
     newest = max(folder_of(tmp_path, often).glob("state-*"))
     assert newest.name == "state-000000004.safetensors"
@@ -238,6 +242,51 @@ def test_no_state_of_a_loss_that_is_not_finite_is_saved(
     weights = uninterrupted.model.state_dict()
     for name, value in healthy.model.state_dict().items():
         assert torch.equal(value, weights[name])
+
+
+def test_a_gradient_that_is_not_finite_ends_the_training_though_the_loss_is_finite(
+    experiment, data, tmp_path, monkeypatch
+):
+    def gradients(model, *arguments):
+        loss = accumulate_gradients(model, *arguments)
+        next(iter(model.parameters())).grad[0] = float("inf")
+        return loss
+
+    monkeypatch.setattr("srt.training.accumulate_gradients", gradients)
+    with pytest.raises(NotFiniteError, match=r"gradient of step 1 is not finite.* of step 0"):
+        train(experiment, data, tmp_path)
+
+
+def test_clipped_gradients_have_at_most_the_norm(experiment, data):
+    norms = []
+    for clip in (None, 1e-3):
+        training = Training(changed(experiment, clip_norm=clip), CPU)
+        batch = make_sampler(experiment, ALONE).batch(data.train, 0)
+        train_step(training, training.model.decoder, batch, 0.01, ALONE)
+        grads = [parameter.grad for parameter in training.model.parameters()]
+        norms.append((training.gradient_norm, torch.nn.utils.get_total_norm(grads)))
+    assert norms[0][0] == norms[0][1] == norms[1][0] > 1e-3
+    assert norms[1][1] == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_the_weights_average_is_what_is_measured_and_kept_and_resumes(experiment, data, tmp_path):
+    averaged = changed(experiment, ema_decay=0.5)
+    training = Training(averaged, CPU)
+    expected = {name: p.detach().clone() for name, p in training.model.named_parameters()}
+    for step in range(3):
+        batch = make_sampler(experiment, ALONE).batch(data.train, step)
+        train_step(training, training.model.decoder, batch, 0.01, ALONE)
+        for name, parameter in training.model.named_parameters():
+            expected[name] = 0.5 * expected[name] + 0.5 * parameter.detach()
+    current = {name: p.detach().clone() for name, p in training.model.named_parameters()}
+    with training.averaged():
+        for name, parameter in training.model.named_parameters():
+            torch.testing.assert_close(parameter.detach(), expected[name])
+    for name, parameter in training.model.named_parameters():
+        assert torch.equal(parameter, current[name])
+    whole = train(averaged, data, tmp_path / "whole")
+    train(averaged, data, tmp_path / "parts", stop_after=3)
+    same_training(whole, train(averaged, data, tmp_path / "parts"), tmp_path)
 
 
 def test_the_curve_file_holds_steps_and_figures_and_no_time(uninterrupted):

@@ -1,0 +1,115 @@
+"""A training at a step: the model, its optimiser, its curves; and the state that resumes it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from srt.checkpoint import State
+from srt.config import Experiment
+from srt.models import build_model
+
+NONE = -1  # no step
+
+
+class Training:
+    """A model, its optimiser and its curves at a step; goes to and from a `State`."""
+
+    def __init__(self, experiment: Experiment, device: torch.device) -> None:
+        self.experiment = experiment
+        self.device = device
+        self.model = build_model(experiment.model, experiment.seed).to(device)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), fused=device.type == "cuda")
+        self.step = 0
+        self.saved_step = 0  # of the state on disk
+        self.seconds = 0.0
+        self.best_step = 0
+        self.best_psnr = -math.inf
+        self.best: dict[str, Tensor] = {}
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)  # since the last log
+        self.gradient_norm = torch.zeros((), device=device)  # of the last step, before clipping
+        self.first_bad = torch.full((), NONE, device=device)  # step whose update was not finite
+        self.ema: dict[str, Tensor] = {}  # the weights' moving average, where there is one
+        if experiment.train.ema_decay is not None:
+            self.ema = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        self.curve: list[tuple[float, float, float]] = []  # step, training PSNR, learning rate
+        self.validation: list[tuple[float, float]] = []  # step, PSNR
+
+    def state(self) -> State:
+        """Returns everything that the next steps depend on."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        tensors |= {f"ema.{name}": value for name, value in self.ema.items()}
+        for name, parameter in self.model.named_parameters():
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f"optimizer.{key}.{name}"] = value
+        tensors["loss_sum"] = self.loss_sum
+        tensors["curve"] = torch.tensor(self.curve, dtype=torch.float64).view(-1, 3)
+        tensors["validation"] = torch.tensor(self.validation, dtype=torch.float64).view(-1, 2)
+        progress = {name: getattr(self, name) for name in ("step", "seconds", "best_step")}
+        return State(tensors, {**progress, "best_psnr": self.best_psnr})
+
+    def restore(self, state: State) -> None:
+        """Takes over a state, exactly."""
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {
+                name.removeprefix(prefix): value.to(self.device)
+                for name, value in state.tensors.items()
+                if name.startswith(prefix)
+            }
+
+        self.model.load_state_dict(part("model."))
+        self.best, self.ema = part("best."), part("ema.")
+        moments = {key: part(f"optimizer.{key}.") for key in ("exp_avg", "exp_avg_sq", "step")}
+        for name, parameter in self.model.named_parameters():
+            self.optimizer.state[parameter] = {key: moments[key][name] for key in moments}
+        for name, parameter in self.model.named_parameters():
+            if self.device.type == "cpu":  # where Adam counts on the host
+                self.optimizer.state[parameter]["step"] = moments["step"][name].cpu()
+        self.loss_sum = state.tensors["loss_sum"].to(self.device)
+        self.curve = [tuple(row) for row in state.tensors["curve"].tolist()]
+        self.validation = [tuple(row) for row in state.tensors["validation"].tolist()]
+        for name, value in state.progress.items():
+            setattr(self, name, value)
+
+    def update(self, rate: float, loss: Tensor) -> None:
+        """Changes the weights by their gradients, and notes a step that is not finite.
+
+        Nothing waits for the device here: `first_bad` is read when the loss is.
+        """
+        train, parameters = self.experiment.train, list(self.model.parameters())
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        self.gradient_norm = torch.nn.utils.get_total_norm(gradients)
+        bad = ~(torch.isfinite(self.gradient_norm) & torch.isfinite(loss))
+        here = torch.where(bad, self.step + 1, NONE).to(self.first_bad)
+        self.first_bad = torch.where(self.first_bad == NONE, here, self.first_bad)
+        if train.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, train.clip_norm, self.gradient_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        if train.ema_decay is not None:
+            averages = [self.ema[name] for name, _ in self.model.named_parameters()]
+            weights = [parameter.detach() for parameter in parameters]
+            torch._foreach_lerp_(averages, weights, 1 - train.ema_decay)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Gives the model its average weights for a while, where there are any."""
+        parameters = dict(self.model.named_parameters())
+        current = {name: parameters[name].detach().clone() for name in self.ema}
+        self._put(parameters, self.ema)
+        try:
+            yield
+        finally:
+            self._put(parameters, current)
+
+    @torch.no_grad()
+    def _put(self, parameters: dict[str, nn.Parameter], values: dict[str, Tensor]) -> None:
+        for name, value in values.items():
+            parameters[name].copy_(value)
