@@ -23,13 +23,20 @@ def write_packed(folder: Path, scenes: int, views: int, size: int, storage: str)
 
 
 def write_images(
-    folder: Path, images: np.ndarray, storage: str, choice: np.ndarray | None = None
+    folder: Path,
+    images: np.ndarray,
+    storage: str,
+    choice: np.ndarray | None = None,
+    poses: torch.Tensor | None = None,
+    focal: float = 0.035 / 0.032,
 ) -> Path:
-    """Writes one shard of scenes with cameras on a sphere; returns `folder`.
+    """Writes one shard of scenes, of cameras that look at the origin; returns `folder`.
 
     Args:
         images: [scenes, views, h, w, 3], or with `choice` [different images, h, w, 3].
         choice: [scenes, views], which image each view is.
+        poses: [scenes, views, 4, 4]; None: anywhere on a sphere.
+        focal: in units of an image's width.
     """
     folder.mkdir(parents=True)
     if choice is None:
@@ -50,9 +57,11 @@ def write_images(
                 file.write(compress(images[views]))
                 ends.append(file.tell())
         np.save(folder / "ends.npy", np.array(ends, np.uint64))
-    position = torch.from_numpy(np.random.default_rng(1).normal(size=(*choice.shape, 3)))
-    poses = look_at(9 * position / position.norm(dim=-1, keepdim=True), torch.zeros_like(position))
-    intrinsics = pinhole(0.035, 0.032, height, width).expand(*choice.shape, 3, 3)
+    if poses is None:
+        position = torch.from_numpy(np.random.default_rng(1).normal(size=(*choice.shape, 3)))
+        position = 9 * position / position.norm(dim=-1, keepdim=True)
+        poses = look_at(position, torch.zeros_like(position))
+    intrinsics = pinhole(focal, 1.0, height, width).expand(*choice.shape, 3, 3)
     np.savez(folder / "cameras.npz", intrinsics=intrinsics, camera_to_world=poses)
     header = {
         "format": FORMAT,

@@ -42,13 +42,14 @@ def learning_curves(runs: Sequence[Run], profile: str) -> UInt8[np.ndarray, "hei
 
 
 def figure_pixels(
-    title: str, height: float, draw: Callable[[Any], None], **subplots: Any
+    title: str, height: float, draw: Callable[[Any], None], count: int = 2, **subplots: Any
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Returns two panels in the reports' style, with one legend below.
+    """Returns panels in the reports' style, with one legend below.
 
     Args:
         height: in inches.
         draw: is given the panels' axes.
+        count: of panels, side by side.
         subplots: what matplotlib's `subplots` is to know.
     """
     import matplotlib
@@ -58,7 +59,7 @@ def figure_pixels(
     with matplotlib.rc_context(matplotlib.rcParamsDefault):
         figure = Figure(figsize=(WIDTH, height), dpi=DOTS_PER_INCH, layout="constrained")
         canvas: Any = FigureCanvasAgg(figure)
-        panels = figure.subplots(1, 2, **subplots)
+        panels = figure.subplots(1, count, **subplots)
         draw(panels)
         for axes in panels:
             axes.grid(color="0.9")
