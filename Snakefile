@@ -124,8 +124,10 @@ rule evaluate:
         data=packed,
         model="outputs/{profile}/{experiment}/model.safetensors",
         lpips="data/{profile}/weights/lpips_vgg/manifest.json",
+        lpips_alex="data/{profile}/weights/lpips_alex/manifest.json",
     output:
         "outputs/{profile}/{experiment}/comparison.png",
+        "outputs/{profile}/{experiment}/costs.json",
         "outputs/{profile}/{experiment}/metrics.json",
         "outputs/{profile}/{experiment}/scenes.csv",
     threads: workflow.cores
@@ -136,7 +138,7 @@ rule evaluate:
     shell:
         "exec python -m workflow.evaluate --profile {wildcards.profile}"
         " --experiment {wildcards.experiment} --data {params.data} --model {input.model}"
-        " --lpips {input.lpips} --out {params.out}"
+        " --lpips {input.lpips} --lpips-alex {input.lpips_alex} --out {params.out}"
 
 
 rule render:

@@ -293,8 +293,9 @@ def setting(model: str, profile: str) -> Experiment:
     """Returns a model of the profile's size, and a recipe for minutes instead of weeks."""
     experiment = load_experiment(ROOT / "params.yaml", PUBLISHED[model], profile)
     sizes = dataclasses.replace(experiment.model, frame="canonical", conv_init="he")
-    if model == "vsrt" and profile == "paper":
-        sizes = dataclasses.replace(sizes, coarse_samples=48, fine_samples=24)
+    if model == "vsrt":
+        coarse, fine = (48, 24) if profile == "paper" else (8, 4)
+        sizes = dataclasses.replace(sizes, coarse_samples=coarse, fine_samples=fine)
     rays = {"srt": 1024, "isrt": 1024, "vsrt": 64} if profile == "paper" else {"srt": 64}
     train = dataclasses.replace(
         experiment.train,

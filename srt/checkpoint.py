@@ -22,9 +22,10 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from srt.config import Experiment, differences, fingerprint
+from srt.config import Experiment
 from srt.errors import UserError
 from srt.files import write_atomically
+from srt.fingerprint import differences, fingerprint
 
 KEPT_STATES = 2
 

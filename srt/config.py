@@ -5,8 +5,6 @@ No class here has a default value: every number stands in params.yaml.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,6 +13,9 @@ from srt.strict import ConfigError
 
 SPLITS = ("train", "val", "test")
 SYNTHETIC = "synthetic"
+Protocol = Literal["stelzner", "pixelnerf", "gta"]  # srt/published.py says what they are
+Motion = Literal["rotate", "zoom", "closeup", "rotate_and_closeup", "eyeroll"]
+Layout = Literal["plot", "small", "sheet"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,31 +195,37 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Which protocols are measured, on how many scenes (null: all)."""
+    """Which protocols are measured, on how many items, and what departs from them."""
 
-    protocols: tuple[Literal["stelzner", "pixelnerf"], ...]
-    max_items: int | None
+    protocols: tuple[Protocol, ...]
+    max_items: int | None  # null: all
+    input_views: int | None  # given to the model; null: as many as in training
+    pose_noise: float  # of the input cameras but the first: radians and units of the world
     comparison_scenes: int
 
     def __post_init__(self) -> None:
-        _check_positive(self, "comparison_scenes")
+        _check_positive(self, "comparison_scenes", "pose_noise")
+        if self.pose_noise < 0:
+            raise ConfigError(f"pose_noise {self.pose_noise} is negative")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RenderConfig:
-    """The video of a run: which scenes, which camera motion, what size."""
+    """The video or contact sheet of a run: which scenes, which camera motion, what size."""
 
-    motion: Literal["rotate", "zoom", "closeup", "rotate_and_closeup", "eyeroll"]
+    motion: Motion
     fade: bool
     frames: int
     fps: int
     scenes: tuple[int, ...]
-    height: int | None  # null: the input's
+    height: int | None  # one null: as the input's proportions demand; both: the input's size
     width: int | None
-    layout: Literal["plot", "small"]
+    layout: Layout
 
     def __post_init__(self) -> None:
         _check_positive(self)
+        if not self.scenes or min(self.scenes) < 0:
+            raise ConfigError(f"scenes {list(self.scenes)} must be one or more numbers from 0 on")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,30 +276,6 @@ class Experiment:
     def synthetic(self) -> bool:
         """True where the scenes are generated, which every table, figure and tag must say."""
         return self.dataset.source == SYNTHETIC
-
-
-def fingerprint(values: dict[str, Any]) -> str:
-    """Returns twelve digits that change whenever a value does."""
-    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
-
-
-def differences(ours: Any, theirs: Any, key: str = "") -> list[str]:
-    """Returns `key: ours, theirs` for every leaf in which two nested dictionaries differ."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        return [
-            line
-            for name in sorted({*ours, *theirs})
-            for line in differences(
-                ours.get(name, "absent"), theirs.get(name, "absent"), f"{key}.{name}".lstrip(".")
-            )
-        ]
-    # Tuples become lists on their way through JSON.
-    return (
-        []
-        if json.dumps(ours) == json.dumps(theirs)
-        else [f"{key}: {ours!r} here, {theirs!r} there"]
-    )
 
 
 def _check_positive(config: Any, *exempt: str) -> None:

@@ -1,4 +1,4 @@
-"""Full held-out images, measured by published protocols. Nothing here draws a random number.
+"""Full held-out images, predicted and measured. Nothing here draws a random number.
 
 An item is a scene with its input views; all other views are its targets. Items are measured one by
 one, so that a figure depends neither on a batch size nor on the number of processes.
@@ -6,29 +6,37 @@ one, so that a figure depends neither on a batch size nor on the number of proce
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+import dataclasses
+import hashlib
+import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from srt.config import Protocol
 from srt.data.sampling import Batch, Presentation, whole_views
 from srt.data.scenes import Scenes
 from srt.distributed import Processes
-from srt.errors import DataError
-from srt.metrics import Lpips, pooled_psnr, psnr, ssim, to_8_bit
+from srt.errors import DataError, UserError
+from srt.metrics import Lpips
 from srt.models import SRT, decode_in_groups
 from srt.models.decoder import Prediction
 from srt.pictures import comparison_columns, grid, to_uint8
+from srt.scores import measure
 from srt.shapes import Float, Int, UInt8
 
-Protocol = Literal["stelzner", "pixelnerf"]
-BEST_PSNR = 100.0  # dB, of equal images, whose PSNR is infinite
-MEASURES = ("psnr", "ssim", "lpips")
-BASELINES = ("mean_colour", "input_view")
+
+@dataclass(frozen=True)
+class Conditions:
+    """What an evaluation changes in a protocol; without arguments: nothing."""
+
+    input_views: int | None = None  # None: as many as in training
+    pose_noise: float = 0.0  # see `with_pose_noise`
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,8 @@ class Item:
 
     scene: int
     inputs: tuple[int, ...]
+    withheld: tuple[int, ...] = ()  # views that are not given to the model, nor targets
+    pose_noise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -51,14 +61,24 @@ class Views:
 
 
 def protocol_items(
-    scenes: Scenes, protocol: Protocol, input_views: int, limit: int | None
+    scenes: Scenes,
+    protocol: Protocol,
+    input_views: int,
+    limit: int | None,
+    conditions: Conditions = Conditions(),
 ) -> list[Item]:
     """Returns a protocol's items, or `limit` of them that are spread evenly over all.
 
     `stelzner`: every scene with each of its views as input; of several input views, every scene
-    with its first ones (published: drawn anew at each evaluation). `pixelnerf`: every scene with
-    the one source view that is written down for it; raises DataError where there is none.
+    with its first ones (published: drawn anew at each evaluation), as in `gta`. `pixelnerf`: every
+    scene with the one source view that is written down for it; raises DataError where there is
+    none. With fewer inputs than in training the targets stay: the first views are withheld.
+
+    Args:
+        input_views: of the training.
     """
+    given = conditions.input_views or (1 if protocol == "pixelnerf" else input_views)
+    check_conditions(scenes, protocol, given, conditions)
     if protocol == "pixelnerf":
         sources = [scenes.info(s).source_view for s in range(len(scenes))]
         items = [Item(s, (view or 0,)) for s, view in enumerate(sources)]
@@ -67,13 +87,35 @@ def protocol_items(
                 f"{scenes.names[sources.index(None)]} has no source view, which protocol pixelnerf"
                 " needs: name a view_list for its dataset in params.yaml, or leave the protocol out"
             )
-    elif input_views == 1:
+    elif protocol == "stelzner" and given == input_views == 1:
         items = [Item(s, (view,)) for view in range(scenes.views) for s in range(len(scenes))]
     else:
-        items = [Item(s, tuple(range(input_views))) for s in range(len(scenes))]
+        inputs, withheld = tuple(range(given)), tuple(range(given, input_views))
+        items = [Item(s, inputs, withheld, conditions.pose_noise) for s in range(len(scenes))]
     if limit is None or limit >= len(items):
         return items
     return [items[i * len(items) // limit] for i in range(limit)]
+
+
+def check_conditions(
+    scenes: Scenes, protocol: Protocol, given: int, conditions: Conditions
+) -> None:
+    """Raises UserError for conditions under which a protocol measures nothing, or nothing else."""
+    if given >= scenes.views:
+        raise UserError(
+            f"evaluate.input_views {given}: no target is left of the scenes' {scenes.views} views;"
+            " give less"
+        )
+    if protocol == "pixelnerf" and given != 1:
+        raise UserError(
+            f"evaluate.input_views {given}: protocol pixelnerf has one source view for each scene;"
+            " leave it out of evaluate.protocols, or give null"
+        )
+    if conditions.pose_noise and given == 1:
+        raise UserError(
+            f"evaluate.pose_noise {conditions.pose_noise}: the pose of the first input camera stays"
+            f" as it is and protocol {protocol} has no other; give 0.0"
+        )
 
 
 @torch.no_grad()
@@ -89,12 +131,15 @@ def predict_item(
     model: SRT, scenes: Scenes, item: Item, *, shown: Presentation, rays_per_group: int
 ) -> Views:
     """Returns an item's images with the model's predictions."""
-    wanted = [v for v in range(scenes.views) if shown.all_targets or v not in item.inputs]
+    others = set(range(scenes.views)).difference(item.inputs, item.withheld)
+    wanted = list(range(scenes.views)) if shown.all_targets else sorted(others)
     scene, inputs, targets = (
         torch.tensor(index, device=scenes.device)
         for index in ([item.scene], [item.inputs], [wanted])
     )
     batch = whole_views(scenes, scene, inputs, targets, shown)
+    if item.pose_noise:
+        batch = with_pose_noise(batch, scenes.names[item.scene], item)
     size = (len(wanted), scenes.height, scenes.width, 3)
     images = whole_images(scenes, scene, inputs)
     positions = scenes.cameras(scene)[1][0, :, :3, 3]
@@ -109,30 +154,38 @@ def predict_item(
     )
 
 
+def with_pose_noise(batch: Batch, scene: str, item: Item) -> Batch:
+    """Returns a batch of one scene with other poses of its input cameras, the first one's apart.
+
+    Each is turned about its own place by a rotation vector (radians) and moved (units of the
+    world), much as by `camera_noise` in autonomousvision/gta: six numbers of a normal distribution
+    with deviation `item.pose_noise`. They are hashes of the scene's name and the view.
+    """
+    draws = torch.tensor([_normal_numbers(f"{scene}/{view}") for view in item.inputs])
+    noise = item.pose_noise * draws.to(batch.image_origins)
+    noise[0] = 0
+    x, y, z = noise[:, :3].unbind(dim=1)
+    nought = torch.zeros_like(x)
+    cross = torch.stack((nought, -z, y, z, nought, -x, -y, x, nought), dim=1).view(-1, 3, 3)
+    turned = torch.einsum(
+        "vij,bvhwj->bvhwi", torch.linalg.matrix_exp(cross), batch.image_directions
+    )
+    moved = batch.image_origins + noise[:, 3:]
+    return dataclasses.replace(batch, image_origins=moved, image_directions=turned)
+
+
+def _normal_numbers(text: str) -> list[float]:
+    """Returns six independent normal numbers, the same for the same text."""
+    integers = struct.unpack(">6I", hashlib.sha256(text.encode()).digest()[:24])
+    return [NormalDist().inv_cdf((integer + 0.5) / 2**32) for integer in integers]
+
+
 def whole_images(
     scenes: Scenes, scene: Int[Tensor, "1"], views: Int[Tensor, "1 v"]
 ) -> Float[Tensor, "v h w 3"]:
     """Returns views at full size, which a model may see strided; values in [0, 1]."""
     nothing = views.new_zeros(1, 0)
     return scenes.gather(scene, views, nothing, 1)[0][0].float() / 255
-
-
-def measure(
-    predictions: Float[Tensor, "t h w 3"],
-    targets: Float[Tensor, "t h w 3"],
-    protocol: Protocol,
-    lpips: Lpips | None,
-) -> dict[str, float | None]:
-    """Returns what a protocol measures of an item; None is what it or we do not measure."""
-    if protocol == "stelzner":
-        pooled = pooled_psnr(predictions, targets).clamp(max=BEST_PSNR)
-        return {"psnr": pooled.item(), "ssim": None, "lpips": None}
-    predictions, targets = to_8_bit(predictions), to_8_bit(targets)
-    return {
-        "psnr": psnr(predictions, targets).clamp(max=BEST_PSNR).mean().item(),
-        "ssim": ssim(predictions, targets).mean().item(),
-        "lpips": lpips(predictions, targets).mean().item() if lpips is not None else None,
-    }
 
 
 def evaluate_items(
@@ -142,7 +195,7 @@ def evaluate_items(
     protocol: Protocol,
     *,
     mean_colour: Sequence[float],
-    lpips: Lpips | None,
+    lpips: Mapping[str, Lpips] | None,
     shown: Presentation,
     rays_per_group: int,
     processes: Processes,
@@ -151,6 +204,9 @@ def evaluate_items(
 
     A row holds the scene, its class, the input views, the protocol's measures, and the same of two
     baselines: the training set's mean colour, and the nearest input view copied.
+
+    Args:
+        lpips: the distances that can be measured, by the measure's name; None: there are none.
     """
     from tqdm import tqdm
 
@@ -165,7 +221,7 @@ def evaluate_items(
         row: dict[str, Any] = {"scene": info.name, "class": info.class_name}
         row["inputs"] = " ".join(map(str, item.inputs))
         for prefix, image in images.items():
-            figures = measure(image, views.targets, protocol, lpips)
+            figures = measure(image, views.targets, protocol, lpips or {})
             row |= {f"{prefix}{name}": value for name, value in figures.items()}
         rows.append((index, row))
     shares = processes.gather(rows)
@@ -174,34 +230,6 @@ def evaluate_items(
 
 def _index(pair: tuple[int, dict[str, Any]]) -> int:
     return pair[0]
-
-
-def summarise(rows: Sequence[dict[str, Any]], of: int) -> dict[str, Any]:
-    """Returns the means over all items, for each class, and of the baselines.
-
-    Args:
-        of: how many items the whole protocol has, so that a limited evaluation shows.
-    """
-    classes = dict.fromkeys(row["class"] for row in rows)
-    return {
-        "items": len(rows),
-        "of": of,
-        **_means(rows, ""),
-        "baselines": {name: _means(rows, f"{name}_") for name in BASELINES},
-        "classes": {
-            name: _means([row for row in rows if row["class"] == name], "") for name in classes
-        },
-    }
-
-
-def _means(rows: Sequence[dict[str, Any]], prefix: str) -> dict[str, float | None]:
-    return {name: _mean(row[prefix + name] for row in rows) for name in MEASURES}
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    measured = [value for value in values if value is not None]
-    # Rounded to what float32 predictions can tell, so that the last bits do not travel.
-    return round(sum(measured) / len(measured), 6) if measured else None
 
 
 def comparison(
@@ -225,8 +253,3 @@ def comparison(
         predictions.append(views.predictions[angle])
     images = [to_uint8(torch.stack(part)) for part in (inputs, targets, predictions)]
     return grid(comparison_columns(*images))
-
-
-def metrics_text(metrics: dict[str, Any]) -> str:
-    """Returns metrics.json's text: the same for the same figures."""
-    return json.dumps(metrics, indent=1) + "\n"

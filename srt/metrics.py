@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from srt.shapes import Float
 
 SSIM_WINDOW = 7
+GAUSSIAN_WINDOW, GAUSSIAN_DEVIATION = 11, 1.5  # pixels
 
 LpipsNetwork = Literal["vgg", "alex"]
 # The five activations that LPIPS compares, as indices into torchvision's `features`.
@@ -66,16 +67,21 @@ def ssim(
     by 48, not 49), and the mean over positions and colours. The formula is Wang et al. 2004's.
     """
     _check_size(prediction, SSIM_WINDOW)
-    x, y = _channels_first(prediction), _channels_first(target)
-    mean_x, mean_y = _window_mean(x), _window_mean(y)
     sample = SSIM_WINDOW**2 / (SSIM_WINDOW**2 - 1)
-    variance_x = sample * (_window_mean(x * x) - mean_x * mean_x)
-    variance_y = sample * (_window_mean(y * y) - mean_y * mean_y)
-    covariance = sample * (_window_mean(x * y) - mean_x * mean_y)
-    c1, c2 = 0.01**2, 0.03**2
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x * mean_x + mean_y * mean_y + c1)
-    structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
-    return (luminance * structure).mean(dim=(1, 2, 3)).reshape(prediction.shape[:-3])
+    return _similarity(prediction, target, _window_mean, sample)
+
+
+def gaussian_ssim(
+    prediction: Float[Tensor, "*images height width 3"],
+    target: Float[Tensor, "*images height width 3"],
+) -> Float[Tensor, "*images"]:
+    """Returns the structural similarity of each image as pytorch_msssim has it (protocol `gta`).
+
+    Its window is Gaussian, 11 x 11 with deviation 1.5, and lies wholly inside the image; variances
+    are weighted means, not those of a sample.
+    """
+    _check_size(prediction, GAUSSIAN_WINDOW)
+    return _similarity(prediction, target, _gaussian_mean, 1.0)
 
 
 class Lpips(nn.Module):
@@ -226,8 +232,38 @@ def _unit_channels(features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w
     return features / (features.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
 
 
+def _similarity(
+    prediction: Float[Tensor, "*images height width 3"],
+    target: Float[Tensor, "*images height width 3"],
+    window_mean: Callable[[Tensor], Tensor],
+    sample: float,
+) -> Float[Tensor, "*images"]:
+    """Returns the mean of Wang et al.'s formula over positions and colours.
+
+    Args:
+        sample: the factor from the window's variances to those that are meant.
+    """
+    x, y = _channels_first(prediction), _channels_first(target)
+    mean_x, mean_y = window_mean(x), window_mean(y)
+    variance_x = sample * (window_mean(x * x) - mean_x * mean_x)
+    variance_y = sample * (window_mean(y * y) - mean_y * mean_y)
+    covariance = sample * (window_mean(x * y) - mean_x * mean_y)
+    c1, c2 = 0.01**2, 0.03**2
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x * mean_x + mean_y * mean_y + c1)
+    structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
+    return (luminance * structure).mean(dim=(1, 2, 3)).reshape(prediction.shape[:-3])
+
+
 def _window_mean(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 _ _"]:
     return F.avg_pool2d(images, SSIM_WINDOW, stride=1)
+
+
+def _gaussian_mean(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 _ _"]:
+    offsets = torch.arange(GAUSSIAN_WINDOW).to(images) - GAUSSIAN_WINDOW // 2
+    weights = (-(offsets**2) / (2 * GAUSSIAN_DEVIATION**2)).exp()
+    weights = (weights / weights.sum()).expand(3, 1, 1, -1)
+    rows = F.conv2d(images, weights, groups=3)
+    return F.conv2d(rows, weights.transpose(2, 3), groups=3)
 
 
 def _channels_first(

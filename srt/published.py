@@ -5,7 +5,7 @@ Names as in stelzner/srt at ff8b953. Results: `Result.source` says where a figur
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from srt.config import ModelConfig
@@ -75,6 +75,20 @@ def published_names(model: ModelConfig, ours: str) -> list[str]:
     return names
 
 
+def published_order(model: ModelConfig, ours: Collection[str]) -> list[tuple[str, str]]:
+    """Returns the published and our name of each of our tensors, in a published checkpoint's order.
+
+    A tensor that has two names there has two pairs. The published optimiser counts the tensors in
+    this order, each once.
+    """
+    return [
+        (theirs + tensor, name + tensor)
+        for theirs, name in _modules(model)
+        for tensor in ("", ".weight", ".bias")
+        if name + tensor in ours
+    ]
+
+
 def _parts(name: str) -> tuple[str, str, str]:
     """Returns a tensor's module, a dot and `weight` or `bias`; an embedding has no module."""
     return (name, "", "") if name.endswith("embedding") else name.rpartition(".")
@@ -123,8 +137,9 @@ class Definition:
 PROTOCOLS = {
     "stelzner": Definition(
         measures=("psnr",),
-        text="every scene with each choice of its input views, the other views as targets; PSNR of"
-        " the squared error over all of an item's targets, then the mean over items. It defines"
+        text="every scene with each of its views as input, or, of several input views, with its"
+        " first ones (published: drawn anew at each evaluation), the other views as targets; PSNR"
+        " of the squared error over all of an item's targets, then the mean over items. It defines"
         " neither SSIM nor LPIPS (–)",
     ),
     "pixelnerf": Definition(
@@ -132,6 +147,13 @@ PROTOCOLS = {
         text="every scene with the one source view written down for it, the other views as targets;"
         " each image in 8 bits, then the mean over views and scenes; SSIM of scikit-image with a"
         " 7 × 7 window, LPIPS with VGG",
+    ),
+    "gta": Definition(  # evaluate.py of autonomousvision/gta at 23015ef
+        measures=("psnr", "ssim", "lpips", "lpips_alex"),
+        text="every scene with its first views as input (published: drawn anew at each evaluation),"
+        " the other views as targets; each image as it is predicted, neither clipped nor in 8 bits,"
+        " then the mean over views and scenes; SSIM of pytorch_msssim with an 11 × 11 Gaussian"
+        " window, LPIPS with VGG and with AlexNet",
     ),
 }
 
@@ -152,9 +174,10 @@ class Result:
 
 
 NMR_TEST_SCENES = 8762
+MSN_TEST_SCENES = 10000
 
-# Unconfirmed figures are left out until somebody has read them in the papers. An experiment has one
-# result for a protocol.
+# Unconfirmed figures, and those whose protocol is not known, are left out until somebody has read
+# them in the papers. An experiment has one result for a protocol.
 RESULTS: dict[str, list[Result]] = {
     "nmr_srt": [
         Result(
@@ -192,6 +215,33 @@ RESULTS: dict[str, list[Result]] = {
                 "telephone": (27.128, 0.922, 0.097),
                 "watercraft": (29.180, 0.939, 0.111),
             },
+        ),
+    ],
+    # Profile as_trained has their batch sizes and numbers of rays.
+    "msn_srt": [
+        Result(
+            method="stelzner/srt, SRT, 4 M iterations, mostly with batch size 192",
+            psnr=23.39,
+            ssim=None,
+            lpips=None,
+            protocol="stelzner",
+            items=MSN_TEST_SCENES,
+            mark="read",
+            source="README of stelzner/srt",
+            classes={},
+        ),
+    ],
+    "msn_isrt": [
+        Result(
+            method="stelzner/srt, ISRT, 2.8 M iterations, batch size 48, 4096 rays",
+            psnr=24.84,
+            ssim=None,
+            lpips=None,
+            protocol="stelzner",
+            items=MSN_TEST_SCENES,
+            mark="read",
+            source="README of stelzner/srt",
+            classes={},
         ),
     ],
 }

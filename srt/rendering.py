@@ -9,8 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from srt.config import RenderConfig
 from srt.data.sampling import Presentation, whole_views
 from srt.data.scenes import Scenes
+from srt.errors import UserError
 from srt.evaluation import whole_images
 from srt.geometry import camera_rays, resize_intrinsics, rigid_inverse
 from srt.models import SRT, decode_in_groups
@@ -40,10 +42,42 @@ class Frame(NamedTuple):
     depth: Float[Tensor, "h w"] | None  # along the rays, of a model that knows it
 
 
+def check_scenes(scenes: Scenes, video: RenderConfig) -> None:
+    """Raises UserError for a scene that is not there, or around which the camera cannot move."""
+    for index in video.scenes:
+        if index >= len(scenes):
+            raise UserError(
+                f"render.scenes: {index} is none of the {len(scenes)} scenes of this split, which"
+                f" are numbered from 0 to {len(scenes) - 1}"
+            )
+        _, poses = scenes.cameras(torch.tensor([index]))
+        position = poses[0, first_view(scenes, index), :3, 3]
+        try:
+            camera_path(video.motion, position, video.frames, video.fade)
+        except ValueError as error:
+            raise UserError(
+                f"scene {index} ({scenes.info(index).name}), motion {video.motion}: {error}, or"
+                " choose another scene or motion"
+            ) from error
+
+
+def first_view(scenes: Scenes, index: int) -> int:
+    """Returns a scene's source view, or 0 where none is written down."""
+    return scenes.info(index).source_view or 0
+
+
+def frame_size(scenes: Scenes, height: int | None, width: int | None) -> tuple[int, int]:
+    """Returns height and width; what is None is as the proportions or the size of the data."""
+    if height is None:
+        width = width or scenes.width
+        return max(1, round(width * scenes.height / scenes.width)), width
+    return height, width or max(1, round(height * scenes.width / scenes.height))
+
+
 @torch.no_grad()
 def encode_scene(model: SRT, scenes: Scenes, index: int, shown: Presentation) -> EncodedScene:
-    """Returns a scene seen from its source view, or from its first where none is written down."""
-    first = scenes.info(index).source_view or 0
+    """Returns a scene seen from its first view and those that follow it."""
+    first = first_view(scenes, index)
     views = [first, *(v for v in range(scenes.views) if v != first)][: shown.input_views]
     scene, inputs = (torch.tensor(i, device=scenes.device) for i in ([index], [views]))
     batch = whole_views(scenes, scene, inputs, inputs[:, :0], shown)
@@ -86,17 +120,3 @@ def render_frames(
         seen = decode_in_groups(model, scene.keys_values, rays, rays_per_group)
         depth = None if seen.depth is None else seen.depth.view(size)
         yield Frame(seen.colours.view(*size, 3), depth)
-
-
-def render_path(
-    model: SRT,
-    scene: EncodedScene,
-    motion: str,
-    frames: int,
-    fade: bool,
-    size: tuple[int, int],
-    rays_per_group: int,
-) -> Iterator[Float[Tensor, "h w 3"]]:
-    """Yields the colours of `render_frames`."""
-    seen = render_frames(model, scene, motion, frames, fade, size, rays_per_group)
-    return (frame.colours for frame in seen)

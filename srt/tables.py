@@ -6,19 +6,27 @@ decides, time and hardware, is last.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from srt.numerals import NONE, count, duration, signed
 from srt.published import PROTOCOLS, Result, published_result
 from srt.typesetting import Table
 
 Row = dict[str, Any]
 Curve = list[tuple[float, float]]
 
-NONE = "–"
 NOT_MEASURED = "not measured"
-MEASURES = {"psnr": ("PSNR", 2), "ssim": ("SSIM", 3), "lpips": ("LPIPS", 3)}  # title, digits
+MEASURES = {  # title, digits
+    "psnr": ("PSNR", 2),
+    "ssim": ("SSIM", 3),
+    "lpips": ("LPIPS", 3),
+    "lpips_alex": ("LPIPS (AlexNet)", 3),
+}
+COUNTED = ("parameters", "encode_flops", "frame_flops")
+TIMED = ("encode_seconds", "frame_seconds")
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,7 @@ class Run:
     metrics: dict[str, Any]
     training: dict[str, Any]
     history: dict[str, Curve]
+    costs: dict[str, Any]
 
     @property
     def name(self) -> str:
@@ -36,6 +45,17 @@ class Run:
     @property
     def data(self) -> str:
         return f"{self.metrics['dataset']}{' (synthetic)' if self.metrics['synthetic'] else ''}"
+
+    @property
+    def departure(self) -> str:
+        """What the evaluation changed in its protocols, e.g. `3 input views instead of 5`."""
+        conditions = self.metrics["conditions"]
+        given, trained = conditions["input_views"], conditions["trained_input_views"]
+        changes = [f"{given} input view{'s' * (given > 1)} instead of {trained}"]
+        changes = changes if given != trained else []
+        if conditions["pose_noise"]:
+            changes.append(f"pose noise {conditions['pose_noise']:g}")
+        return ", ".join(changes)
 
     @property
     def label(self) -> str:
@@ -50,10 +70,12 @@ def result_rows(runs: Sequence[Run]) -> list[Row]:
 def result_row(run: Run, protocol: str) -> Row:
     """Returns a row: no published figure for synthetic scenes, no difference on another test set.
 
-    The published test set is told by its number of items.
+    The published test set is told by its number of items. Nor is there a published figure for an
+    evaluation that departs from its protocol.
     """
     figures = run.metrics["protocols"][protocol]
-    published = None if run.metrics["synthetic"] else published_result(run.name, protocol)
+    alike = not run.metrics["synthetic"] and not run.departure
+    published = published_result(run.name, protocol) if alike else None
     baselines = [figures["baselines"][name]["psnr"] for name in ("mean_colour", "input_view")]
     return {
         "run": run.name,
@@ -62,6 +84,7 @@ def result_row(run: Run, protocol: str) -> Row:
         "steps": run.training["steps"],
         "best_step": run.training["best_step"],
         "protocol": protocol,
+        "departure": run.departure,
         "split": run.metrics["split"],
         "items": figures["items"],
         "items_of": figures["of"],
@@ -76,6 +99,8 @@ def result_row(run: Run, protocol: str) -> Row:
         "mean_colour_psnr": baselines[0],
         "input_view_psnr": baselines[1],
         "gain_psnr": round(figures["psnr"] - max(baselines), 6),
+        **{name: run.metrics["costs"][name] for name in COUNTED},
+        **{name: run.costs[name] for name in TIMED},
         "training_seconds": run.training["seconds"],
         "hardware": run.training["hardware"],
     }
@@ -85,7 +110,8 @@ def is_of(published: Result, run: Run) -> bool:
     """Says whether a published figure was measured on the test set that a run was measured on."""
     metrics = run.metrics
     whole = metrics["protocols"][published.protocol]["of"]
-    return not metrics["synthetic"] and metrics["split"] == "test" and whole == published.items
+    alike = not metrics["synthetic"] and not run.departure
+    return alike and metrics["split"] == "test" and whole == published.items
 
 
 def results_table(rows: Sequence[Row], profile: str) -> Table:
@@ -100,16 +126,16 @@ def results_table(rows: Sequence[Row], profile: str) -> Table:
     columns: list[tuple[str, str, Callable[[Row], str]]] = [
         ("run", "l", lambda row: row["run"]),
         ("dataset", "l", lambda row: row["dataset"] + " (synthetic)" * (row["synthetic"] == "yes")),
-        ("iterations", "r", lambda row: _count(row["steps"])),
-        ("selected", "r", lambda row: _count(row["best_step"])),
-        ("protocol", "l", lambda row: row["protocol"]),
+        ("iterations", "r", lambda row: count(row["steps"])),
+        ("selected", "r", lambda row: count(row["best_step"])),
+        ("protocol", "l", _protocol),
         ("items measured", "r", _items),
-        *((title, "r", _measure(name)) for name, (title, _) in MEASURES.items()),
+        *((MEASURES[name][0], "r", _measure(name)) for name in _defined(rows)),
         ("published PSNR", "r", published),
-        ("difference", "r", lambda row: _signed(row["difference_psnr"])),
+        ("difference", "r", lambda row: signed(row["difference_psnr"])),
         ("mean colour PSNR", "r", lambda row: f"{row['mean_colour_psnr']:.2f}"),
         ("input copied PSNR", "r", lambda row: f"{row['input_view_psnr']:.2f}"),
-        ("gain", "r", lambda row: _signed(row["gain_psnr"])),
+        ("gain", "r", lambda row: signed(row["gain_psnr"])),
         ("training time", "r", lambda row: duration(row["training_seconds"])),
         ("hardware", "l", lambda row: row["hardware"]),
     ]
@@ -138,6 +164,13 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     ]
     if any(row["items"] < row["items_of"] for row in rows):
         notes.append("Items measured: where not all were, they are spread evenly over all.")
+    if any(row["departure"] for row in rows):
+        notes.append(
+            "What is said after a protocol departs from it, and no published figure is compared"
+            " with it. Fewer input views: the first ones, and the targets stay. Pose noise: the"
+            " deviation of the input cameras' poses, the first one's apart, from the true ones, in"
+            " radians and in units of the world."
+        )
     if any(row["synthetic"] == "yes" for row in rows):
         notes.append(
             "Synthetic scenes are not the published data: no published figure can be compared with"
@@ -148,7 +181,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
             f"Difference {NONE}: the published figure is of another test set, as the number of"
             " items tells."
         )
-    if NOT_MEASURED in (_measure("lpips")(row) for row in rows):
+    if any(_measure(name)(row) == NOT_MEASURED for row in rows for name in _defined(rows)):
         notes.append(f"LPIPS {NOT_MEASURED}: the profile names no weights of its backbone.")
     return notes
 
@@ -156,16 +189,18 @@ def _notes(rows: Sequence[Row]) -> list[str]:
 def class_tables(runs: Sequence[Run]) -> list[Table]:
     """Returns a table for each dataset and protocol: a row a class, a column a run and measure.
 
-    Published columns stand beside runs that were measured on the published test set.
+    There is none where all scenes are of one class. Published columns stand beside runs that were
+    measured on the published test set.
     """
-    groups: dict[tuple[str, str], list[Run]] = {}
+    groups: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
-        for protocol in run.metrics["protocols"]:
-            groups.setdefault((run.data, protocol), []).append(run)
+        for protocol, figures in run.metrics["protocols"].items():
+            if len(figures["classes"]) > 1:
+                groups.setdefault((run.data, protocol, run.departure), []).append(run)
     return [_class_table(*key, group) for key, group in groups.items()]
 
 
-def _class_table(data: str, protocol: str, runs: Sequence[Run]) -> Table:
+def _class_table(data: str, protocol: str, departure: str, runs: Sequence[Run]) -> Table:
     figures = [run.metrics["protocols"][protocol] for run in runs]
     defined = PROTOCOLS[protocol].measures
     measures = [name for name in defined if any(figure[name] is not None for figure in figures)]
@@ -180,9 +215,9 @@ def _class_table(data: str, protocol: str, runs: Sequence[Run]) -> Table:
         if result and result.classes and is_of(result, run) and title not in dict(columns):
             columns.append((title, _published_classes(result)))
             notes.append(f"{result.method}, published: {result.source} ({result.mark}).")
-    names = dict.fromkeys([name for figure in figures for name in figure["classes"]] + ["all"])
+    classes = {name for figure in figures for name in figure["classes"]}
     return Table(
-        title=f"By class: {data}, protocol {protocol}",
+        title=f"By class: {data}, protocol {', '.join(filter(None, (protocol, departure)))}",
         align="l" + "r" * len(columns) * len(measures),
         header=["class", *(f"{title} {MEASURES[m][0]}" for title, _ in columns for m in measures)],
         rows=[
@@ -190,17 +225,23 @@ def _class_table(data: str, protocol: str, runs: Sequence[Run]) -> Table:
                 name,
                 *(_class_cell(column, name, m) for _, column in columns for m in measures),
             ]
-            for name in names
+            for name in (*sorted(classes, key=_natural), "all")
         ],
         notes=notes,
     )
 
 
 def _published_classes(result: Result) -> dict[str, dict[str, float | None]]:
+    measures = ("psnr", "ssim", "lpips")
     classes = {
-        name: dict(zip(MEASURES, values, strict=True)) for name, values in result.classes.items()
+        name: dict(zip(measures, values, strict=True)) for name, values in result.classes.items()
     }
-    return {**classes, "all": {name: getattr(result, name) for name in MEASURES}}
+    return {**classes, "all": {name: getattr(result, name) for name in measures}}
+
+
+def _natural(name: str) -> list[str | int]:
+    """Returns what sorts `10 objects` behind `9 objects`."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def _class_cell(column: dict[str, dict[str, Any]], name: str, measure: str) -> str:
@@ -222,11 +263,22 @@ def _source(row: Row) -> str:
 
 
 def _items(row: Row) -> str:
-    whole = _count(row["items_of"])
+    whole = count(row["items_of"])
     part = (
-        f"all {whole}" if row["items"] == row["items_of"] else f"{_count(row['items'])} of {whole}"
+        f"all {whole}" if row["items"] == row["items_of"] else f"{count(row['items'])} of {whole}"
     )
     return part if row["split"] == "test" else f"{part}, {row['split']}"
+
+
+def _protocol(row: Row) -> str:
+    return f"{row['protocol']}, {row['departure']}" if row["departure"] else str(row["protocol"])
+
+
+def _defined(rows: Sequence[Row]) -> list[str]:
+    """Returns the measures that any row's protocol defines."""
+    return [
+        name for name in MEASURES if any(name in PROTOCOLS[r["protocol"]].measures for r in rows)
+    ]
 
 
 def _measure(name: str) -> Callable[[Row], str]:
@@ -239,23 +291,3 @@ def _measure(name: str) -> Callable[[Row], str]:
 def _number(figures: dict[str, Any], name: str) -> str:
     value = figures[name]
     return NOT_MEASURED if value is None else f"{value:.{MEASURES[name][1]}f}"
-
-
-def _signed(value: float | None) -> str:
-    return NONE if value is None else f"{value:+.2f}".replace("-", "−")
-
-
-def _count(number: int) -> str:
-    return f"{number:,}".replace(",", "\u00a0")
-
-
-def duration(seconds: float) -> str:
-    """Returns a time to read: `40 s`, `2 min`, `3 h 10 min`, `12 d`."""
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{round(minutes / 60 / 24)} d"

@@ -7,8 +7,9 @@ import torch
 from broken_params import ABSENT, LEVELS, MISSING, PARAMS, RAW, WRONG_VALUES, edited
 
 from srt.checkpoint import training_config
-from srt.config import differences, fingerprint, shard_numbers
+from srt.config import shard_numbers
 from srt.errors import UserError
+from srt.fingerprint import differences, fingerprint
 from srt.models import build_model
 from srt.params import load_dataset, load_experiment, load_params, load_weights
 from srt.strict import ConfigError

@@ -6,16 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_training import ALONE, CPU, SIZE, VIEWS, one_thread, tiny_experiment, write_packed
+from tiny_training import ALONE, CPU, VIEWS, one_thread, tiny_experiment, write_packed
 
-from srt.data.sampling import Presentation, whole_views
+from srt.data.sampling import Presentation
 from srt.data.scenes import Scenes
 from srt.distributed import Processes
 from srt.errors import DataError
-from srt.evaluation import Item, evaluate_items, predict, predict_item, protocol_items, summarise
+from srt.evaluation import Item, evaluate_items, predict_item, protocol_items
 from srt.models import build_model
 from srt.models.decoder import Prediction
-from srt.rendering import encode_scene, render_path
 
 MEAN = (0.25, 0.5, 0.75)
 WORLD = Presentation(
@@ -87,7 +86,7 @@ def test_pixelnerf_without_source_views_is_refused_by_the_scene(tmp_path):
         protocol_items(scenes, "pixelnerf", 1, None)
 
 
-@pytest.mark.parametrize("protocol", ["stelzner", "pixelnerf"])
+@pytest.mark.parametrize("protocol", ["stelzner", "pixelnerf", "gta"])
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 7, 11, 12, 100])
 def test_a_limit_spreads_the_items_evenly(scenes, protocol, limit):
     every = protocol_items(scenes, protocol, 1, None)
@@ -111,7 +110,7 @@ class Share(Processes):
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
-@pytest.mark.parametrize("protocol", ["stelzner", "pixelnerf"])
+@pytest.mark.parametrize("protocol", ["stelzner", "pixelnerf", "gta"])
 def test_any_number_of_processes_gives_the_rows_of_one(scenes, model, protocol, count):
     items = protocol_items(scenes, protocol, 1, 4)
     alone, shares = evaluate(model, scenes, items, protocol), {}
@@ -133,7 +132,7 @@ def test_the_figures_do_not_depend_on_the_groups_of_rays(scenes, model, rays):
     assert grouped["psnr"] == pytest.approx(row["psnr"], abs=1e-5)
 
 
-@pytest.mark.parametrize("protocol", ["stelzner", "pixelnerf"])
+@pytest.mark.parametrize("protocol", ["stelzner", "pixelnerf", "gta"])
 def test_the_baselines_are_the_mean_colour_and_the_nearest_input(
     scenes, packed, images, model, protocol
 ):
@@ -173,7 +172,7 @@ def with_errors(monkeypatch, errors):
     monkeypatch.setattr("srt.evaluation.predict", predict)
 
 
-@pytest.mark.parametrize("protocol", ["stelzner", "pixelnerf"])
+@pytest.mark.parametrize("protocol", ["stelzner", "pixelnerf", "gta"])
 def test_a_perfect_model_has_100_db(scenes, model, protocol, monkeypatch):
     with_errors(monkeypatch, [0.0, 0.0, 0.0])
     (row,) = evaluate(model, scenes, [Item(1, (0,))], protocol)
@@ -221,70 +220,3 @@ def test_strided_inputs_are_shown_whole_but_seen_strided(scenes, images, model, 
 def test_several_input_views_are_the_first_ones_of_each_scene(scenes):
     items = protocol_items(scenes, "stelzner", 2, None)
     assert items == [Item(scene, (0, 1)) for scene in range(len(scenes))]
-
-
-def row(class_name, psnr, ssim, baseline):
-    measures = {"psnr": psnr, "ssim": ssim, "lpips": None}
-    baselines = {
-        f"{name}_{measure}": value
-        for name, shift in (("mean_colour", 0), ("input_view", 1))
-        for measure, value in {"psnr": baseline + shift, "ssim": ssim, "lpips": None}.items()
-    }
-    return {"class": class_name, **measures, **baselines}
-
-
-def test_the_summary_holds_means_over_items_classes_and_baselines():
-    rows = [
-        row("ball", 20.0, 0.5, 10.0),
-        row("cube", 30.0, 0.7, 11.0),
-        row("ball", 26.0, 0.9, 15.0),
-    ]
-    summary = summarise(rows, of=24)
-    assert (summary["items"], summary["of"]) == (3, 24)
-    assert summary["psnr"] == pytest.approx(76 / 3, abs=1e-6)  # over items, not over classes
-    assert summary["ssim"] == pytest.approx(0.7)
-    assert summary["lpips"] is None
-    assert summary["classes"] == {
-        "ball": {"psnr": 23.0, "ssim": 0.7, "lpips": None},
-        "cube": {"psnr": 30.0, "ssim": 0.7, "lpips": None},
-    }
-    assert summary["baselines"]["mean_colour"]["psnr"] == 12
-    assert summary["baselines"]["input_view"]["psnr"] == 13
-
-
-def first_frame(model, scenes, shown, size):
-    scene = encode_scene(model, scenes, 1, shown)
-    return next(render_path(model, scene, "rotate", 4, False, size, 100))
-
-
-@pytest.fixture(scope="module")
-def rolled(tmp_path_factory):
-    """Input view 0 has been rolled; view 1 is at the same place and looks at the origin upright."""
-    folder = write_packed(tmp_path_factory.mktemp("rolled"), source_view=0)
-    return Scenes(folder / "test", CPU)
-
-
-@pytest.mark.parametrize("shown", [CANONICAL, WORLD])
-def test_a_path_starts_with_the_view_of_an_upright_camera_at_the_inputs_place(rolled, model, shown):
-    index = (torch.tensor([1]), torch.tensor([[0]]), torch.tensor([[1]]))
-    expected = predict(model, whole_views(rolled, *index, shown), 1000).colours
-    frame = first_frame(model, rolled, shown, (SIZE, SIZE))
-    torch.testing.assert_close(frame, expected.view(SIZE, SIZE, 3), atol=1e-4, rtol=0)
-    assert frame.std() > 1e-3  # or any frame would do
-
-
-@pytest.mark.parametrize("shown", [CANONICAL, WORLD])
-def test_a_frame_of_any_size_shows_the_same_rays(rolled, model, shown):
-    small = first_frame(model, rolled, shown, (SIZE, SIZE))
-    large = first_frame(model, rolled, shown, (3 * SIZE, 3 * SIZE))
-    torch.testing.assert_close(large[1::3, 1::3], small, atol=1e-4, rtol=0)
-    wide = first_frame(model, rolled, shown, (SIZE, 3 * SIZE))
-    torch.testing.assert_close(wide, large[SIZE : 2 * SIZE], atol=1e-4, rtol=0)
-    assert first_frame(model, rolled, shown, (5, 7)).shape == (5, 7, 3)
-
-
-def test_a_path_has_its_number_of_frames_and_moves(rolled, model):
-    scene = encode_scene(model, rolled, 0, CANONICAL)
-    frames = list(render_path(model, scene, "rotate", 4, False, (SIZE, SIZE), 1000))
-    assert len(frames) == 4
-    assert all(not torch.allclose(frames[0], frame, atol=1e-3) for frame in frames[1:])

@@ -12,7 +12,7 @@ from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from srt.metrics import Lpips, pooled_psnr, psnr, ssim, to_8_bit
+from srt.metrics import Lpips, gaussian_ssim, pooled_psnr, psnr, ssim, to_8_bit
 
 # What the published networks do, layer by layer: (name in torchvision's file, output channels,
 # kernel, stride, padding), "pool", or "tap" where LPIPS compares the two images.
@@ -119,6 +119,31 @@ def test_ssim_is_that_of_scikit_image(name: str) -> None:
     np.testing.assert_allclose(ssim(prediction, target), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name", [n for n, (x, _) in PAIRS.items() if min(x.shape[1:3]) > 10])
+def test_gaussian_ssim_is_that_of_scikit_image_without_the_border(name: str) -> None:
+    prediction, target = PAIRS[name]
+    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    expected = [
+        structural_similarity(x, y, channel_axis=-1, data_range=1, **settings)
+        for x, y in zip(prediction.double().numpy(), target.double().numpy())
+    ]
+    np.testing.assert_allclose(gaussian_ssim(prediction, target), expected, atol=1e-9, rtol=0)
+
+
+def test_the_gaussian_window_is_the_definitions_and_lies_inside_the_image() -> None:
+    x, y = torch.rand(2, 11, 11, 3, generator=torch.Generator().manual_seed(5)).double()
+    offsets = np.arange(-5, 6)
+    weights = np.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * 1.5**2))
+    weights = torch.from_numpy(weights / weights.sum())[..., None]
+    mean_x, mean_y = ((weights * z).sum((0, 1)) for z in (x, y))
+    variance_x, variance_y = ((weights * z**2).sum((0, 1)) for z in (x - mean_x, y - mean_y))
+    covariance = (weights * (x - mean_x) * (y - mean_y)).sum((0, 1))
+    luminance = (2 * mean_x * mean_y + 1e-4) / (mean_x**2 + mean_y**2 + 1e-4)
+    structure = (2 * covariance + 9e-4) / (variance_x + variance_y + 9e-4)
+    expected = (luminance * structure).mean()
+    torch.testing.assert_close(gaussian_ssim(x, y), expected, atol=1e-12, rtol=0)
+
+
 def test_psnr_is_that_of_scikit_image() -> None:
     prediction, target = PAIRS["random 64x64"]
     expected = [
@@ -152,11 +177,11 @@ def test_eight_bit_images_are_unchanged_by_rounding_and_others_go_to_the_nearest
     torch.testing.assert_close(to_8_bit(between), torch.tensor([0.0, 0.0, 1 / 255, 1.0]))
 
 
-@pytest.mark.parametrize("metric", [psnr, ssim])
+@pytest.mark.parametrize("metric", [psnr, ssim, gaussian_ssim])
 def test_metrics_keep_leading_dimensions_and_do_not_depend_on_the_batch(
     metric: Callable[[Tensor, Tensor], Tensor], rng: torch.Generator
 ) -> None:
-    prediction, target = torch.rand(2, 2, 3, 12, 10, 3, generator=rng)
+    prediction, target = torch.rand(2, 2, 3, 12, 11, 3, generator=rng)
     together = metric(prediction, target)
     assert together.shape == (2, 3)
     assert together.dtype == torch.float64
@@ -166,6 +191,8 @@ def test_metrics_keep_leading_dimensions_and_do_not_depend_on_the_batch(
 def test_ssim_refuses_images_smaller_than_its_window() -> None:
     with pytest.raises(ValueError, match=r"width 6.*at least 7 pixels"):
         ssim(torch.rand(1, 9, 6, 3), torch.rand(1, 9, 6, 3))
+    with pytest.raises(ValueError, match=r"width 10.*at least 11 pixels"):
+        gaussian_ssim(torch.rand(1, 12, 10, 3), torch.rand(1, 12, 10, 3))
 
 
 def test_lpips_is_that_of_a_plain_implementation(

@@ -8,8 +8,12 @@ from PIL import Image
 
 from srt.pictures import (
     ERROR_RANGE,
+    SheetRow,
     caption,
     comparison_columns,
+    contact_sheet,
+    depth_map,
+    depth_scale,
     enlarge,
     error_map,
     grid,
@@ -18,7 +22,7 @@ from srt.pictures import (
     to_uint8,
     write_picture,
 )
-from srt.video import VideoWriter
+from srt.video import WRITERS
 
 
 def smooth_frames(height, width, count):
@@ -28,8 +32,8 @@ def smooth_frames(height, width, count):
         yield np.stack([127 + 120 * wave for wave in waves], axis=-1).astype(np.uint8)
 
 
-def write_video(path, frames):
-    with VideoWriter(path, frames_per_second=30) as video:
+def write_video(path, frames, frames_per_second=30):
+    with WRITERS[path.suffix](path, frames_per_second) as video:
         for frame in frames:
             video.write(frame)
 
@@ -65,29 +69,46 @@ def test_a_browser_finds_the_index_before_the_frames(tmp_path):
     assert 0 < content.find(b"moov") < content.find(b"mdat")
 
 
+@pytest.mark.parametrize(("per_second", "delay"), [(10, 100), (24, 40), (60, 20)])
+def test_a_gif_plays_in_a_loop_at_about_the_same_speed(tmp_path, per_second, delay):
+    frames = list(smooth_frames(33, 48, 12))
+    write_video(tmp_path / "video.gif", frames, per_second)
+    with Image.open(tmp_path / "video.gif") as video:
+        assert (video.n_frames, video.info["loop"]) == (12, 0)
+        for i, original in enumerate(frames):
+            video.seek(i)
+            assert video.info["duration"] == delay
+            error = np.asarray(video.convert("RGB")) / 255.0 - original / 255.0
+            assert -10 * np.log10((error**2).mean()) > 30
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
 @pytest.mark.parametrize("written", [0, 3])
-def test_an_exception_leaves_nothing_behind(tmp_path, written):
+def test_an_exception_leaves_nothing_behind(tmp_path, suffix, written):
     def interrupted():
         yield from smooth_frames(32, 32, written)
         raise KeyError
 
     with pytest.raises(KeyError):
-        write_video(tmp_path / "video.mp4", interrupted())
+        write_video(tmp_path / f"video{suffix}", interrupted())
     assert not list(tmp_path.iterdir())
 
 
-def test_an_exception_keeps_the_video_that_was_there(tmp_path):
-    write_video(tmp_path / "video.mp4", smooth_frames(32, 32, 12))
-    before = (tmp_path / "video.mp4").read_bytes()
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_an_exception_keeps_the_video_that_was_there(tmp_path, suffix):
+    path = tmp_path / f"video{suffix}"
+    write_video(path, smooth_frames(32, 32, 12))
+    before = path.read_bytes()
     frames = [np.zeros((32, 32, 3), np.uint8), np.zeros((16, 16, 3), np.uint8)]
-    with pytest.raises(ValueError, match=r"video\.mp4.*\(16, 16, 3\).*\(32, 32, 3\)"):
-        write_video(tmp_path / "video.mp4", frames)
+    with pytest.raises(ValueError, match=r"video\..*\(16, 16, 3\).*\(32, 32, 3\)"):
+        write_video(path, frames)
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
 
 
-def test_a_video_without_frames_is_refused(tmp_path):
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_a_video_without_frames_is_refused(tmp_path, suffix):
     with pytest.raises(ValueError, match="at least one frame"):
-        write_video(tmp_path / "video.mp4", [])
+        write_video(tmp_path / f"video{suffix}", [])
     assert not list(tmp_path.iterdir())
 
 
@@ -156,3 +177,53 @@ def test_a_frame_shows_the_inputs_left_of_the_enlarged_render(views):
 def test_input_views_of_another_size_fit_beside_the_render():
     frame = side_by_side(np.zeros((5, 240, 320, 3), np.uint8), np.ones((64, 64, 3), np.uint8))
     assert frame.shape[0] < 340
+
+
+@pytest.mark.parametrize("views", [1, 2, 5, 10])
+def test_the_inputs_are_about_as_high_as_the_render(views):
+    inputs = np.full((views, 24, 32, 3), 10, np.uint8)
+    frame = side_by_side(inputs, np.full((24, 32, 3), 90, np.uint8))[36:]  # below the captions
+    heights = [np.ptp(np.nonzero((frame == colour).all(axis=-1))[0]) for colour in (10, 90)]
+    assert heights[1] - 5 < heights[0] <= heights[1]
+
+
+def test_depth_is_brighter_the_nearer_and_clipped_outside():
+    depth = depth_map(torch.tensor([[1.0, 2.0, 2.5, 3.5, 4.0, 5.0]]), near=2.0, far=4.0)
+    sums = depth.picture[0].sum(axis=-1, dtype=int).tolist()
+    assert sums[0] == sums[1] > sums[2] > sums[3] > sums[4] == sums[5]
+
+
+def test_a_frame_shows_the_depth_right_of_the_render():
+    nearest = depth_map(torch.full((24, 32), 2.0), near=2.0, far=4.0)
+    render = np.full((24, 32, 3), 90, np.uint8)
+    frame = side_by_side(np.zeros((1, 24, 32, 3), np.uint8), render, nearest)
+    _, render_columns = np.nonzero((frame == 90).all(axis=-1))
+    depth_rows, depth_columns = np.nonzero((frame[40:] == nearest.picture[0, 0]).all(axis=-1))
+    assert render_columns.max() < depth_columns.min()
+    assert np.ptp(depth_rows) > 250
+
+
+@pytest.mark.parametrize("width", [30, 128, 700])
+def test_the_scale_of_depth_goes_from_near_to_far(width):
+    depth = depth_map(torch.tensor([[0.035, 35.0]]), near=0.035, far=35.0)
+    row = depth_scale(depth, width)[10]
+    nearest, farthest = (np.nonzero((row == colour).all(axis=-1))[0] for colour in depth.picture[0])
+    assert 0 < nearest.min() < farthest.max() < width
+
+
+def test_a_contact_sheet_has_a_row_for_each_scene_and_time_goes_to_the_right():
+    colours = np.arange(50, 56, dtype=np.uint8).reshape(2, 3)  # (scenes, frames)
+    frames = colours[..., None, None, None].repeat(16, 2).repeat(16, 3).repeat(3, 4)
+    inputs = np.zeros((2, 16, 16, 3), np.uint8)
+    depth = depth_map(torch.full((3, 16, 16), 4.0), near=2.0, far=4.0)
+    sheet = contact_sheet([SheetRow("scene", inputs, renders, depth) for renders in frames])
+    places = np.array(
+        [
+            [np.argwhere((sheet == colour).all(axis=-1)).mean(axis=0) for colour in row]
+            for row in colours
+        ]
+    )  # (scenes, frames, row and column)
+    assert (np.diff(places[..., 1], axis=1) > 128).all()
+    assert (np.diff(places[..., 0], axis=0) > 256).all()
+    rows, columns = places.reshape(-1, 2).astype(int).T
+    assert (sheet[rows + 128, columns] == depth.picture[0, 0, 0]).all()

@@ -20,6 +20,7 @@ PLUMBING = {  # a change of these shows in no output
     "srt/params.py",
     "srt/data/__init__.py",
     "srt/errors.py",
+    "srt/fingerprint.py",
     "srt/machine.py",
     "srt/outbox.py",
     "srt/processes.py",

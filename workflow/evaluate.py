@@ -1,33 +1,33 @@
-"""Model and packed test set -> metrics.json, scenes.csv and comparison.png, by published protocols.
+"""Model and packed test set -> metrics.json, scenes.csv, comparison.png and costs.json.
 
-Under torchrun the items are shared out; the figures are the same for any number of processes.
+Measured by published protocols. Under torchrun the items are shared out; the figures are the same
+for any number of processes. What depends on the machine, time, is in costs.json alone.
 """
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from srt.config import Experiment
+from srt.config import Experiment, Protocol
+from srt.costs import count, one_frame, timed
 from srt.data.sampling import presentation
 from srt.data.scenes import Scenes, read_header
 from srt.distributed import Processes, join_processes
 from srt.errors import UserError
-from srt.evaluation import (
-    comparison,
-    evaluate_items,
-    metrics_text,
-    protocol_items,
-    summarise,
-)
-from srt.files import write_atomically
-from srt.metrics import Lpips
+from srt.evaluation import Conditions, Item, comparison, evaluate_items, protocol_items
+from srt.files import sha256_of, write_atomically
+from srt.fingerprint import fingerprint
+from srt.metrics import Lpips, LpipsNetwork
 from srt.models import SRT
 from srt.params import load_experiment
 from srt.pictures import write_picture
+from srt.scores import MEASURES, metrics_text, summarise
 from workflow.command import run
 from workflow.runs import open_run
 from workflow.trained import load_model
@@ -41,73 +41,117 @@ def evaluate(
     model: Path,
     lpips: Path,
     out: Path,
+    lpips_alex: Path | None = None,
     split: str = "test",
     max_items: int | None = None,
+    input_views: int | None = None,
+    pose_noise: float | None = None,
     params: Path = Path("params.yaml"),
 ) -> None:
     """Measures an experiment's model.
+
+    The published models without poses (UpSRT) are of another architecture, which is not part of
+    this repository; pose noise is measured of models that were trained with exact poses.
 
     Args:
         profile: of params.yaml.
         experiment: its name in params.yaml.
         data: the packed dataset's folder.
         model: the weights that train wrote.
-        lpips: manifest.json of the LPIPS backbone that fetch wrote.
-        out: the folder of metrics.json, scenes.csv and comparison.png.
+        lpips: manifest.json of the backbone of LPIPS, VGG, that fetch wrote.
+        out: the folder of metrics.json, scenes.csv, comparison.png and costs.json.
+        lpips_alex: the same of AlexNet; without it this LPIPS is not measured.
         split: which scenes.
-        max_items: measure so many items of each protocol, spread evenly; else as params.yaml says.
+        max_items: measure so many items of each protocol, spread evenly; this and the next two:
+            else as params.yaml says.
+        input_views: give the model so many views of a scene.
+        pose_noise: turn and move the input cameras but the first (radians, units of the world).
         params: the configuration.
     """
     config = load_experiment(params, experiment, profile)
+    asked = {"max_items": max_items, "input_views": input_views, "pose_noise": pose_noise}
+    changes: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
+    config = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, **changes))
     processes = join_processes()
     network, settings = load_model(model, processes.device)
     scenes = Scenes(data / split, processes.device)
-    limit = max_items if max_items is not None else config.evaluate.max_items
-    if limit is not None and limit < 1:
-        raise UserError(f"--max-items {limit}: nothing would be measured; give 1 or more")
-    distance = load_lpips(lpips, processes)
-    metrics: dict[str, Any] = describe(config, split)
+    manifests = {"lpips": lpips, "lpips_alex": lpips_alex}
+    distances = load_distances(manifests, processes)
+    files = {"model": model, "data": data / "manifest.json", **manifests}
+    metrics = describe(config, split, files)
     rows: list[dict[str, Any]] = []
     for protocol in config.evaluate.protocols:
-        items = protocol_items(scenes, protocol, config.dataset.input_views, limit)
         measured = evaluate_items(
             network,
             scenes,
-            items,
+            items_of(config, scenes, protocol, config.evaluate.max_items),
             protocol,
             mean_colour=read_header(data / "train")["statistics"]["mean_colour"],
-            lpips=distance,
+            lpips=distances,
             shown=presentation(config),
             rays_per_group=config.train.rays_per_group,
             processes=processes,
         )
-        every = len(protocol_items(scenes, protocol, config.dataset.input_views, None))
+        every = len(items_of(config, scenes, protocol, None))
         metrics["protocols"][protocol] = summarise(measured, every)
         rows += [{"protocol": protocol, **row} for row in measured]
     if processes.main:
         write(config, metrics, rows, network, scenes, out)
-        log_run(profile, experiment, settings, metrics, out)
+        log_run(config, settings, metrics, out)
     processes.leave()
 
 
-def describe(config: Experiment, split: str) -> dict[str, Any]:
-    """Returns the head of metrics.json."""
+def items_of(
+    config: Experiment, scenes: Scenes, protocol: Protocol, limit: int | None
+) -> list[Item]:
+    """Returns a protocol's items under the conditions that are asked for, or `limit` of them."""
+    conditions = Conditions(config.evaluate.input_views, config.evaluate.pose_noise)
+    return protocol_items(scenes, protocol, config.dataset.input_views, limit, conditions)
+
+
+def describe(config: Experiment, split: str, files: Mapping[str, Path | None]) -> dict[str, Any]:
+    """Returns the head of metrics.json; its fingerprint changes with whatever is measured.
+
+    Args:
+        files: what is measured and with what.
+    """
+    trained = config.dataset.input_views
+    conditions = {
+        "input_views": config.evaluate.input_views or trained,
+        "trained_input_views": trained,
+        "pose_noise": config.evaluate.pose_noise,
+    }
+    digests = {name: path and sha256_of(path) for name, path in files.items()}
+    asked = dataclasses.asdict(config.evaluate)
+    del asked["comparison_scenes"]  # pictured, not measured
     return {
         "experiment": config.name,
         "profile": config.profile,
         "dataset": config.dataset_name,
         "synthetic": config.synthetic,
         "split": split,
+        "conditions": conditions,
+        "fingerprint": fingerprint({**digests, **asked, **conditions, "split": split}),
+        "costs": {},
         "protocols": {},
     }
 
 
-def load_lpips(manifest: Path, processes: Processes) -> Lpips | None:
-    """Returns the distance, or None where the profile uses no backbone: then it is not measured."""
-    if not manifest.is_file():
-        raise UserError(f"{manifest}: there is no such file; run `python -m workflow.fetch` first")
-    file = json.loads(manifest.read_text())["file"]
-    return None if file is None else Lpips(manifest.parent / file, "vgg").to(processes.device)
+def load_distances(manifests: Mapping[str, Path | None], processes: Processes) -> dict[str, Lpips]:
+    """Returns the distances whose backbone the profile uses: the others are not measured."""
+    networks: dict[str, LpipsNetwork] = {"lpips": "vgg", "lpips_alex": "alex"}
+    distances = {}
+    for name, manifest in manifests.items():
+        if manifest is None:
+            continue
+        if not manifest.is_file():
+            raise UserError(
+                f"{manifest}: there is no such file; run `python -m workflow.fetch` first"
+            )
+        file = json.loads(manifest.read_text())["file"]
+        if file is not None:
+            distances[name] = Lpips(manifest.parent / file, networks[name]).to(processes.device)
+    return distances
 
 
 def write(
@@ -118,22 +162,17 @@ def write(
     scenes: Scenes,
     out: Path,
 ) -> None:
-    """Writes the picture, the rows, and last the summary."""
-    items = protocol_items(
-        scenes,
-        config.evaluate.protocols[-1],
-        config.dataset.input_views,
-        config.evaluate.comparison_scenes,
-    )
-    image = comparison(
-        network,
-        scenes,
-        items,
-        shown=presentation(config),
-        rays_per_group=config.train.rays_per_group,
-    )
+    """Writes the picture, the costs, the rows, and last the summary."""
+    asked, shown = config.evaluate, presentation(config)
+    rays_per_group = config.train.rays_per_group
+    items = items_of(config, scenes, asked.protocols[-1], asked.comparison_scenes)
+    image = comparison(network, scenes, items, shown=shown, rays_per_group=rays_per_group)
+    frame = one_frame(scenes, items[0], shown)
+    metrics["costs"] = count(network, frame)
     out.mkdir(parents=True, exist_ok=True)
     write_picture(out / "comparison.png", image)
+    seconds = json.dumps(timed(network, frame, rays_per_group), indent=1)
+    write_atomically(out / "costs.json", f"{seconds}\n".encode())
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -144,22 +183,30 @@ def write(
 
 
 def log_run(
-    profile: str, experiment: str, settings: dict[str, Any], metrics: dict[str, Any], out: Path
+    config: Experiment, settings: dict[str, Any], metrics: dict[str, Any], out: Path
 ) -> None:
-    """Adds the figures and files to the experiment's run."""
-    tracker = open_run(profile, experiment, settings)
-    values = {
-        f"test/{protocol}/{name}": figures[name]
-        for protocol, figures in metrics["protocols"].items()
-        for name in ("psnr", "ssim", "lpips")
-        if figures[name] is not None
-    }
+    """Adds the figures and files to the experiment's run, those of other conditions by themselves.
+
+    Under the names `test/stelzner/psnr` and `test/stelzner/mean_colour_psnr`; with 3 of 5 views
+    and pose noise 0.1: `test/stelzner/3_views/pose_noise_0.1/psnr`.
+    """
+    tracker = open_run(config.profile, config.name, settings)
+    conditions = metrics["conditions"]
+    departures = []
+    if conditions["input_views"] != conditions["trained_input_views"]:
+        departures.append(f"/{conditions['input_views']}_views")
+    if conditions["pose_noise"]:
+        departures.append(f"/pose_noise_{conditions['pose_noise']}")
+    values: dict[str, float] = {}
     for protocol, figures in metrics["protocols"].items():
+        prefix = "".join((metrics["split"], "/", protocol, *departures, "/"))
+        values |= {prefix + name: figures[name] for name in MEASURES if figures[name] is not None}
         for name, baseline in figures["baselines"].items():
-            values[f"test/{protocol}/{name}_psnr"] = baseline["psnr"]
+            values[f"{prefix}{name}_psnr"] = baseline["psnr"]
     tracker.log_metrics(values, settings["train"]["steps"])
-    for name in ("metrics.json", "scenes.csv", "comparison.png"):
-        tracker.log_artifact(out / name, "evaluation")
+    folder = "evaluation" + "".join(departures)
+    for name in ("metrics.json", "scenes.csv", "comparison.png", "costs.json"):
+        tracker.log_artifact(out / name, folder)
     tracker.close("FINISHED")
 
 

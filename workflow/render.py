@@ -1,28 +1,34 @@
-"""Model and packed scenes -> video.mp4: a camera moves around scenes that were never trained on."""
+"""Model and packed scenes -> video.mp4: a camera moves around scenes that were never trained on.
+
+Or a GIF, or a contact sheet: what `out` ends in says which.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 
-from srt.config import RenderConfig
+from srt.config import Layout, Motion, RenderConfig, shard_numbers
 from srt.data.sampling import Presentation, presentation
 from srt.data.scenes import Scenes
 from srt.distributed import best_device
 from srt.errors import UserError
 from srt.models import SRT
 from srt.params import load_experiment
-from srt.pictures import side_by_side, to_uint8
-from srt.rendering import encode_scene, render_path
+from srt.pictures import SheetRow, contact_sheet, depth_map, side_by_side, to_uint8, write_picture
+from srt.rendering import EncodedScene, Frame, check_scenes, encode_scene, frame_size, render_frames
 from srt.shapes import UInt8
-from srt.video import VideoWriter
+from srt.strict import ConfigError, read
+from srt.video import WRITERS
 from workflow.command import run
 from workflow.runs import open_run
 from workflow.trained import load_model
+
+SHEET_FRAMES = 8  # at most, unless the command line says how many
 
 
 def render(
@@ -32,14 +38,14 @@ def render(
     data: Path,
     model: Path,
     out: Path,
-    split: str = "test",
-    motion: str | None = None,
+    split: Literal["train", "val", "test"] = "test",
+    motion: Motion | None = None,
     fade: bool | None = None,
     frames: int | None = None,
-    scenes: tuple[int, ...] | None = None,
+    scenes: str | None = None,
     height: int | None = None,
     width: int | None = None,
-    layout: str | None = None,
+    layout: Layout | None = None,
     params: Path = Path("params.yaml"),
 ) -> None:
     """Renders a video of an experiment's model; what is not given is as params.yaml says.
@@ -49,63 +55,124 @@ def render(
         experiment: its name in params.yaml.
         data: the packed dataset's folder.
         model: the weights that train wrote.
-        out: the mp4 file.
-        split: which scenes: train, val or test.
-        motion: rotate, zoom, closeup, rotate_and_closeup or eyeroll.
+        out: the video, .mp4 or .gif, or the contact sheet, .png.
+        split: which scenes.
+        motion: of the camera.
         fade: start and stop softly.
-        frames: of each scene.
-        scenes: their places in the split; the video shows one after the other.
-        height: of a rendered frame.
+        frames: of each scene; where it is not given, a contact sheet has eight at most.
+        scenes: their places in the split, like 0-5,9; a video shows one after the other.
+        height: of a rendered frame; where only one of height and width is given, the input's
+            proportions demand the other.
         width: of a rendered frame.
-        layout: plot (the input views beside the render) or small (the render alone).
+        layout: plot (inputs, render, and depth if the model knows it), small (without the inputs)
+            or sheet (a few frames of each scene, all in one picture).
         params: the configuration.
     """
     config = load_experiment(params, experiment, profile)
-    given = {
-        "motion": motion,
-        "fade": fade,
-        "frames": frames,
-        "scenes": scenes,
-        "height": height,
-        "width": width,
-        "layout": layout,
-    }
-    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    video = dataclasses.replace(config.render, **changes)
+    given: dict[str, Any] = {"motion": motion, "fade": fade, "frames": frames, "layout": layout}
+    if scenes is not None:
+        given["scenes"] = scene_numbers(scenes)
+    video = with_changes(config.render, given, (height, width))
+    check_suffix(out, video.layout)
     device = best_device()
+    packed = Scenes(data / split, device, resident=False)  # few of them are looked at
+    check_scenes(packed, video)
     network, settings = load_model(model, device)
-    packed = Scenes(data / split, device)
-    shown = presentation(config)
-    rays = config.train.rays_per_group
+    takes = film(network, packed, video, presentation(config), config.train.rays_per_group)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with VideoWriter(out, video.fps) as writer:
-        for frame in video_frames(network, packed, video, shown, rays):
-            writer.write(frame)
+    if video.layout == "sheet":
+        write_picture(out, contact_sheet([sheet_row(take) for take in takes]))
+    else:
+        with WRITERS[out.suffix](out, video.fps) as writer:
+            for frame in video_frames(takes, with_inputs=video.layout == "plot"):
+                writer.write(frame)
     tracker = open_run(profile, experiment, settings)
     tracker.log_artifact(out, "videos")
     tracker.close("FINISHED")
 
 
-def video_frames(
+def scene_numbers(text: str) -> list[int]:
+    """Returns the numbers that `0-5,9` means; raises UserError for anything else."""
+    try:
+        return shard_numbers(text)
+    except ConfigError:
+        raise UserError(f"--scenes {text!r} is not like `0-5,9`") from None
+
+
+def with_changes(
+    configured: RenderConfig, given: dict[str, Any], size: tuple[int | None, int | None]
+) -> RenderConfig:
+    """Returns what params.yaml says, changed by what is given; raises ConfigError for nonsense.
+
+    Args:
+        size: height and width; one alone is not combined with the configured other.
+    """
+    changes = {key: value for key, value in given.items() if value is not None}
+    if size != (None, None):
+        changes |= {"height": size[0], "width": size[1]}
+    values = vars(configured) | {"scenes": list(configured.scenes)} | changes
+    if values["layout"] == "sheet" and "frames" not in changes:
+        values["frames"] = min(configured.frames, SHEET_FRAMES)
+    video: RenderConfig = read(RenderConfig, values, "render")
+    return video
+
+
+def check_suffix(out: Path, layout: Layout) -> None:
+    """Raises UserError where a file of this name cannot hold this layout."""
+    known = [".png"] if layout == "sheet" else list(WRITERS)
+    if out.suffix not in known:
+        raise UserError(f"--out {out}: layout {layout} is written as {' or '.join(known)}")
+
+
+class Take(NamedTuple):
+    """A scene, and what the camera sees on its way around it."""
+
+    number: int
+    scene: EncodedScene
+    frames: Iterable[Frame]
+
+
+def film(
     model: SRT, scenes: Scenes, video: RenderConfig, shown: Presentation, rays_per_group: int
-) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-    """Yields the frames of all scenes, laid out."""
+) -> Iterator[Take]:
+    """Yields one scene after the other; a frame is rendered when it is asked for."""
     from tqdm import tqdm
 
-    size = (video.height or scenes.height, video.width or scenes.width)
-    with tqdm(total=len(video.scenes) * video.frames, desc="render", unit="frame") as progress:
-        for index in video.scenes:
-            if not 0 <= index < len(scenes):
-                raise UserError(f"render.scenes: {index} is not one of the {len(scenes)} scenes")
-            scene = encode_scene(model, scenes, index, shown)
-            inputs = to_uint8(scene.images)
-            path = render_path(
-                model, scene, video.motion, video.frames, video.fade, size, rays_per_group
-            )
-            for image in path:
-                frame = to_uint8(image)
-                yield side_by_side(inputs, frame) if video.layout == "plot" else frame
-                progress.update()
+    size = frame_size(scenes, video.height, video.width)
+    for index in video.scenes:
+        scene = encode_scene(model, scenes, index, shown)
+        frames = render_frames(
+            model, scene, video.motion, video.frames, video.fade, size, rays_per_group
+        )
+        yield Take(index, scene, tqdm(frames, f"scene {index}", video.frames, unit="frame"))
+
+
+def video_frames(
+    takes: Iterable[Take], with_inputs: bool
+) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+    """Yields the frames of all scenes, laid out."""
+    for take in takes:
+        inputs = to_uint8(take.scene.images)
+        for colours, depth in take.frames:
+            render = to_uint8(colours)
+            known = None if depth is None else depth_map(depth, take.scene.near, take.scene.far)
+            if with_inputs:
+                yield side_by_side(inputs, render, known)
+            else:
+                yield render if known is None else np.hstack((render, known.picture))
+
+
+def sheet_row(take: Take) -> SheetRow:
+    """Returns all frames of a scene as a row of a contact sheet."""
+    frames = list(take.frames)
+    depths = [frame.depth for frame in frames if frame.depth is not None]
+    title = f"scene {take.number}: {'input' if len(take.scene.images) == 1 else 'inputs'}"
+    return SheetRow(
+        title=title,
+        inputs=to_uint8(take.scene.images),
+        renders=to_uint8(torch.stack([frame.colours for frame in frames])),
+        depth=depth_map(torch.stack(depths), take.scene.near, take.scene.far) if depths else None,
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from srt.config import fingerprint
+from srt.fingerprint import fingerprint
 from srt.tracking import Tracker, open_tracker
 
 ROOT = Path(__file__).parents[1]  # the repository: mlflow.db and ckpt/ are there

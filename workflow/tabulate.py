@@ -14,6 +14,7 @@ import numpy as np
 
 from srt.checkpoint import load_weights
 from srt.config import SPLITS, Experiment
+from srt.cost_table import costs_table
 from srt.errors import UserError
 from srt.figures import PANELS, learning_curves, qualitative
 from srt.files import write_atomically
@@ -29,6 +30,7 @@ from workflow.runs import open_run
 STAGES = {  # that write a file; the others are train's
     "metrics.json": "evaluate",
     "comparison.png": "evaluate",
+    "costs.json": "evaluate",
     "statistics.json": "survey",
     "scenes.png": "survey",
     "cameras.png": "survey",
@@ -53,7 +55,7 @@ def tabulate(
     runs = [read_run(outputs / name, profile) for name in names]
     pictures = [read_picture(outputs / name / "comparison.png") for name in names]
     rows = result_rows(runs)
-    tables = [results_table(rows, profile), *class_tables(runs)]
+    tables = [results_table(rows, profile), costs_table(runs), *class_tables(runs)]
     surveyed = [read_survey(surveys / name) for name in known.datasets]
     data = describe_data([load_experiment(params, name, profile) for name in names])
     folder = Path(relpath(outputs, out))
@@ -85,17 +87,20 @@ def log_table(profile: str, experiment: str, model: Path, table: Path) -> None:
 def read_run(folder: Path, profile: str) -> Run:
     """Returns what train and evaluate wrote; raises UserError for a file that is not theirs."""
     path = folder / "metrics.json"
-    keys = ("experiment", "profile", "dataset", "synthetic", "split", "protocols")
-    metrics = read_json(path, keys)
+    keys = ("experiment", "profile", "dataset", "synthetic", "split", "conditions", "costs")
+    metrics = read_json(path, (*keys, "protocols"))
     for key, expected in (("experiment", folder.name), ("profile", profile)):
         if metrics[key] != expected:
             raise UserError(f"{path}: {key} is {metrics[key]}, not {expected}; {remedy(path)}")
-    cost = read_json(folder / "training.json", ("steps", "best_step", "seconds", "hardware"))
+    costs = read_json(folder / "costs.json", ("encode_seconds", "frame_seconds", "hardware"))
+    training = read_json(folder / "training.json", ("steps", "best_step", "seconds", "hardware"))
     history = read_history(folder / "history.csv")
-    if cost["best_step"] not in dict(history["validation_psnr"]):
+    if training["best_step"] not in dict(history["validation_psnr"]):
         path = folder / "history.csv"
-        raise UserError(f"{path}: no validation at best_step {cost['best_step']}; {remedy(path)}")
-    return Run(metrics, cost, history)
+        raise UserError(
+            f"{path}: no validation at best_step {training['best_step']}; {remedy(path)}"
+        )
+    return Run(metrics, training, history, costs)
 
 
 def read_survey(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from srt.config import SPLITS, DatasetConfig, fingerprint
+from srt.config import SPLITS, DatasetConfig
 from srt.data.raw import SceneInfo
 from srt.data.scenes import FORMAT
 from srt.data.shards import (
@@ -32,6 +32,7 @@ from srt.data.shards import (
 )
 from srt.errors import DataError
 from srt.files import locked, sha256_of, write_atomically
+from srt.fingerprint import fingerprint
 from srt.processes import die_with_parent
 
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)

@@ -1,0 +1,27 @@
+"""Numbers as the tables show them."""
+
+from __future__ import annotations
+
+NONE = "–"
+
+
+def signed(value: float | None) -> str:
+    """Returns a difference of two figures, or that there is none."""
+    return NONE if value is None else f"{value:+.2f}".replace("-", "−")
+
+
+def count(number: int) -> str:
+    """Returns a whole number, its thousands apart."""
+    return f"{number:,}".replace(",", "\u00a0")
+
+
+def duration(seconds: float) -> str:
+    """Returns a time to read: `40 s`, `2 min`, `3 h 10 min`, `12 d`."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{round(minutes / 60 / 24)} d"
