@@ -24,7 +24,8 @@ from srt.files import sha256_of, write_atomically
 from srt.models import SRT, build_model
 from srt.params import load_experiment
 from srt.tracking import Tracker, open_tracker
-from srt.training import Data, Requests, Training, fit, learning_curve
+from srt.training import Data, Requests, fit, learning_curve
+from srt.training_state import Training
 from workflow.command import run
 from workflow.runs import ROOT
 
