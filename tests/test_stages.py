@@ -13,6 +13,7 @@ from repository_copy import Copy
 
 WIDTHS = ("conv_channels", "decoder_hidden", "head_dim", "latent_dim", "mlp_dim")
 TINY = {
+    "profiles.quick.experiments": {},
     "datasets.nmr.views": 6,
     "profiles.quick.datasets.nmr.image_size": [16, 16],
     "profiles.quick.datasets.nmr.synthetic": {"scene": "object", "train": 6, "val": 3, "test": 3},

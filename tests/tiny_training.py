@@ -83,6 +83,7 @@ def write_params(path, model=None, **train):
     params = yaml.safe_load(PARAMS.read_text())
     quick = params["profiles"]["quick"]
     quick["datasets"]["nmr"] |= {"image_size": [SIZE, SIZE], "views": VIEWS}
+    quick["experiments"] = {}
     quick["model"] |= MODEL | (model or {})
     quick["train"] |= TRAIN | train
     path.write_text(yaml.safe_dump(params))
