@@ -144,7 +144,8 @@ def test_sigterm_saves_the_very_step_and_the_next_run_goes_on(root, uninterrupte
     stopped = place.states()[-1]
     assert stopped < STEPS
     assert f"stopped after step {stopped};" in said
-    assert place.logged_step() == stopped - stopped % 3
+    logged = max(stopped - stopped % 3, stopped - stopped % 40)  # by log_every, validate_every
+    assert place.logged_step() == logged
     assert not place.out.exists()
     assert f"resuming after step {stopped}\n" in place.finish()
     same_outputs(place, uninterrupted)

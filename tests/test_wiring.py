@@ -12,7 +12,8 @@ from repository_copy import ROOT, Copy, environment
 
 from workflow.wiring import STAGES, code
 
-PROFILES = list(yaml.safe_load((ROOT / "params.yaml").read_text())["profiles"])
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+PROFILES = list(PARAMS["profiles"])
 TARGETS = ("all", "results")  # Snakemake's, which have no command
 PLUMBING = {  # a change of these shows in no output
     "srt/__init__.py",
@@ -92,11 +93,12 @@ def test_both_tools_run_the_same_commands_over_the_same_files(graphs, profile):
 
 
 def test_what_differs_in_one_tool_is_found(graphs):
+    experiments, datasets = PARAMS["experiments"], PARAMS["datasets"]
     assert differences(graphs["broken"]) == {
-        "pack@nmr: command",
-        "train@nmr_srt: dependencies",
-        "evaluate@nmr_srt: outputs",
-        "render@nmr_srt: parameters",
+        *(f"pack@{name}: command" for name in datasets),
+        *(f"train@{name}: dependencies" for name in experiments),
+        *(f"evaluate@{name}: outputs" for name in experiments),
+        *(f"render@{name}: parameters" for name in experiments),
         "tabulate: dependencies",
     }
 
