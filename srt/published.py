@@ -62,19 +62,6 @@ def our_name(model: ModelConfig, published: str) -> str:
     raise KeyError(f"{published} is not a tensor of a published {model.name} checkpoint")
 
 
-def published_names(model: ModelConfig, ours: str) -> list[str]:
-    """Returns the names that one of our tensors has in a published checkpoint.
-
-    There are two where one net does for coarse and fine samples. Raises KeyError for a name that
-    such a model does not have.
-    """
-    module, dot, tensor = _parts(ours)
-    names = [theirs + dot + tensor for theirs, name in _modules(model) if name == module]
-    if not names:
-        raise KeyError(f"{ours} is not a tensor of {model.name}")
-    return names
-
-
 def published_order(model: ModelConfig, ours: Collection[str]) -> list[tuple[str, str]]:
     """Returns the published and our name of each of our tensors, in a published checkpoint's order.
 
