@@ -7,7 +7,7 @@ published sizes train on either set for the same wall-clock time, from one input
 frame, as published; then all show the same new objects, given a view from a fixed camera, from
 cameras that stand more and more apart from the fixed ones. `jitter` is an attempt to mend it at
 equal data: each item's frame is turned by a random rotation, so that no absolute position can be
-learnt by heart.
+learnt by heart. Runs that the folder has already, made with the same options, are not made again.
 """
 
 from __future__ import annotations
@@ -110,7 +110,9 @@ def turned(batch: Batch, seed: int) -> Batch:
     rotation = (rotation * torch.linalg.det(rotation)[:, None, None].sign()).to(batch.images)
     names = ("image_origins", "image_directions", "origins", "directions")
     parts = {name: getattr(batch, name) for name in names}
-    moved = {name: torch.einsum("bij,b...j->b...i", rotation, x) for name, x in parts.items()}
+    moved: dict[str, Any] = {
+        name: torch.einsum("bij,b...j->b...i", rotation, x) for name, x in parts.items()
+    }
     return dataclasses.replace(batch, **moved)
 
 
@@ -263,16 +265,21 @@ def main() -> None:
         },
         "runs": {},
     }
+    results["runs"] = finished_runs(arguments.out / "results.json", results)
     views = torch.arange(1, test.views, device=device)[None]
     truth = test.gather(torch.zeros(1, device=device).long(), views, views[:, :0], 1)[0][0]
     chosen = np.argsort(angle[0])[:: max(1, angle.shape[1] // 10)]
-    rows = [("target, the camera more and more apart", truth.cpu().numpy())]
+    pages = [sheet([("target, the camera more and more apart", truth.cpu().numpy())], chosen)]
+    if results["runs"]:
+        pages = [np.asarray(Image.open(arguments.out / "views.png"))]
     for model, kind in RUNS:
+        name = f"{model}, {kind}"
+        if name in results["runs"]:
+            continue
         experiment = setting(model, arguments.profile)
         scenes = sets[kind.split(",")[0]]
         state, cost = train(experiment, scenes, arguments.seconds, "jitter" in kind, processes)
         psnr, pictures = measure(state, test, experiment)
-        name = f"{model}, {kind}"
         results["runs"][name] = {
             "cameras": kind,
             **cost,
@@ -280,13 +287,24 @@ def main() -> None:
             "psnr_by_angle": by_angle(psnr, angle),
             "parameters": sum(p.numel() for p in state.model.parameters()),
         }
-        rows.append((name, pictures[0]))
+        pages.append(sheet([(name, pictures[0])], chosen))
         (arguments.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
         print(name, cost, results["runs"][name]["psnr_by_angle"], flush=True)
-        Image.fromarray(sheet(rows, chosen)).save(arguments.out / "views.png")
+        Image.fromarray(tile(pages, axis=0)).save(arguments.out / "views.png")
         del state
         torch.cuda.empty_cache()
     draw(results, arguments.out / "psnr_by_angle.png")
+
+
+def finished_runs(path: Path, results: dict[str, Any]) -> dict[str, Any]:
+    """Returns the runs that a file has already; raises ValueError if its options were others."""
+    if not path.exists():
+        return {}
+    before: dict[str, Any] = json.loads(path.read_text())
+    for name in ("device", "torch", "objects", "test_objects", "seconds_of_training"):
+        if before[name] != results[name]:
+            raise ValueError(f"{path}: {name} was {before[name]}, is {results[name]}: remove it")
+    return before["runs"]
 
 
 def setting(model: str, profile: str) -> Experiment:

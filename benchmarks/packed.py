@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -52,9 +53,9 @@ def write_images(
         shard.flush()
     else:
         ends = []
-        with (folder / name).open("wb") as file:
-            for views in choice:
-                file.write(compress(images[views]))
+        with (folder / name).open("wb") as file, ThreadPoolExecutor() as threads:
+            for data in threads.map(lambda views: compress(images[views]), choice):
+                file.write(data)
                 ends.append(file.tell())
         np.save(folder / "ends.npy", np.array(ends, np.uint64))
     if poses is None:
