@@ -8,16 +8,38 @@ from workflow.wiring import code, tracked
 configfile: "params.yaml"
 
 
+report: "workflow/captions/pipeline.rst"
+
+
 validate(config, "workflow/schemas/params.schema.json", set_default=False)
 
-REPORT = [
-    "comparison.png",
-    "curves.png",
-    "index.html",
-    "results.csv",
-    "results.md",
-    "results.tex",
-]
+REPORT = {  # file: its kind in `snakemake --report`, where it is shown
+    "comparison.png": "comparison of all runs",
+    "curves.png": "learning curves",
+    "index.html": None,
+    "results.csv": "raw figures",
+    "results.md": None,
+    "results.tex": "table for LaTeX",
+    "tables.html": "tables",
+}
+
+HOUR, DAY = (
+    60,
+    24 * 60,
+)  # minutes, as `runtime` counts; `threads` are never more than the cores
+
+
+def growing(amount):
+    """Returns a resource that grows with every try of a job (a profile's `retries`)."""
+    return lambda wildcards, attempt: amount * attempt
+
+
+def shown(path, category, kind, **labels):
+    """Returns an output that `snakemake --report` shows, with the caption of its kind."""
+    caption = f"workflow/captions/{category.lower()}.rst"
+    return report(
+        path, caption=caption, category=category, labels={"shows": kind, **labels}
+    )
 
 
 def packed(wildcards):
@@ -48,12 +70,19 @@ rule fetch:
         code("fetch"),
     output:
         "data/{profile}/raw/{dataset}/manifest.json",
-    threads: workflow.cores
+    log:
+        "logs/{profile}/fetch/{dataset}.log",
+    benchmark:
+        "logs/{profile}/fetch/{dataset}.tsv"
+    threads: 16
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(2 * DAY),
     params:
         tracked=lambda w: tracked("fetch", config, w.dataset),
     shell:
         "exec python -m workflow.fetch --profile {wildcards.profile} --name {wildcards.dataset}"
-        " --out {output}"
+        " --out {output} >> {log} 2>&1"
 
 
 rule weights:
@@ -61,11 +90,18 @@ rule weights:
         code("weights"),
     output:
         "data/{profile}/weights/{weights}/manifest.json",
+    log:
+        "logs/{profile}/weights/{weights}.log",
+    benchmark:
+        "logs/{profile}/weights/{weights}.tsv"
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(HOUR),
     params:
         tracked=lambda w: tracked("weights", config, w.weights),
     shell:
         "exec python -m workflow.fetch --profile {wildcards.profile} --name {wildcards.weights}"
-        " --out {output}"
+        " --out {output} >> {log} 2>&1"
 
 
 rule pack:
@@ -74,13 +110,20 @@ rule pack:
         raw="data/{profile}/raw/{dataset}/manifest.json",
     output:
         "data/{profile}/packed/{dataset}/manifest.json",
-    threads: workflow.cores
+    log:
+        "logs/{profile}/pack/{dataset}.log",
+    benchmark:
+        "logs/{profile}/pack/{dataset}.tsv"
+    threads: 16
+    resources:
+        mem_mb=growing(16000),
+        runtime=growing(DAY),
     params:
         tracked=lambda w: tracked("pack", config, w.dataset),
         out=subpath(output[0], parent=True),
     shell:
         "exec python -m workflow.pack --profile {wildcards.profile} --dataset {wildcards.dataset}"
-        " --raw {input.raw} --out {params.out}"
+        " --raw {input.raw} --out {params.out} >> {log} 2>&1"
 
 
 rule survey:
@@ -88,16 +131,33 @@ rule survey:
         code("survey"),
         data="data/{profile}/packed/{dataset}/manifest.json",
     output:
-        "reports/{profile}/datasets/{dataset}/cameras.png",
-        "reports/{profile}/datasets/{dataset}/scenes.png",
+        shown(
+            "reports/{profile}/datasets/{dataset}/cameras.png",
+            "Datasets",
+            "cameras",
+            dataset="{dataset}",
+        ),
+        shown(
+            "reports/{profile}/datasets/{dataset}/scenes.png",
+            "Datasets",
+            "scenes",
+            dataset="{dataset}",
+        ),
         "reports/{profile}/datasets/{dataset}/statistics.json",
+    log:
+        "logs/{profile}/survey/{dataset}.log",
+    benchmark:
+        "logs/{profile}/survey/{dataset}.tsv"
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(HOUR),
     params:
         tracked=lambda w: tracked("survey", config, w.dataset),
         data=subpath(input.data, parent=True),
         out=subpath(output[0], parent=True),
     shell:
         "exec python -m workflow.survey --profile {wildcards.profile}"
-        " --dataset {wildcards.dataset} --data {params.data} --out {params.out}"
+        " --dataset {wildcards.dataset} --data {params.data} --out {params.out} >> {log} 2>&1"
 
 
 rule train:
@@ -108,14 +168,22 @@ rule train:
         "outputs/{profile}/{experiment}/history.csv",
         "outputs/{profile}/{experiment}/model.safetensors",
         "outputs/{profile}/{experiment}/training.json",
-    threads: workflow.cores
+    log:
+        "logs/{profile}/train/{experiment}.log",
+    benchmark:
+        "logs/{profile}/train/{experiment}.tsv"
+    threads: 16
+    resources:
+        gpu=1,
+        mem_mb=growing(64000),
+        runtime=growing(DAY),
     params:
         tracked=lambda w: tracked("train", config, w.experiment),
         data=subpath(input.data, parent=True),
         out=subpath(output[0], parent=True),
     shell:
         "exec python -m workflow.train --profile {wildcards.profile}"
-        " --experiment {wildcards.experiment} --data {params.data} --out {params.out}"
+        " --experiment {wildcards.experiment} --data {params.data} --out {params.out} >> {log} 2>&1"
 
 
 rule evaluate:
@@ -126,11 +194,24 @@ rule evaluate:
         lpips="data/{profile}/weights/lpips_vgg/manifest.json",
         lpips_alex="data/{profile}/weights/lpips_alex/manifest.json",
     output:
-        "outputs/{profile}/{experiment}/comparison.png",
+        shown(
+            "outputs/{profile}/{experiment}/comparison.png",
+            "Comparisons",
+            "test scenes",
+            experiment="{experiment}",
+        ),
         "outputs/{profile}/{experiment}/costs.json",
         "outputs/{profile}/{experiment}/metrics.json",
         "outputs/{profile}/{experiment}/scenes.csv",
-    threads: workflow.cores
+    log:
+        "logs/{profile}/evaluate/{experiment}.log",
+    benchmark:
+        "logs/{profile}/evaluate/{experiment}.tsv"
+    threads: 16
+    resources:
+        gpu=1,
+        mem_mb=growing(32000),
+        runtime=growing(4 * HOUR),
     params:
         tracked=lambda w: tracked("evaluate", config, w.experiment),
         data=subpath(input.data, parent=True),
@@ -138,7 +219,7 @@ rule evaluate:
     shell:
         "exec python -m workflow.evaluate --profile {wildcards.profile}"
         " --experiment {wildcards.experiment} --data {params.data} --model {input.model}"
-        " --lpips {input.lpips} --lpips-alex {input.lpips_alex} --out {params.out}"
+        " --lpips {input.lpips} --lpips-alex {input.lpips_alex} --out {params.out} >> {log} 2>&1"
 
 
 rule render:
@@ -147,15 +228,28 @@ rule render:
         data=packed,
         model="outputs/{profile}/{experiment}/model.safetensors",
     output:
-        "outputs/{profile}/{experiment}/video.mp4",
-    threads: workflow.cores
+        shown(
+            "outputs/{profile}/{experiment}/video.mp4",
+            "Videos",
+            "camera motion",
+            experiment="{experiment}",
+        ),
+    log:
+        "logs/{profile}/render/{experiment}.log",
+    benchmark:
+        "logs/{profile}/render/{experiment}.tsv"
+    threads: 16
+    resources:
+        gpu=1,
+        mem_mb=growing(32000),
+        runtime=growing(4 * HOUR),
     params:
         tracked=lambda w: tracked("render", config, w.experiment),
         data=subpath(input.data, parent=True),
     shell:
         "exec python -m workflow.render --profile {wildcards.profile}"
         " --experiment {wildcards.experiment} --data {params.data} --model {input.model}"
-        " --out {output}"
+        " --out {output} >> {log} 2>&1"
 
 
 rule tabulate:
@@ -170,11 +264,25 @@ rule tabulate:
         ),
         expand(rules.survey.output, dataset=config["datasets"], allow_missing=True),
     output:
-        expand("reports/{{profile}}/{file}", file=REPORT),
+        [
+            (
+                shown(f"reports/{{profile}}/{file}", "Results", kind)
+                if kind
+                else f"reports/{{profile}}/{file}"
+            )
+            for file, kind in REPORT.items()
+        ],
+    log:
+        "logs/{profile}/tabulate.log",
+    benchmark:
+        "logs/{profile}/tabulate.tsv"
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(HOUR),
     params:
         tracked=tracked("tabulate", config),
         out=subpath(output[0], parent=True),
     shell:
         "exec python -m workflow.tabulate --profile {wildcards.profile}"
         " --outputs outputs/{wildcards.profile}"
-        " --surveys reports/{wildcards.profile}/datasets --out {params.out}"
+        " --surveys reports/{wildcards.profile}/datasets --out {params.out} >> {log} 2>&1"

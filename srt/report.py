@@ -1,4 +1,7 @@
-"""The report: results.md and index.html from tables, figures, surveys of the data and videos."""
+"""The report: Markdown and HTML of tables, figures, surveys of the data and videos.
+
+`index.html` links figures and videos; `tables.html` stands alone.
+"""
 
 from __future__ import annotations
 
@@ -77,14 +80,12 @@ def page(
     outputs: Path,
 ) -> str:
     """Returns index.html; figures and videos are linked relative to it."""
-    title = html.escape(f"Scene Representation Transformers, profile {profile}")
     figures = [
         f'<figure><img src="{name}" alt="{html.escape(caption)}">'
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
         for name, caption in CAPTIONS.items()
     ]
     body = [
-        f"<h1>{title}</h1>",
         *(f"<p>{html.escape(sentence)}</p>" for sentence in data),
         to_html(tables[0]),
         '<p>As files: <a href="results.csv">csv, raw figures</a>, '
@@ -98,13 +99,30 @@ def page(
         "<h2>To reproduce</h2>",
         f"<pre>{html.escape(chr(10).join(reproduce(profile)))}</pre>",
     ]
+    return _document(profile, body)
+
+
+def tables_page(
+    profile: str,
+    data: Sequence[str],
+    tables: Sequence[Table],
+    surveys: Sequence[dict[str, Any]],
+) -> str:
+    """Returns tables.html, which links nothing: for a reader who gets this file alone."""
+    sentences = (f"<p>{html.escape(sentence)}</p>" for sentence in data)
+    return _document(profile, [*sentences, *map(to_html, [*tables, datasets_table(surveys)])])
+
+
+def _document(profile: str, body: Sequence[str]) -> str:
+    title = html.escape(f"Scene Representation Transformers, profile {profile}")
     head = [
         '<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width">',
         f"<title>{title}</title>",
         f"<style>\n{STYLE}\n</style>",
     ]
-    return "\n".join(["<!DOCTYPE html>", '<html lang="en">', *head, *body, "</html>", ""])
+    heading = f"<h1>{title}</h1>"
+    return "\n".join(["<!DOCTYPE html>", '<html lang="en">', *head, heading, *body, "</html>", ""])
 
 
 def picture(survey: dict[str, Any], name: str = "scenes.png") -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -234,7 +235,12 @@ def progress_bar(done: int, steps: int, name: str, processes: Processes) -> Iter
     from tqdm import tqdm
 
     with tqdm(
-        total=steps, initial=done, desc=f"train {name}", unit="step", disable=not processes.main
+        total=steps,
+        initial=done,
+        desc=f"train {name}",
+        unit="step",
+        disable=not processes.main,
+        mininterval=0.1 if sys.stderr.isatty() else 30,  # seconds: a log keeps every line
     ) as bar:
         yield bar
 

@@ -63,8 +63,9 @@ def name_of(job):
 
 
 def describe(job):
+    """Returns what DVC has too: only Snakemake keeps what a command says, in a log."""
     return {
-        "command": job.shellcmd,
+        "command": job.shellcmd and job.shellcmd.removesuffix(f" >> {job.log} 2>&1"),
         "outputs": sorted(job.output),
         "dependencies": sorted(job.input),
         "parameters": json.loads(job.params.get("tracked", "{}")),

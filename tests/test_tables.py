@@ -96,7 +96,7 @@ def test_a_row_of_synthetic_scenes_says_so_and_is_compared_with_nothing_publishe
     for row in cells(synthetic):
         assert row["dataset"] == "nmr (synthetic)"
         assert (row[PUBLISHED], row["difference"]) == ("–", "–")
-    for name in ("results.md", "results.tex", "index.html"):
+    for name in ("results.md", "results.tex", "index.html", "tables.html"):
         text = (synthetic / name).read_text()
         assert "Synthetic scenes are not the published data" in text
         assert "27.28" not in text
@@ -204,6 +204,13 @@ def test_everything_the_page_refers_to_has_a_relative_path_and_the_right_place(s
     assert videos == {f"../../outputs/quick/{name}/video.mp4" for name in names}
     for target in set(targets) - videos:
         assert (synthetic / target).is_file()
+
+
+def test_the_page_of_tables_stands_alone_and_has_every_row(synthetic):
+    text = (synthetic / "tables.html").read_text()
+    assert not re.findall(r"(?:src|href)=", text)
+    linked = (synthetic / "index.html").read_text()
+    assert text.count("<tr>") == linked.count("<tr>") > len(cells(synthetic))
 
 
 def test_figures_have_an_entry_for_each_run(synthetic):

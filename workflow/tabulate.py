@@ -1,4 +1,4 @@
-"""What train and evaluate wrote of every run -> result tables, figures, index.html."""
+"""What train and evaluate wrote of every run -> result tables, figures, pages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from srt.figures import PANELS, learning_curves, qualitative
 from srt.files import write_atomically
 from srt.params import load_experiment, load_params
 from srt.pictures import write_picture
-from srt.report import markdown, page
+from srt.report import markdown, page, tables_page
 from srt.shapes import UInt8
 from srt.tables import Curve, Run, class_tables, result_rows, results_table
 from srt.typesetting import to_csv, to_latex
@@ -68,6 +68,7 @@ def tabulate(
         "results.md": markdown(profile, data, tables, surveyed),
         "results.tex": "% Needs booktabs and adjustbox.\n" + "\n".join(map(to_latex, tables)),
         "index.html": page(profile, data, tables, surveyed, runs, folder),
+        "tables.html": tables_page(profile, data, tables, surveyed),
     }
     for name, text in texts.items():
         write_atomically(out / name, text.encode())
