@@ -2,8 +2,8 @@
 
     run.json        the run's experiment, name, tags and parameters, written when it is first opened
     events.jsonl    one line for each thing logged, in order
-    files/          copies of the artifacts and pictures that the lines name
-    delivered.json  the MLflow run, and how many bytes of events.jsonl it has (`srt.tracking`)
+    files/          copies of the artifacts, pictures and models that the lines name
+    delivered.json  the MLflow run, and how many bytes of events.jsonl it has (`srt.delivery`)
 
 Training may be killed and repeat steps, and MLflow cannot unsay a metric. So a delivery sends only
 lines that are released, which training does once it has saved its state, and resuming drops lines
@@ -13,30 +13,46 @@ that are not released and lie beyond that state: no step is lost, and none is lo
 from __future__ import annotations
 
 import fcntl
-import getpass
+import io
 import json
 import logging
 import os
 import shutil
-import subprocess
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from srt.files import write_atomically
 from srt.pictures import write_picture
 from srt.shapes import UInt8
 
 OUTBOX_TAG = "outbox"  # its value is this folder's own: MLflow finds the run by it
+PACKAGE = Path(__file__).parent
 LONGEST_DIGEST = 36  # MLflow's limit
 LONGEST_PARAMETER = 500
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoggedModel:
+    """A model for MLflow's registry: its weights, and what it gives for what."""
+
+    name: str  # in the registry, where versions of one name are compared
+    weights: Path
+    loader: str  # the module of this package whose `_load_pyfunc` reads the weights
+    inputs: Mapping[str, np.ndarray]  # an example
+    output: np.ndarray  # of the example: its shape and type count
+    metric: str  # the version with the highest value of it is the best
+    value: float
+    tags: Mapping[str, str]
 
 
 class Outbox:
@@ -69,7 +85,6 @@ class Outbox:
             return
         path = self.folder / "files" / "images" / key / f"{step:09d}.png"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_picture(path, image)
         except OSError as error:
             log.warning("the picture %s of step %d is not logged: %s", key, step, error)
@@ -78,8 +93,34 @@ class Outbox:
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """Keeps a copy of a file: by the time it is sent, its stage may be replacing it."""
+        if self.folder is not None and (copy := self._keep(path, folder)):
+            self._append({"artifact": folder, "file": copy})
+
+    def log_model(self, model: LoggedModel, step: int) -> None:
+        """Keeps a copy of a model, for the registry, with the code that reads it."""
         if self.folder is None:
             return
+        weights = self._keep(model.weights, "model")
+        code = self.folder / "files" / "model" / "code" / PACKAGE.name
+        example = self.folder / "files" / "model" / "example.npz"
+        try:
+            unwanted = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(PACKAGE, code, ignore=unwanted, dirs_exist_ok=True)
+            content = io.BytesIO()
+            arrays: dict[str, Any] = {"output": model.output, **model.inputs}
+            np.savez_compressed(content, **arrays)
+            write_atomically(example, content.getvalue())
+        except OSError as error:
+            log.warning("%s is not logged: %s", model.weights, error)
+            return
+        if weights:
+            told = {"model": model.name, "loader": model.loader, "file": weights}
+            best = {"metric": model.metric, "value": model.value, "step": step}
+            self._append(told | best | {"version_tags": dict(model.tags)})
+
+    def _keep(self, path: Path, folder: str) -> str:
+        """Returns the name of a file's copy, in this folder; nothing where there is no room."""
+        assert self.folder is not None
         copy = self.folder / "files" / folder / path.name
         partial = copy.with_name(f".{copy.name}.part")
         try:
@@ -89,13 +130,21 @@ class Outbox:
         except OSError as error:
             partial.unlink(missing_ok=True)
             log.warning("%s is not logged: %s", path, error)
-            return
-        self._append({"artifact": folder, "file": str(copy.relative_to(self.folder))})
+            return ""
+        return str(copy.relative_to(self.folder))
 
-    def log_dataset(self, name: str, digest: str, source: str, context: str) -> None:
-        """Appends a data set that the run reads; `context` is what for, such as `training`."""
+    def log_dataset(
+        self, name: str, digest: str, source: str, context: str, counts: Mapping[str, int]
+    ) -> None:
+        """Appends a data set that the run reads.
+
+        Args:
+            context: what for, such as `training`.
+            counts: how much it has of what.
+        """
         digest = digest[:LONGEST_DIGEST]
-        self._append({"dataset": name, "digest": digest, "source": source, "context": context})
+        told = {"digest": digest, "source": source, "context": context, "counts": dict(counts)}
+        self._append({"dataset": name} | told)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Appends tags; a later value of a tag replaces the earlier one."""
@@ -132,6 +181,9 @@ class Outbox:
 
     def _close_file(self) -> None:
         with self._lock:
+            if self._unwritten:
+                lines = self._unwritten.count(b"\n")
+                log.warning("%s/events.jsonl: the disk is full: %d lines lost", self.folder, lines)
             os.close(self._file)
             self._file = -1
 
@@ -156,44 +208,34 @@ def describe_run(
     name: str,
     tags: Mapping[str, str],
     parameters: Mapping[str, Any],
+    parent: str,
 ) -> None:
     """Writes run.json, what a delivery creates the run from."""
     run = {
         "experiment": experiment,
         "name": name,
+        "parent": parent,
         "start_time": _milliseconds(),
         "tags": {OUTBOX_TAG: uuid.uuid4().hex} | dict(tags),
         "parameters": flatten(parameters),
     }
-    write_json(folder / "run.json", run)
+    write_atomically(folder / "run.json", json.dumps(run, indent=1).encode())
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Returns the leaves of nested parameters as text, under dotted names."""
+    """Returns the leaves of nested parameters as text, under dotted names.
+
+    Numbers in lists are leaves too, `image_size.0`: MLflow's axes show numbers, not lists.
+    """
     leaves: dict[str, str] = {}
     for key, value in values.items():
+        if isinstance(value, list | tuple) and all(isinstance(x, int | float) for x in value):
+            value = {str(index): x for index, x in enumerate(value)} or "[]"
         if isinstance(value, Mapping):
             leaves |= flatten(value, f"{prefix}{key}.")
         else:
             leaves[f"{prefix}{key}"] = str(value)[:LONGEST_PARAMETER]
     return leaves
-
-
-def origin_tags(root: Path) -> dict[str, str]:
-    """Returns who runs which commit, and whether files differ from it, as far as that is known."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    tags = {}
-    with suppress(OSError, KeyError):  # a container may have no name for its user
-        tags["mlflow.user"] = getpass.getuser()
-    with suppress(OSError, subprocess.CalledProcessError):  # no git, or no repository
-        tags["git_commit"] = tags["mlflow.source.git.commit"] = git("rev-parse", "HEAD")
-        changes = git("status", "--porcelain", "--untracked-files=no")
-        tags["git_dirty"] = "yes" if changes else "no"
-    return tags
 
 
 def read_events(
@@ -217,16 +259,6 @@ def released_end(folder: Path, start: int = 0) -> int:
     """Returns the position after the last line that may be sent."""
     ends = (stop for _, stop, event in read_events(folder, start) if "released" in event)
     return max(ends, default=start)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a file that is there as a whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("w") as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 @contextmanager

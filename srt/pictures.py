@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from srt.files import write_atomically
 from srt.shapes import Float, UInt8
 
 WHITE = 255
@@ -194,15 +195,9 @@ def write_picture(path: Path, picture: UInt8[np.ndarray, "height width 3"]) -> N
     """Writes a PNG; `path` exists once it is complete."""
     from PIL import Image
 
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        with partial.open("wb") as file:
-            Image.fromarray(picture).save(file, format="png")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, format="png")
+    write_atomically(path, content.getvalue())
 
 
 def _through(

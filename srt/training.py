@@ -75,7 +75,7 @@ def fit(
     tracker.rewind(training.step)
     sampler = make_sampler(experiment, processes)
     decode = compiled_decoder(training.model, processes.device)
-    started, saved_seconds = time.monotonic(), training.seconds
+    started = time.monotonic() - training.seconds
     if requests.validate_now:
         log.info("validation: %.4f dB", measure_validation(training, data, processes))
     if requests.picture_now:
@@ -92,13 +92,14 @@ def fit(
             last = training.step == end
             stopping = processes.any(bool(stop))
             if training.step % train.log_every == 0:
+                training.seconds = time.monotonic() - started
                 bar.set_postfix_str(log_step(training, data, rate, tracker, processes))
             if training.step % train.validate_every == 0:
                 validate(training, data, tracker, processes)
             if training.step % train.picture_every == 0 or last:
                 picture(training, data, tracker, processes)
             if training.step % train.checkpoint_every == 0 or last or stopping:
-                training.seconds = saved_seconds + time.monotonic() - started
+                training.seconds = time.monotonic() - started
                 training.loss_sum.fill_(finite_loss(training, data, processes))
                 if processes.main:
                     save_state(folder, training.state(), config)
@@ -154,6 +155,7 @@ def log_step(
     training.curve.append((training.step, psnr, rate))
     values = {"train/mse": mse, "train/psnr": psnr, "train/learning_rate": rate}
     values["train/gradient_norm"] = training.gradient_norm.item()
+    values["train/seconds"] = training.seconds  # an axis without the interruptions
     tracker.log_metrics(values, training.step)
     return f"train {psnr:.2f} dB, validation {training.best_psnr:.2f} dB"
 
@@ -185,11 +187,12 @@ def validate(training: Training, data: Data, tracker: Tracker, processes: Proces
     with training.averaged():
         psnr = measure_validation(training, data, processes)
         training.validation.append((training.step, psnr))
-        tracker.log_metrics({"validation/psnr": psnr}, training.step)
         if psnr > training.best_psnr:
             training.best_psnr, training.best_step = psnr, training.step
             weights = training.model.state_dict()
             training.best = {name: value.detach().clone() for name, value in weights.items()}
+        values = {"validation/psnr": psnr, "validation/best_psnr": training.best_psnr}
+        tracker.log_metrics(values, training.step)
 
 
 def measure_validation(training: Training, data: Data, processes: Processes) -> float:

@@ -29,11 +29,11 @@ from srt.files import sha256_of
 from srt.published_checkpoint import read_checkpoint
 from srt.rays import Rays
 from srt.tracking import Tracker
+from srt.trained import load_model
 from srt.training import Requests, fit
 from workflow.import_published import import_published
 from workflow.tabulate import read_history, read_json
 from workflow.train import write_outputs
-from workflow.trained import load_model
 
 SHORT = {"rays_per_scene": 32, "rays_per_group": 2048, "validation_items": 1, "picture_every": 100}
 

@@ -1,261 +1,104 @@
-"""What runs log arrives in MLflow in order and once, whatever happens between."""
+"""Logging goes on where MLflow is away, hangs or is not installed."""
 
-import logging
-import shutil
 import socket
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from srt.tracking import _create_database, deliver, open_tracker
-
-PICTURE = np.full((32, 48, 3), 200, np.uint8)
-
-
-class Store:
-    """An MLflow store, and what it has."""
-
-    def __init__(self, root):
-        self.root = root
-
-    @property
-    def client(self):
-        from mlflow import MlflowClient
-
-        return MlflowClient(f"sqlite:///{self.root}/mlflow.db")
-
-    def open_run(self):
-        return open_tracker(
-            self.root / "ckpt",
-            root=self.root,
-            experiment="quick",
-            run_name="nmr_srt",
-            description="SRT on synthetic NMR",
-            tags={"synthetic": "yes"},
-            parameters={"seed": 0, "model": {"latent_dim": 64, "heads": 2}},
-        )
-
-    def run(self):
-        experiment = self.client.get_experiment_by_name("quick")
-        (run,) = self.client.search_runs([experiment.experiment_id])  # there is never a second one
-        return run
-
-    def points(self, key="loss"):
-        history = self.client.get_metric_history(self.run().info.run_id, key)
-        return [(point.step, point.value) for point in history]
-
-    def files(self, folder):
-        files = self.client.list_artifacts(self.run().info.run_id, folder)
-        return sorted(file.path for file in files)
+from srt.outbox import read_events
+from srt.tracking import Tracker, open_tracker
 
 
-def log_steps(tracker, first, last):
-    for step in range(first, last + 1):
-        tracker.log_metrics({"loss": 1 / step, "rate": 0.5}, step)
-
-
-def expected(last):
-    return [(step, 1 / step) for step in range(1, last + 1)]
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    """MLflow takes 8 s to make its tables: every test gets a copy of these."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    _create_database(path)
-    return path
+def open_run(folder):
+    return open_tracker(
+        folder,
+        root=folder,
+        experiment="quick",
+        run_name="nmr_srt",
+        description="",
+        tags={},
+        parameters={},
+    )
 
 
 @pytest.fixture
-def store(tmp_path, database, monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
-    shutil.copy(database, tmp_path)
-    return Store(tmp_path)
-
-
-def address_without_server():
+def silent_server():
+    """Returns the address of a server that accepts connections and never answers."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{server.getsockname()[1]}"
+        server.listen(16)
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-def test_a_run_shows_its_metrics_parameters_tags_and_status(store):
-    tracker = store.open_run()
-    log_steps(tracker, 1, 5)
-    tracker.set_tags({"best_step": "5"})
+def test_a_silent_server_holds_up_neither_the_loop_nor_the_end(
+    tmp_path, monkeypatch, silent_server
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", silent_server)
+    tracker = open_run(tmp_path)
+    tracker.deliver_in_background()
+    start = time.perf_counter()
+    for step in range(100):
+        tracker.log_metrics({"loss": 1.0}, step)
+    assert time.perf_counter() - start < 5
+    start = time.perf_counter()
+    tracker.close("FINISHED", timeout=0.3)
+    assert time.perf_counter() - start < 5  # a request gives up after 20 s
+
+
+def test_only_one_delivery_is_under_way_at_a_time(tmp_path, monkeypatch):
+    started, may_end = threading.Event(), threading.Event()
+    deliveries = []
+
+    def slow(folder, root):
+        deliveries.append(folder)
+        started.set()
+        may_end.wait()
+
+    monkeypatch.setattr("srt.tracking.deliver", slow)
+    tracker = open_run(tmp_path)
+    tracker.deliver_in_background()
+    started.wait()
+    tracker.deliver_in_background()
+    assert len(deliveries) == 1
+    may_end.set()
     tracker.close("FINISHED")
-    run = store.run()
-    assert store.points() == expected(5)
-    assert run.data.params == {"seed": "0", "model.latent_dim": "64", "model.heads": "2"}
-    assert run.data.tags["synthetic"] == "yes"
-    assert run.data.tags["best_step"] == "5"
-    assert run.data.tags["mlflow.note.content"] == "SRT on synthetic NMR"
-    assert (run.info.run_name, run.info.status) == ("nmr_srt", "FINISHED")
+    assert len(deliveries) == 2
 
 
-def test_artifacts_pictures_and_datasets_arrive(store):
-    tracker = store.open_run()
-    table = store.root / "metrics.json"
-    table.write_text("{}")
-    tracker.log_artifact(table, "tables")
-    table.unlink()  # a stage's outputs may be gone by the time they are sent
-    for step in (10, 20):
-        tracker.log_image("val/prediction", PICTURE, step)
-    tracker.log_dataset("nmr", "f" * 64, "data/quick/packed/nmr", "training")
-    tracker.close("FINISHED")
-    run = store.run()
-    assert run.info.artifact_uri.startswith((store.root / "mlruns").as_uri())
-    assert store.files("tables") == ["tables/metrics.json"]
-    pictures = [file for file in store.files("images") if file.endswith(".png")]
-    assert [int(file.split("+")[2]) for file in pictures] == [10, 20]
-    (dataset,) = run.inputs.dataset_inputs
-    assert (dataset.dataset.name, dataset.tags[0].value) == ("nmr", "training")
+def test_without_mlflow_everything_is_kept_and_said_once(tmp_path):
+    script = f"""
+import sys
+from pathlib import Path
+import srt.tracking
+assert "mlflow" not in sys.modules
+sys.modules["mlflow"] = None
+folder = Path({str(tmp_path)!r})
+tracker = srt.tracking.open_tracker(
+    folder, root=folder, experiment="", run_name="", description="", tags={{}}, parameters={{}}
+)
+tracker.log_metrics({{"loss": 1.0}}, 1)
+tracker.deliver_in_background()
+tracker.close("FINISHED")
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert 1 <= done.stderr.count(str(tmp_path)) <= 2
+    _, _, event = next(read_events(tmp_path))
+    assert event["metrics"] == {"loss": 1.0}
 
 
-def test_a_run_that_is_killed_and_repeats_steps_logs_each_once(store):
-    killed = store.open_run()
-    log_steps(killed, 1, 4)
-    killed.release()
-    log_steps(killed, 5, 9)  # the state of step 7 is saved, the kill comes before its release
-    deliver(killed.folder, store.root)
-    assert store.points() == expected(4)
-    assert store.run().info.status == "RUNNING"
-
-    resumed = store.open_run()
-    resumed.rewind(7)
-    log_steps(resumed, 8, 12)
-    resumed.close("FINISHED")
-    assert store.points() == expected(12)
-    assert store.run().info.status == "FINISHED"
-
-
-def test_falling_back_behind_what_was_sent_repeats_nothing(store):
-    tracker = store.open_run()
-    log_steps(tracker, 1, 6)
-    tracker.log_image("prediction", PICTURE, step=6)
+def test_a_tracker_without_a_folder_forgets_everything():
+    tracker = Tracker()
+    tracker.log_metrics({"loss": 1.0}, 1)
+    tracker.log_image("prediction", np.zeros((8, 8, 3), np.uint8), 1)
+    tracker.log_artifact(Path("none"), "tables")
+    tracker.watch_machine(1.0)
     tracker.release()
-    deliver(tracker.folder, store.root)
-    resumed = store.open_run()
-    resumed.rewind(2)  # the newer state was truncated
-    log_steps(resumed, 3, 8)
-    resumed.log_image("prediction", PICTURE, step=6)
-    resumed.close("FINISHED")
-    assert store.points() == expected(8)
-    assert len(store.files("images")) == 2  # one picture and its preview
-
-
-def test_a_delivery_that_is_cut_is_finished_without_duplicates(store, monkeypatch):
-    from mlflow import MlflowClient
-
-    tracker = store.open_run()
-    log_steps(tracker, 1, 40)
-    tracker.release()
-    monkeypatch.setattr("srt.tracking.METRICS_PER_BATCH", 25)
-    send = MlflowClient.log_batch
-    sent = []
-
-    def send_and_die(self, *arguments, **named):
-        send(self, *arguments, **named)
-        sent.append(named)
-        if len(sent) == 3:  # the parameters, a batch, and one that is sent but not recorded
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, "log_batch", send_and_die)
-        with pytest.raises(KeyboardInterrupt):
-            deliver(tracker.folder, store.root)
-    assert 0 < len(store.points()) < 40
-    deliver(tracker.folder, store.root)
-    assert store.points() == expected(40)
-    assert store.points("rate") == [(step, 0.5) for step in range(1, 41)]
-
-
-def test_a_delivery_that_is_cut_as_it_creates_the_run_leaves_one_run(store, monkeypatch):
-    def die(*_):
-        raise KeyboardInterrupt
-
-    tracker = store.open_run()
-    with monkeypatch.context() as patch:
-        patch.setattr("srt.outbox.write_json", die)
-        with pytest.raises(KeyboardInterrupt):
-            deliver(tracker.folder, store.root)
+    tracker.rewind(0)
+    tracker.deliver_in_background()
     tracker.close("FINISHED")
-    assert store.run().info.status == "FINISHED"
-
-
-def test_what_was_logged_without_a_server_arrives_later(store, monkeypatch, caplog):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", address_without_server())
-    training = store.open_run()
-    log_steps(training, 1, 3)
-    with caplog.at_level(logging.WARNING):
-        training.close("FINISHED")
-    (line,) = caplog.messages
-    assert str(training.folder) in line
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    store.open_run().close("FINISHED")
-    assert store.points() == expected(3)
-
-
-def test_later_stages_continue_the_run(store):
-    training = store.open_run()
-    log_steps(training, 1, 2)
-    training.close("FINISHED")
-    first = store.run().info.run_id
-    rendering = store.open_run()
-    rendering.log_metrics({"frames": 60}, step=2)
-    rendering.close("FINISHED")
-    assert store.run().info.run_id == first
-    assert store.points("frames") == [(2, 60.0)]
-
-
-def test_stages_that_end_at_once_share_the_run(store):
-    trackers = [store.open_run() for _ in range(4)]
-    for index, tracker in enumerate(trackers):
-        tracker.log_metrics({f"stage_{index}": 1.0}, step=1)
-    threads = [threading.Thread(target=tracker.close, args=("FINISHED",)) for tracker in trackers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(store.run().data.metrics) == 4
-
-
-def test_a_failed_run_says_so_until_it_is_resumed(store):
-    tracker = store.open_run()
-    log_steps(tracker, 1, 2)
-    tracker.release()
-    log_steps(tracker, 3, 4)
-    tracker.close("FAILED")
-    assert store.run().info.status == "FAILED"
-    assert store.points() == expected(2)
-    resumed = store.open_run()
-    resumed.rewind(2)
-    deliver(resumed.folder, store.root)
-    assert store.run().info.status == "RUNNING"
-
-
-def test_a_deleted_run_is_made_again_with_everything(store):
-    tracker = store.open_run()
-    log_steps(tracker, 1, 3)
-    tracker.close("FINISHED")
-    first = store.run().info.run_id
-    store.client.delete_run(first)
-    store.open_run().close("FINISHED")
-    assert store.run().info.run_id != first
-    assert store.points() == expected(3)
-    assert store.run().data.params["seed"] == "0"
-
-
-def test_another_store_gets_everything_again(store, database, monkeypatch):
-    tracker = store.open_run()
-    log_steps(tracker, 1, 3)
-    tracker.close("FINISHED")
-    other = Store(store.root / "other")
-    other.root.mkdir()
-    shutil.copy(database, other.root)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{other.root}/mlflow.db")
-    store.open_run().close("FINISHED")
-    assert other.points() == expected(3)

@@ -28,9 +28,9 @@ from srt.models import SRT
 from srt.params import load_experiment
 from srt.pictures import write_picture
 from srt.scores import MEASURES, metrics_text, summarise
+from srt.trained import load_model
 from workflow.command import run
-from workflow.runs import open_run
-from workflow.trained import load_model
+from workflow.runs import log_dataset, open_run
 
 
 def evaluate(
@@ -97,7 +97,7 @@ def evaluate(
         rows += [{"protocol": protocol, **row} for row in measured]
     if processes.main:
         write(config, metrics, rows, network, scenes, out)
-        log_run(config, settings, metrics, out)
+        log_run(config, settings, metrics, data / split, out)
     processes.leave()
 
 
@@ -183,14 +183,15 @@ def write(
 
 
 def log_run(
-    config: Experiment, settings: dict[str, Any], metrics: dict[str, Any], out: Path
+    config: Experiment, settings: dict[str, Any], metrics: dict[str, Any], data: Path, out: Path
 ) -> None:
     """Adds the figures and files to the experiment's run, those of other conditions by themselves.
 
     Under the names `test/stelzner/psnr` and `test/stelzner/mean_colour_psnr`; with 3 of 5 views
     and pose noise 0.1: `test/stelzner/3_views/pose_noise_0.1/psnr`.
     """
-    tracker = open_run(config.profile, config.name, settings)
+    tracker = open_run("evaluate", config.profile, config.name, settings)
+    log_dataset(tracker, config.dataset_name, data, "evaluation")
     conditions = metrics["conditions"]
     departures = []
     if conditions["input_views"] != conditions["trained_input_views"]:
@@ -203,6 +204,7 @@ def log_run(
         values |= {prefix + name: figures[name] for name in MEASURES if figures[name] is not None}
         for name, baseline in figures["baselines"].items():
             values[f"{prefix}{name}_psnr"] = baseline["psnr"]
+    values |= {f"model/{name}": figure for name, figure in metrics["costs"].items()}
     tracker.log_metrics(values, settings["train"]["steps"])
     folder = "evaluation" + "".join(departures)
     for name in ("metrics.json", "scenes.csv", "comparison.png", "costs.json"):

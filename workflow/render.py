@@ -23,10 +23,10 @@ from srt.pictures import SheetRow, contact_sheet, depth_map, side_by_side, to_ui
 from srt.rendering import EncodedScene, Frame, check_scenes, encode_scene, frame_size, render_frames
 from srt.shapes import UInt8
 from srt.strict import ConfigError, read
+from srt.trained import load_model
 from srt.video import WRITERS
 from workflow.command import run
 from workflow.runs import open_run
-from workflow.trained import load_model
 
 SHEET_FRAMES = 8  # at most, unless the command line says how many
 
@@ -86,7 +86,7 @@ def render(
         with WRITERS[out.suffix](out, video.fps) as writer:
             for frame in video_frames(takes, with_inputs=video.layout == "plot"):
                 writer.write(frame)
-    tracker = open_run(profile, experiment, settings)
+    tracker = open_run("render", profile, experiment, settings)
     tracker.log_artifact(out, "videos")
     tracker.close("FINISHED")
 

@@ -1,27 +1,74 @@
-"""The MLflow run of an experiment, which every stage after the training goes on with."""
+"""The MLflow run of an experiment: the training begins it, every later stage goes on with it."""
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from srt.files import sha256_of
 from srt.fingerprint import fingerprint
 from srt.tracking import Tracker, open_tracker
+from workflow.origin import run_tags, stage_tags
 
-ROOT = Path(__file__).parents[1]  # the repository: mlflow.db and ckpt/ are there
+# The repository, for mlflow.db and ckpt/. `dvc exp run --queue` runs in a copy of it, which is
+# deleted with all that is not an output, and names the repository itself in DVC_ROOT.
+ROOT = Path(os.environ.get("DVC_ROOT") or Path(__file__).parents[1])
 
 
-def open_run(profile: str, experiment: str, settings: dict[str, Any]) -> Tracker:
-    """Returns the tracker of the run that trained a model, to go on with it.
+def open_run(
+    stage: str,
+    profile: str,
+    experiment: str,
+    settings: dict[str, Any],
+    states: Path = ROOT / "ckpt",
+    tags: Mapping[str, str] | None = None,
+    description: str = "trained elsewhere",
+) -> Tracker:
+    """Returns the tracker of the run that trains a model, to begin it or to go on with it.
 
-    Where the training was somewhere else and only its model came here, a new run begins.
+    Where the training was somewhere else and only its model came here, a new run begins. The runs
+    of `dvc exp run` bear its names, and those from one commit are shown below one parent.
+
+    Args:
+        settings: the training's configuration.
+        states: the folder of resume states; the run waits beside them.
+        tags: what else there is to know of a new run.
+        description: of a new run.
     """
-    return open_tracker(
-        ROOT / "ckpt" / profile / experiment / fingerprint(settings) / "tracking",
+    name, commit = os.environ.get("DVC_EXP_NAME"), os.environ.get("DVC_EXP_BASELINE_REV")
+    digest = fingerprint(settings)
+    own_tags = {
+        "profile": profile,
+        "dataset": settings["dataset_name"],
+        "model": settings["model"]["name"],
+        "fingerprint": digest,
+        "but_for_seed": fingerprint(settings | {"seed": None}),  # group by it to compare seeds
+    }
+    tracker = open_tracker(
+        states / profile / experiment / digest / "tracking",
         root=ROOT,
         experiment=f"{profile}: {settings['dataset_name']}",
-        run_name=experiment,
-        description=f"{experiment}, profile {profile}: trained elsewhere",
-        tags={"profile": profile},
+        run_name=f"{experiment} ({name})" if name else experiment,
+        description=f"{experiment}, profile {profile}: {description}",
+        tags=own_tags | run_tags(stage) | dict(tags or {}),
         parameters=settings,
+        parent=f"{experiment}: dvc exp from {commit[:7]}" if commit else "",
+    )
+    tracker.set_tags(stage_tags(stage, ROOT))
+    return tracker
+
+
+def log_dataset(tracker: Tracker, name: str, split: Path, context: str) -> None:
+    """Names a packed split as the run's input: MLflow's `training`, `validation`, `evaluation`."""
+    header = json.loads((split / "scenes.json").read_text())
+    counts = {key: header[key] for key in ("views", "height", "width")}
+    tracker.log_dataset(
+        f"{name} {split.name}",
+        digest=sha256_of(split / "scenes.json"),
+        source=str(split),
+        context=context,
+        counts={"scenes": len(header["names"])} | counts,
     )

@@ -15,6 +15,7 @@ from srt.pictures import write_picture
 from srt.survey import camera_figure, contact_sheet, split_summary
 from srt.tracking import open_tracker
 from workflow.command import run
+from workflow.origin import run_tags
 from workflow.runs import ROOT
 
 PICTURES = ("scenes.png", "cameras.png")
@@ -63,7 +64,7 @@ def log_survey(profile: str, dataset: str, data: Path, out: Path) -> None:
         experiment=f"{profile}: datasets",
         run_name=dataset,
         description=f"The packed dataset {dataset}, profile {profile}",
-        tags={"profile": profile, "dataset": dataset},
+        tags={"profile": profile, "dataset": dataset} | run_tags("survey"),
         parameters={"dataset": dataset, "data": digest},
     )
     for name in ("statistics.json", *PICTURES):

@@ -35,6 +35,8 @@ STAGES = {  # that write a file; the others are train's
     "scenes.png": "survey",
     "cameras.png": "survey",
 }
+TIMEOUT = 60  # seconds in all that a tracking server may take
+
 log = logging.getLogger(__name__)
 
 
@@ -74,15 +76,20 @@ def tabulate(
         write_atomically(out / name, text.encode())
     log.info("wrote %s", out / "index.html")
     for name in names:
-        log_table(profile, name, outputs / name / "model.safetensors", out / "results.md")
+        model = outputs / name / "model.safetensors"
+        log_table(profile, name, model, out / "results.md", TIMEOUT / len(names))
 
 
-def log_table(profile: str, experiment: str, model: Path, table: Path) -> None:
-    """Adds the table to the run that trained a model; without the model here there is none."""
+def log_table(profile: str, experiment: str, model: Path, table: Path, timeout: float) -> None:
+    """Adds the table to the run that trained a model; without the model here there is none.
+
+    Args:
+        timeout: seconds that are waited for a tracking server.
+    """
     if model.exists():
-        tracker = open_run(profile, experiment, load_weights(model)[1])
+        tracker = open_run("tabulate", profile, experiment, load_weights(model)[1])
         tracker.log_artifact(table, "report")
-        tracker.close("FINISHED")
+        tracker.close("FINISHED", timeout)
 
 
 def read_run(folder: Path, profile: str) -> Run:

@@ -6,6 +6,7 @@ Starts torchrun over all visible GPUs, unless torchrun has started it already.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -22,12 +23,14 @@ from srt.data.scenes import Scenes
 from srt.distributed import Processes, StopRequest, join_processes
 from srt.files import sha256_of, write_atomically
 from srt.models import SRT, build_model
+from srt.outbox import LoggedModel
 from srt.params import load_experiment
-from srt.tracking import Tracker, open_tracker
+from srt.serving import example
+from srt.tracking import Tracker
 from srt.training import Data, Requests, fit, learning_curve
 from srt.training_state import Training
 from workflow.command import run
-from workflow.runs import ROOT
+from workflow.runs import ROOT, log_dataset, open_run
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +74,7 @@ def train(
     requests = Requests(stop_after, validate_now, picture_now)
     lock = exclusive(folder) if processes.main else contextlib.nullcontext()
     with lock:
-        tracker = start_tracker(config, settings, folder, data, processes)
+        tracker = start_tracker(config, settings, states, data, processes)
         try:
             training = fit(config, settings, packed, folder, tracker, processes, stop, requests)
         except BaseException:
@@ -83,8 +86,7 @@ def train(
             sys.exit(128 + stop.number if stop else 0)
         if processes.main:
             write_outputs(training, settings, out, processes)
-            tracker.log_artifact(out / "model.safetensors", "model")
-            tracker.log_artifact(out / "history.csv")
+            log_outputs(tracker, config, packed, training, out)
         tracker.close("FINISHED")
     processes.leave()
 
@@ -102,41 +104,53 @@ def start_torchrun() -> None:
 def start_tracker(
     experiment: Experiment,
     settings: dict[str, Any],
-    folder: Path,
+    states: Path,
     data: Path,
     processes: Processes,
 ) -> Tracker:
     """Returns the tracker of this configuration's run; one that forgets in all but one process."""
     if not processes.main:
         return Tracker(None, ROOT)
-    tracker = open_tracker(
-        folder / "tracking",
-        root=ROOT,
-        experiment=f"{experiment.profile}: {experiment.dataset_name}",
-        run_name=experiment.name,
-        description=describe(experiment),
+    source = "synthetic scenes" if experiment.synthetic else f"data of {experiment.dataset.source}"
+    tracker = open_run(
+        "train",
+        experiment.profile,
+        experiment.name,
+        settings,
+        states,
         tags={
-            "profile": experiment.profile,
-            "dataset": experiment.dataset_name,
-            "model": experiment.model.name,
             "synthetic": "yes" if experiment.synthetic else "no",
             "hardware": hardware(processes),
-            "fingerprint": folder.name,
         },
-        parameters=settings,
+        description=source,
     )
     for split, context in (("train", "training"), ("val", "validation")):
-        digest = sha256_of(data / split / "scenes.json")
-        name = f"{experiment.dataset_name} {split}"
-        tracker.log_dataset(name, digest, str(data / split), context)
+        log_dataset(tracker, experiment.dataset_name, data / split, context)
     tracker.watch_machine(interval=10)
     return tracker
 
 
-def describe(experiment: Experiment) -> str:
-    """Returns what a reader of the run's page must know first."""
-    scenes = "synthetic scenes" if experiment.synthetic else f"data of {experiment.dataset.source}"
-    return f"{experiment.name}, profile {experiment.profile}: {scenes}"
+def log_outputs(
+    tracker: Tracker, experiment: Experiment, packed: Data, training: Training, out: Path
+) -> None:
+    """Adds the curve and the model to the run; the model is a version in MLflow's registry."""
+    tracker.log_artifact(out / "history.csv")
+    weights = out / "model.safetensors"
+    inputs, output = example(packed.validation, experiment.dataset.input_views)
+    with weights.open("rb") as file:
+        md5 = hashlib.file_digest(file, "md5").hexdigest()
+    tracker.set_tags({"model_md5": md5})  # under which DVC's cache has the file
+    model = LoggedModel(
+        name=f"{experiment.profile}-{experiment.name}",
+        weights=weights,
+        loader="srt.serving",
+        inputs=inputs,
+        output=output,
+        metric="validation/best_psnr",
+        value=training.best_psnr,
+        tags={"dataset": experiment.dataset_name, "md5": md5},
+    )
+    tracker.log_model(model, training.best_step)
 
 
 def write_outputs(

@@ -1,4 +1,4 @@
-"""A trained model from its file, for the stages that use one."""
+"""A trained model from its file, for all that use one."""
 
 from __future__ import annotations
 

@@ -1,0 +1,74 @@
+"""A model that MLflow loads renders what the trained model renders."""
+
+import numpy as np
+import pytest
+import tiny_training
+import torch
+
+from srt.checkpoint import save_weights
+from srt.data.sampling import presentation, whole_views
+from srt.data.scenes import Scenes
+from srt.models import build_model, decode_in_groups
+from srt.pictures import to_uint8
+from srt.serving import _load_pyfunc, example
+
+CPU = torch.device("cpu")
+TARGET = 1  # the first view after one input view
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder = tiny_training.write_packed(tmp_path_factory.mktemp("packed"))
+    return Scenes(folder / "val", CPU)
+
+
+def saved(folder, **model):
+    """Returns a new model, its experiment, and the file of its weights."""
+    experiment = tiny_training.tiny_experiment(folder, model)
+    network = build_model(experiment.model, seed=3).eval()
+    settings = tiny_training.configured(experiment)
+    save_weights(folder / "model.safetensors", network.state_dict(), settings)
+    return network, experiment, folder / "model.safetensors"
+
+
+@torch.no_grad()
+def rendered(network, scenes, shown):
+    """Returns the view as evaluation renders it."""
+    scene, inputs, targets = (torch.tensor(i) for i in ([0], [[0]], [[TARGET]]))
+    batch = whole_views(scenes, scene, inputs, targets, shown)
+    tokens = network.encode(batch.images, batch.image_origins, batch.image_directions)
+    seen = decode_in_groups(network, network.decoder.keys_values(tokens), batch.rays, 4096)
+    return to_uint8(seen.colours.view(1, scenes.height, scenes.width, 3))
+
+
+@pytest.mark.parametrize("frame", ["canonical", "world"])
+def test_a_view_is_rendered_as_evaluation_renders_it(tmp_path, scenes, frame):
+    network, experiment, weights = saved(tmp_path, frame=frame)
+    inputs, _ = example(scenes, input_views=1)
+    views = _load_pyfunc(str(weights)).predict(inputs)
+    expected = rendered(network, scenes, presentation(experiment))
+    np.testing.assert_allclose(views.astype(int), expected.astype(int), atol=1)
+
+
+def test_several_views_are_rendered_at_once(tmp_path, scenes):
+    _, _, weights = saved(tmp_path)
+    model, (inputs, _) = _load_pyfunc(str(weights)), example(scenes, input_views=1)
+    poses = np.concatenate((inputs["target_camera_to_world"], inputs["camera_to_world"]))
+    both = {
+        "target_intrinsics": inputs["target_intrinsics"].repeat(2, 0),
+        "target_camera_to_world": poses,
+    }
+    views = model.predict(inputs | both)
+    assert views.shape == (2, scenes.height, scenes.width, 3)
+    np.testing.assert_allclose(views[:1].astype(int), model.predict(inputs).astype(int), atol=1)
+    assert (views[0] != views[1]).any()
+
+
+def test_an_example_is_what_the_data_shows(scenes):
+    inputs, output = example(scenes, input_views=2)
+    scene, views = torch.tensor([0]), torch.tensor([[0, 1, 2]])
+    images, _ = scenes.gather(scene, views, torch.zeros((1, 0), dtype=torch.int64), stride=1)
+    np.testing.assert_array_equal(inputs["images"], images[0, :2])
+    np.testing.assert_array_equal(output, images[0, 2:])
+    _, poses = scenes.cameras(scene)
+    np.testing.assert_array_equal(inputs["target_camera_to_world"], poses[0, 2:3])
