@@ -18,7 +18,7 @@ from srt.data.sampling import Batch, Presentation, whole_views
 from srt.data.scenes import Scenes
 from srt.evaluation import Item
 from srt.models import SRT, decode_in_groups
-from srt.models.attention import KeysValues
+from srt.models.decoder import LayerKeysValues
 
 REPEATS = 5  # of what is timed, after one that is not
 
@@ -29,7 +29,7 @@ def one_frame(scenes: Scenes, item: Item, shown: Presentation) -> Batch:
     return whole_views(scenes, scene, inputs, inputs[:, :1], shown)
 
 
-def encode(model: SRT, batch: Batch) -> list[KeysValues]:
+def encode(model: SRT, batch: Batch) -> list[LayerKeysValues]:
     """Returns what rays attend to: all that is computed once for a scene."""
     tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
     return model.decoder.keys_values(tokens)

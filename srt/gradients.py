@@ -24,10 +24,7 @@ def accumulate_gradients(model: SRT, decode: Any, batch: Batch, rays_per_group: 
     with precision(batch.images.device):
         tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
         keys_values = model.decoder.keys_values(tokens)
-    leaves = [
-        (key.detach().requires_grad_(), value.detach().requires_grad_())
-        for key, value in keys_values
-    ]
+    leaves = [each._make(part.detach().requires_grad_() for part in each) for each in keys_values]
     mse = torch.zeros((), dtype=torch.float64, device=tokens.device)
     scenes, rays, _ = batch.colours.shape
     most = max(1, rays_per_group // model.decoder.queries_per_ray)
@@ -39,8 +36,8 @@ def accumulate_gradients(model: SRT, decode: Any, batch: Batch, rays_per_group: 
         errors = [(part.float() - colours).square().sum() for part in parts if part is not None]
         (sum(errors) / batch.colours.numel()).backward()
         mse += errors[0].detach() / batch.colours.numel()
-    flat = [tensor for pair in keys_values for tensor in pair]
-    torch.autograd.backward(flat, [leaf.grad for pair in leaves for leaf in pair])
+    flat = [tensor for each in keys_values for tensor in each]
+    torch.autograd.backward(flat, [leaf.grad for each in leaves for leaf in each])
     return mse
 
 
@@ -62,5 +59,12 @@ def precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
 
 
 def compiled_decoder(model: SRT, device: torch.device) -> Any:
-    """Returns the decoder, fused by the compiler on a GPU: there it is bound by memory traffic."""
-    return torch.compile(model.decoder, dynamic=False) if device.type == "cuda" else model.decoder
+    """Returns the decoder; on a GPU it and what it can of the encoder are fused by the compiler.
+
+    They are bound by memory traffic there. Convolutions are not: they are left as they are.
+    """
+    if device.type != "cuda":
+        return model.decoder
+    for part in (model.encoder.pixel_channels, *model.encoder.layers):
+        part.compile()
+    return torch.compile(model.decoder, dynamic=False)

@@ -16,7 +16,7 @@ from srt.errors import UserError
 from srt.evaluation import whole_images
 from srt.geometry import camera_rays, resize_intrinsics, rigid_inverse
 from srt.models import SRT, decode_in_groups
-from srt.models.attention import KeysValues
+from srt.models.decoder import LayerKeysValues
 from srt.motions import camera_path
 from srt.rays import Rays
 from srt.shapes import Float
@@ -27,7 +27,7 @@ class EncodedScene:
     """What rendering needs of a scene: the input views, and what rays attend to."""
 
     images: Float[Tensor, "v height width 3"]
-    keys_values: list[KeysValues]
+    keys_values: list[LayerKeysValues]
     position: Float[Tensor, "3"]  # of the first input camera, in the world
     intrinsics: Float[Tensor, "3 3"]
     to_frame: Float[Tensor, "4 4"]  # from the world to the frame that the model sees

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from srt.config import ModelConfig
-from srt.models.attention import KeysValues
-from srt.models.decoder import DECODERS, Prediction
+from srt.models.decoder import DECODERS, LayerKeysValues, Prediction
 from srt.models.encoder import Encoder
 from srt.rays import Rays
 from srt.shapes import Float
@@ -34,7 +33,7 @@ class SRT(nn.Module):
         """Returns the scene tokens of posed images with colours in [0, 1]."""
         return self.encoder(images, origins, directions)
 
-    def decode(self, keys_values: list[KeysValues], rays: Rays) -> Prediction:
+    def decode(self, keys_values: list[LayerKeysValues], rays: Rays) -> Prediction:
         """Returns what rays see, given `decoder.keys_values(tokens)`."""
         return self.decoder(keys_values, rays)
 
@@ -47,7 +46,7 @@ def build_model(config: ModelConfig, seed: int) -> SRT:
 
 
 def decode_in_groups(
-    model: SRT, keys_values: list[KeysValues], rays: Rays, queries_per_group: int
+    model: SRT, keys_values: list[LayerKeysValues], rays: Rays, queries_per_group: int
 ) -> Prediction:
     """Returns colours and depth of any number of rays, decoding `queries_per_group` at once.
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srt.shapes import Float
 
-KeysValues = tuple[Float[Tensor, "b h m d"], Float[Tensor, "b h m d"]]
+
+class KeysValues(NamedTuple):
+    """What queries attend to, of one layer."""
+
+    key: Float[Tensor, "b h m d"]
+    value: Float[Tensor, "b h m d"]
 
 
 class SelfAttention(nn.Module):
@@ -41,7 +48,7 @@ class CrossAttention(nn.Module):
     def keys_values(self, tokens: Float[Tensor, "b m token_dim"]) -> KeysValues:
         """Returns what the queries attend to: computed once for a scene, not once for a group."""
         key, value = self.key_value(tokens).chunk(2, dim=-1)
-        return split_heads(key, self.heads), split_heads(value, self.heads)
+        return KeysValues(split_heads(key, self.heads), split_heads(value, self.heads))
 
     def forward(
         self, queries: Float[Tensor, "b n dim"], keys_values: KeysValues

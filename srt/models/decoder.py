@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srt.config import ModelConfig
+from srt.models import fused
 from srt.models.attention import CrossAttention, KeysValues, Mlp
 from srt.models.encoding import (
     encode_points,
@@ -35,6 +36,9 @@ class Prediction(NamedTuple):
     coarse_colours: Float[Tensor, "b r 3"] | None = None  # of the coarse samples, for the loss
 
 
+LayerKeysValues = KeysValues | fused.Prepared
+
+
 class DecoderLayer(nn.Module):
     """Cross-attention to the scene, then an MLP."""
 
@@ -43,10 +47,20 @@ class DecoderLayer(nn.Module):
         self.attention = CrossAttention(dim, config.latent_dim, config.heads, config.head_dim)
         self.mlp = Mlp(dim, config.mlp_dim)
 
+    def keys_values(self, tokens: Float[Tensor, "b m c"]) -> LayerKeysValues:
+        """Returns what queries attend to, with all else that a group of them need not compute."""
+        pair = self.attention.keys_values(tokens)
+        contract = self.mlp.contract
+        if fused.suits(tokens, contract.out_features, contract.in_features):
+            return fused.prepare(self.attention, self.mlp, pair)
+        return pair
+
     def forward(
-        self, queries: Float[Tensor, "b n dim"], keys_values: KeysValues
+        self, queries: Float[Tensor, "b n dim"], keys_values: LayerKeysValues
     ) -> Float[Tensor, "b n dim"]:
-        return self.mlp(self.attention(queries, keys_values))
+        if isinstance(keys_values, KeysValues):
+            return self.mlp(self.attention(queries, keys_values))
+        return fused.layer(queries, keys_values, self.mlp.contract.out_features)
 
 
 class SceneQueries(nn.Module):
@@ -58,16 +72,19 @@ class SceneQueries(nn.Module):
         self.query = perceptron(dim, hidden, dim) if hidden else nn.Identity()
         self.layers = nn.ModuleList(DecoderLayer(dim, config) for _ in range(config.decoder_layers))
 
-    def keys_values(self, tokens: Float[Tensor, "b m c"]) -> list[KeysValues]:
+    def keys_values(self, tokens: Float[Tensor, "b m c"]) -> list[LayerKeysValues]:
         """Returns what the queries of a scene attend to, one pair a layer."""
         layers = (cast(DecoderLayer, layer) for layer in self.layers)
-        return [layer.attention.keys_values(tokens) for layer in layers]
+        return [layer.keys_values(tokens) for layer in layers]
 
     def gather(
-        self, encoded: Float[Tensor, "b n dim"], keys_values: list[KeysValues]
+        self, encoded: Float[Tensor, "b n dim"], keys_values: list[LayerKeysValues]
     ) -> Float[Tensor, "b n dim"]:
-        """Returns what each query has gathered from the scene."""
-        queries = self.query(encoded)
+        """Returns what each query has gathered from the scene; on a GPU it may be wider, with 0."""
+        if isinstance(keys_values[0], KeysValues):
+            queries = self.query(encoded)
+        else:
+            queries = fused.widen(self.query, encoded)
         for layer, pair in zip(self.layers, keys_values):
             queries = layer(queries, pair)
         return queries
@@ -84,10 +101,10 @@ class LightFieldDecoder(SceneQueries):
         self.config = config
         self.colour = perceptron(dim, *head_widths(config), 3)
 
-    def forward(self, keys_values: list[KeysValues], rays: Rays) -> Prediction:
+    def forward(self, keys_values: list[LayerKeysValues], rays: Rays) -> Prediction:
         """Returns the colour of each ray; SRT's are in [0, 1], ISRT's are not held there."""
         encoded = encode_rays(rays.origins, rays.directions, self.config)
-        colours = self.colour(self.gather(encoded, keys_values))
+        colours = fused.perceptron(self.colour, self.gather(encoded, keys_values))
         # OSRT, appendix A.4, leaves the sigmoid out.
         return Prediction(colours.sigmoid() if self.config.name == "srt" else colours)
 
@@ -103,13 +120,13 @@ class PointNet(SceneQueries):
         self.density = perceptron(dim, *head_widths(config), 1)
 
     def forward(
-        self, keys_values: list[KeysValues], points: Float[Tensor, "b r s 3"]
+        self, keys_values: list[LayerKeysValues], points: Float[Tensor, "b r s 3"]
     ) -> tuple[Float[Tensor, "b r s"], Float[Tensor, "b r s 3"]]:
         """Returns densities and colours, in float32 at least."""
         encoded = encode_points(points.flatten(1, 2), self.config)
         gathered = self.gather(encoded, keys_values)
-        density, colour = self.density(gathered)[..., 0], self.colour(gathered)
-        density, colour = (part.unflatten(1, points.shape[1:3]) for part in (density, colour))
+        density, colour = (fused.perceptron(net, gathered) for net in (self.density, self.colour))
+        density, colour = (part.unflatten(1, points.shape[1:3]) for part in (density[..., 0], colour))
         return F.softplus(to_precise(density)), to_precise(colour).sigmoid()
 
 
@@ -128,12 +145,12 @@ class VolumeDecoder(nn.Module):
         self.queries_per_ray = config.coarse_samples * (1 + config.separate_fine_net)
         self.queries_per_ray += config.fine_samples
 
-    def keys_values(self, tokens: Float[Tensor, "b m c"]) -> list[KeysValues]:
+    def keys_values(self, tokens: Float[Tensor, "b m c"]) -> list[LayerKeysValues]:
         """Returns what the points of a scene attend to: the coarse net's, then the fine one's."""
         nets = (self.coarse,) if self.fine is None else (self.coarse, self.fine)
         return [pair for net in nets for pair in net.keys_values(tokens)]
 
-    def forward(self, keys_values: list[KeysValues], rays: Rays) -> Prediction:
+    def forward(self, keys_values: list[LayerKeysValues], rays: Rays) -> Prediction:
         """Returns colours and depth of each ray, of all samples and of the coarse ones."""
         count, layers = self.config.coarse_samples, self.config.decoder_layers
         draws = rays.draws

@@ -13,8 +13,24 @@ from torch import Tensor, nn
 
 from srt.config import ModelConfig
 from srt.models.attention import Mlp, SelfAttention
-from srt.models.encoding import encode_rays, ray_channels
+from srt.models.encoding import encode_directions, encode_points, point_channels, ray_channels
 from srt.shapes import Float
+
+
+class PixelChannels(nn.Module):
+    """What the first convolution sees of a pixel: its colour and the direction of its ray."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(
+        self, images: Float[Tensor, "b v h w 3"], directions: Float[Tensor, "b v h w 3"]
+    ) -> Float[Tensor, "bv h w channels"]:
+        channels = torch.cat((images, encode_directions(directions, self.config)), dim=-1)
+        if torch.is_autocast_enabled(images.device.type):  # where products are of whole eights
+            channels = F.pad(channels, (0, -channels.shape[-1] % 8)).bfloat16()
+        return channels.flatten(0, 1)
 
 
 class Encoder(nn.Module):
@@ -29,6 +45,7 @@ class Encoder(nn.Module):
             convolutions.append(nn.Conv2d(channels, width, 3, stride=1, padding=1, bias=False))
             convolutions.append(nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=False))
             channels = 2 * width
+        self.pixel_channels = PixelChannels(config)
         self.convolutions = nn.ModuleList(convolutions)
         if config.conv_init == "he":
             for convolution in convolutions:
@@ -59,10 +76,9 @@ class Encoder(nn.Module):
     ) -> Float[Tensor, "b m c"]:
         """Returns the scene tokens, m = v · p, view after view."""
         views = images.shape[1]
-        rays = encode_rays(origins[:, :, None, None].expand_as(directions), directions, self.config)
-        pixels = torch.cat((images, rays), dim=-1).flatten(0, 1).permute(0, 3, 1, 2)
-        for convolution in self.convolutions:
-            pixels = F.relu(convolution(pixels))
+        pixels = F.relu(self.first_convolution(images, origins, directions), inplace=True)
+        for convolution in self.convolutions[1:]:
+            pixels = F.relu(convolution(pixels), inplace=True)
         patches = self.patch_projection(pixels).unflatten(0, (-1, views))  # (b, v, c, rows, cols)
         if self.config.pixel_embedding is not None:
             patches = patches + self.places(*patches.shape[3:]) + self.cameras(views)
@@ -70,6 +86,31 @@ class Encoder(nn.Module):
         for layer in self.layers:
             tokens = layer(tokens)
         return tokens
+
+    def first_convolution(
+        self,
+        images: Float[Tensor, "b v h w 3"],
+        origins: Float[Tensor, "b v 3"],
+        directions: Float[Tensor, "b v h w 3"],
+    ) -> Float[Tensor, "bv c h w"]:
+        """Returns the convolution of colours and rays.
+
+        Half of its inputs, the camera's position, are the same all over an image: what they give
+        are nine values, inside and at each edge and corner, as of an image of 3 x 3 pixels.
+        """
+        config, weight = self.config, self.convolutions[0].weight
+        position = slice(3, 3 + point_channels(config))
+        pixels = self.pixel_channels(images, directions)
+        varying = torch.cat((weight[:, : position.start], weight[:, position.stop :]), dim=1)
+        varying = F.pad(varying, (0, 0, 0, 0, 0, pixels.shape[-1] - varying.shape[1]))
+        seen = F.conv2d(pixels.permute(0, 3, 1, 2), varying, padding=1)
+        camera = encode_points(origins, config).flatten(0, 1)[..., None, None].expand(-1, -1, 3, 3)
+        constant = F.conv2d(camera, weight[:, position], padding=1).permute(0, 2, 3, 1)
+        for dim, size in ((1, images.shape[2]), (2, images.shape[3])):
+            first, inside, last = constant.split(1, dim=dim)
+            repeated = inside.expand(*(size - 2 if d == dim else -1 for d in range(4)))
+            constant = torch.cat((first, repeated, last), dim=dim)
+        return seen + constant.permute(0, 3, 1, 2)
 
     def cameras(self, views: int) -> Float[Tensor, "{views} c 1 1"]:
         """Returns what tells the first camera's patches from the others'."""

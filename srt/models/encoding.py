@@ -36,13 +36,19 @@ def encode_points(
     return encode_octaves(points, config.position_octaves, config.position_start_octave)
 
 
+def encode_directions(
+    directions: Float[Tensor, "*rays 3"], config: ModelConfig
+) -> Float[Tensor, "*rays channels"]:
+    """Returns the encoding of each ray's unit direction."""
+    return encode_octaves(directions, config.direction_octaves, config.direction_start_octave)
+
+
 def encode_rays(
     origins: Float[Tensor, "*rays 3"], directions: Float[Tensor, "*rays 3"], config: ModelConfig
 ) -> Float[Tensor, "*rays channels"]:
     """Returns the encoding of each ray's origin, then of its unit direction."""
-    position = encode_points(origins, config)
-    direction = encode_octaves(directions, config.direction_octaves, config.direction_start_octave)
-    return torch.cat((position, direction), dim=-1)
+    parts = (encode_points(origins, config), encode_directions(directions, config))
+    return torch.cat(parts, dim=-1)
 
 
 def point_channels(config: ModelConfig) -> int:
