@@ -1,5 +1,7 @@
 # The stages, for `snakemake --cores all results`: the commands of dvc.yaml over the same files.
 # Add `--config profile=paper -- results` for the published scale.
+from pathlib import Path
+
 from snakemake.utils import validate
 
 from workflow.wiring import code, tracked
@@ -23,15 +25,22 @@ REPORT = {  # file: its kind in `snakemake --report`, where it is shown
     "tables.html": "tables",
 }
 
-HOUR, DAY = (
-    60,
-    24 * 60,
-)  # minutes, as `runtime` counts; `threads` are never more than the cores
+HOUR, DAY = 60, 24 * 60  # minutes, as `runtime` counts
+
+# On a GPU one job has them all at a time. Without one, jobs run side by side, each on one core:
+# small products gain little from more, and lose much where cores are busy.
+GPU = int(Path("/proc/driver/nvidia").exists())
 
 
 def growing(amount):
     """Returns a resource that grows with every try of a job (a profile's `retries`)."""
     return lambda wildcards, attempt: amount * attempt
+
+
+def cores(wildcards):
+    """Returns one core for a small synthetic dataset, many for a published one."""
+    dataset = config["profiles"][wildcards.profile]["datasets"][wildcards.dataset]
+    return 1 if dataset.get("source") == "synthetic" else 16
 
 
 def shown(path, category, kind, **labels):
@@ -74,7 +83,7 @@ rule fetch:
         "logs/{profile}/fetch/{dataset}.log",
     benchmark:
         "logs/{profile}/fetch/{dataset}.tsv"
-    threads: 16
+    threads: cores
     resources:
         mem_mb=growing(8000),
         runtime=growing(2 * DAY),
@@ -114,7 +123,7 @@ rule pack:
         "logs/{profile}/pack/{dataset}.log",
     benchmark:
         "logs/{profile}/pack/{dataset}.tsv"
-    threads: 16
+    threads: cores
     resources:
         mem_mb=growing(16000),
         runtime=growing(DAY),
@@ -172,9 +181,8 @@ rule train:
         "logs/{profile}/train/{experiment}.log",
     benchmark:
         "logs/{profile}/train/{experiment}.tsv"
-    threads: 16
     resources:
-        gpu=1,
+        gpu=GPU,
         mem_mb=growing(64000),
         runtime=growing(DAY),
     params:
@@ -207,9 +215,8 @@ rule evaluate:
         "logs/{profile}/evaluate/{experiment}.log",
     benchmark:
         "logs/{profile}/evaluate/{experiment}.tsv"
-    threads: 16
     resources:
-        gpu=1,
+        gpu=GPU,
         mem_mb=growing(32000),
         runtime=growing(4 * HOUR),
     params:
@@ -238,9 +245,8 @@ rule render:
         "logs/{profile}/render/{experiment}.log",
     benchmark:
         "logs/{profile}/render/{experiment}.tsv"
-    threads: 16
     resources:
-        gpu=1,
+        gpu=GPU,
         mem_mb=growing(32000),
         runtime=growing(4 * HOUR),
     params:

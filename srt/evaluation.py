@@ -242,12 +242,14 @@ def comparison(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Returns a picture of inputs, target, prediction and error, one row an item.
 
-    The targets go around: each row shows another angle from the input.
+    The targets go around: each row shows another angle from the input, which is none of them.
     """
     inputs, targets, predictions = [], [], []
     for number, item in enumerate(items):
         views = predict_item(model, scenes, item, shown=shown, rays_per_group=rays_per_group)
-        angle = ((number + 1) * len(views.targets)) // (len(items) + 1)
+        given = item.inputs if shown.all_targets else ()
+        others = [view for view in range(len(views.targets)) if view not in given]
+        angle = others[((number + 1) * len(others)) // (len(items) + 1)]
         inputs.append(views.inputs)
         targets.append(views.targets[angle])
         predictions.append(views.predictions[angle])

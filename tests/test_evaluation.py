@@ -12,9 +12,10 @@ from srt.data.sampling import Presentation
 from srt.data.scenes import Scenes
 from srt.distributed import Processes
 from srt.errors import DataError
-from srt.evaluation import Item, evaluate_items, predict_item, protocol_items
+from srt.evaluation import Item, comparison, evaluate_items, predict_item, protocol_items
 from srt.models import build_model
 from srt.models.decoder import Prediction
+from srt.pictures import to_uint8
 
 MEAN = (0.25, 0.5, 0.75)
 WORLD = Presentation(
@@ -205,6 +206,20 @@ def test_with_all_views_as_targets_the_inputs_are_measured_too(scenes, images, m
     everything = dataclasses.replace(CANONICAL, all_targets=True)
     views = predict_item(model, scenes, Item(1, (2,)), shown=everything, rays_per_group=100)
     np.testing.assert_allclose(views.targets, images[1], atol=1e-6)
+
+
+def test_a_picture_never_shows_an_input_as_its_target(scenes, images, model, monkeypatch):
+    columns = []
+    monkeypatch.setattr("srt.evaluation.grid", lambda given: np.zeros((1, 1, 3), np.uint8))
+    monkeypatch.setattr("srt.evaluation.comparison_columns", lambda *given: columns.append(given))
+    everything = dataclasses.replace(CANONICAL, all_targets=True)
+    items = [Item(1, (view,)) for view in range(4)]
+    comparison(model, scenes, items, shown=everything, rays_per_group=100)
+    ((inputs, targets, _),) = columns
+    for view in range(4):
+        given = to_uint8(torch.from_numpy(images[1, view]))
+        assert (inputs[view, 0] == given).all()
+        assert (targets[view] != given).any()
 
 
 def test_strided_inputs_are_shown_whole_but_seen_strided(scenes, images, model, monkeypatch):
