@@ -4,37 +4,61 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from srt.data.sampling import Batch
 from srt.models import SRT
+
+PIXELS_PER_RAY = 20  # of input images, in a group of scenes: then both take about as much memory
+ATTENTION = [  # the fastest first; the first that can is taken
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
 
 
 def accumulate_gradients(model: SRT, decode: Any, batch: Batch, rays_per_group: int) -> Tensor:
     """Adds the gradients of the loss; returns the mean squared error of the colours.
 
-    The loss is that error, and where there are coarse colours theirs too. Rays do not see each
-    other: they are decoded and back-propagated in groups, into the gradient of the scenes' keys and
-    values, and the encoder runs backward once. The gradient is the same as of all rays at once; the
+    The loss is that error, and where there are coarse colours theirs too. Neither scenes nor rays
+    see each other: they are computed in groups, and the gradient is the same as of all at once. The
     memory is that of one group.
     """
-    with precision(batch.images.device):
+    scenes, pixels = len(batch.images), batch.images[0, ..., 0].numel()
+    size = group_size(1, scenes, max(1, PIXELS_PER_RAY * rays_per_group // pixels))
+    mse = torch.zeros((), dtype=torch.float64, device=batch.images.device)
+    for part in batch.split(size):
+        share = part.colours.numel() / batch.colours.numel()
+        mse += share * of_scenes(model, decode, part, rays_per_group, share)
+    return mse
+
+
+def of_scenes(model: SRT, decode: Any, batch: Batch, rays_per_group: int, share: float) -> Tensor:
+    """Adds the gradients of these scenes' share of the loss; returns their mean squared error.
+
+    Rays are decoded and back-propagated in groups, into the gradient of what they attend to, which
+    is then that of the tokens, and the encoder runs backward once.
+    """
+    device = batch.images.device
+    with precision(device):
         tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
         keys_values = model.decoder.keys_values(tokens)
     leaves = [each._make(part.detach().requires_grad_() for part in each) for each in keys_values]
-    mse = torch.zeros((), dtype=torch.float64, device=tokens.device)
+    mse = torch.zeros((), dtype=torch.float64, device=device)
     scenes, rays, _ = batch.colours.shape
-    most = max(1, rays_per_group // model.decoder.queries_per_ray)
-    size = group_size(scenes, rays, most)
+    size = group_size(scenes, rays, max(1, rays_per_group // model.decoder.queries_per_ray))
     for group, colours in zip(batch.rays.split(size), batch.colours.split(size, dim=1)):
-        with precision(colours.device):
+        with precision(device):
             predicted = decode(leaves, group)
         parts = (predicted.colours, predicted.coarse_colours)
         errors = [(part.float() - colours).square().sum() for part in parts if part is not None]
-        (sum(errors) / batch.colours.numel()).backward()
+        (sum(errors) * (share / batch.colours.numel())).backward()
         mse += errors[0].detach() / batch.colours.numel()
     flat = [tensor for each in keys_values for tensor in each]
     torch.autograd.backward(flat, [leaf.grad for each in leaves for leaf in each])
@@ -51,11 +75,14 @@ def group_size(scenes: int, rays: int, rays_per_group: int) -> int:
     return rays // groups
 
 
-def precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+@contextlib.contextmanager
+def precision(device: torch.device) -> Iterator[None]:
     """Products in bfloat16 on a GPU; the ray encoding, norms and loss stay in float32."""
     if device.type != "cuda":
-        return contextlib.nullcontext()
-    return torch.autocast("cuda", torch.bfloat16)
+        yield
+        return
+    with torch.autocast("cuda", torch.bfloat16), sdpa_kernel(ATTENTION, set_priority=True):
+        yield
 
 
 def compiled_decoder(model: SRT, device: torch.device) -> Any:
@@ -65,6 +92,7 @@ def compiled_decoder(model: SRT, device: torch.device) -> Any:
     """
     if device.type != "cuda":
         return model.decoder
-    for part in (model.encoder.pixel_channels, *model.encoder.layers):
+    encoder = model.encoder
+    for part in (encoder.pixel_channels, encoder.camera_and_pixels, *encoder.layers):
         part.compile()
     return torch.compile(model.decoder, dynamic=False)

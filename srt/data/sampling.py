@@ -6,7 +6,9 @@ nothing of the others'. b scenes of this process, v input views, r rays of a sce
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +43,13 @@ class Batch:
     def rays(self) -> Rays:
         """The target rays, as a model is asked about them."""
         return Rays(self.origins, self.directions, self.near, self.far, self.draws)
+
+    def split(self, size: int) -> Iterator[Batch]:
+        """Yields `size` scenes at a time, and the rest."""
+        for start in range(0, len(self.images), size):
+            values = vars(self).items()
+            tensors = {k: v[start : start + size] for k, v in values if isinstance(v, Tensor)}
+            yield dataclasses.replace(self, **tensors)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,9 @@ class PointNet(SceneQueries):
         encoded = encode_points(points.flatten(1, 2), self.config)
         gathered = self.gather(encoded, keys_values)
         density, colour = (fused.perceptron(net, gathered) for net in (self.density, self.colour))
-        density, colour = (part.unflatten(1, points.shape[1:3]) for part in (density[..., 0], colour))
+        density, colour = (
+            part.unflatten(1, points.shape[1:3]) for part in (density[..., 0], colour)
+        )
         return F.softplus(to_precise(density)), to_precise(colour).sigmoid()
 
 

@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from srt.config import ModelConfig
 from srt.models.attention import Mlp, SelfAttention
-from srt.models.encoding import encode_directions, encode_points, point_channels, ray_channels
+from srt.models.encoding import (
+    encode_directions,
+    encode_points,
+    in_bfloat16,
+    point_channels,
+    ray_channels,
+)
 from srt.shapes import Float
 
 
@@ -28,9 +34,27 @@ class PixelChannels(nn.Module):
         self, images: Float[Tensor, "b v h w 3"], directions: Float[Tensor, "b v h w 3"]
     ) -> Float[Tensor, "bv h w channels"]:
         channels = torch.cat((images, encode_directions(directions, self.config)), dim=-1)
-        if torch.is_autocast_enabled(images.device.type):  # where products are of whole eights
+        if in_bfloat16(images):  # products of whole eights of channels are faster
             channels = F.pad(channels, (0, -channels.shape[-1] % 8)).bfloat16()
         return channels.flatten(0, 1)
+
+
+class CameraAndPixels(nn.Module):
+    """Adds to a convolution of pixels that of its camera's position, then the ReLU.
+
+    The position is the same all over an image: what it gives are nine values, inside and at each
+    edge and corner, as of an image of 3 x 3 pixels.
+    """
+
+    def forward(
+        self, pixels: Float[Tensor, "bv c h w"], camera: Float[Tensor, "bv c 3 3"]
+    ) -> Float[Tensor, "bv c h w"]:
+        values = camera.permute(0, 2, 3, 1)
+        for dim, size in ((1, pixels.shape[2]), (2, pixels.shape[3])):
+            first, inside, last = values.split(1, dim=dim)
+            repeated = inside.expand(*(size - 2 if d == dim else -1 for d in range(4)))
+            values = torch.cat((first, repeated, last), dim=dim)
+        return F.relu(pixels + values.permute(0, 3, 1, 2))
 
 
 class Encoder(nn.Module):
@@ -45,7 +69,7 @@ class Encoder(nn.Module):
             convolutions.append(nn.Conv2d(channels, width, 3, stride=1, padding=1, bias=False))
             convolutions.append(nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=False))
             channels = 2 * width
-        self.pixel_channels = PixelChannels(config)
+        self.pixel_channels, self.camera_and_pixels = PixelChannels(config), CameraAndPixels()
         self.convolutions = nn.ModuleList(convolutions)
         if config.conv_init == "he":
             for convolution in convolutions:
@@ -76,7 +100,7 @@ class Encoder(nn.Module):
     ) -> Float[Tensor, "b m c"]:
         """Returns the scene tokens, m = v · p, view after view."""
         views = images.shape[1]
-        pixels = F.relu(self.first_convolution(images, origins, directions), inplace=True)
+        pixels = self.first_layer(images, origins, directions)
         for convolution in self.convolutions[1:]:
             pixels = F.relu(convolution(pixels), inplace=True)
         patches = self.patch_projection(pixels).unflatten(0, (-1, views))  # (b, v, c, rows, cols)
@@ -87,30 +111,22 @@ class Encoder(nn.Module):
             tokens = layer(tokens)
         return tokens
 
-    def first_convolution(
+    def first_layer(
         self,
         images: Float[Tensor, "b v h w 3"],
         origins: Float[Tensor, "b v 3"],
         directions: Float[Tensor, "b v h w 3"],
     ) -> Float[Tensor, "bv c h w"]:
-        """Returns the convolution of colours and rays.
-
-        Half of its inputs, the camera's position, are the same all over an image: what they give
-        are nine values, inside and at each edge and corner, as of an image of 3 x 3 pixels.
-        """
-        config, weight = self.config, self.convolutions[0].weight
-        position = slice(3, 3 + point_channels(config))
+        """Returns the first convolution of colours and rays: of what varies, plus what does not."""
+        weight, positions = self.convolutions[0].weight, point_channels(self.config)
         pixels = self.pixel_channels(images, directions)
-        varying = torch.cat((weight[:, : position.start], weight[:, position.stop :]), dim=1)
+        varying = torch.cat((weight[:, :3], weight[:, 3 + positions :]), dim=1)
         varying = F.pad(varying, (0, 0, 0, 0, 0, pixels.shape[-1] - varying.shape[1]))
         seen = F.conv2d(pixels.permute(0, 3, 1, 2), varying, padding=1)
-        camera = encode_points(origins, config).flatten(0, 1)[..., None, None].expand(-1, -1, 3, 3)
-        constant = F.conv2d(camera, weight[:, position], padding=1).permute(0, 2, 3, 1)
-        for dim, size in ((1, images.shape[2]), (2, images.shape[3])):
-            first, inside, last = constant.split(1, dim=dim)
-            repeated = inside.expand(*(size - 2 if d == dim else -1 for d in range(4)))
-            constant = torch.cat((first, repeated, last), dim=dim)
-        return seen + constant.permute(0, 3, 1, 2)
+        camera = encode_points(origins, self.config).flatten(0, 1)[..., None, None]
+        position = weight[:, 3 : 3 + positions]
+        constant = F.conv2d(camera.expand(-1, -1, 3, 3), position, padding=1)
+        return self.camera_and_pixels(seen, constant)
 
     def cameras(self, views: int) -> Float[Tensor, "{views} c 1 1"]:
         """Returns what tells the first camera's patches from the others'."""

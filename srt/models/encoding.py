@@ -20,13 +20,19 @@ def encode_octaves(
     """
     precise = to_precise(coordinates)
     exponents = torch.arange(start, start + octaves, device=precise.device, dtype=precise.dtype)
-    angles = (precise[..., None] * (math.pi * 2**exponents)).flatten(-2)  # (*points, 3 · octaves)
+    scales = math.pi * exponents.exp2()  # exact, and on a GPU cheaper than a power
+    angles = (precise[..., None] * scales).flatten(-2)  # (*points, 3 · octaves)
     return torch.cat((angles.sin(), angles.cos()), dim=-1)
 
 
 def to_precise(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Returns float32 of what autocast has made bfloat16; float64 stays."""
     return values if values.dtype == torch.float64 else values.float()
+
+
+def in_bfloat16(values: Tensor) -> bool:
+    """Returns whether products are computed in bfloat16 here: as autocast says, on a GPU."""
+    return values.is_cuda and torch.is_autocast_enabled("cuda")
 
 
 def encode_points(

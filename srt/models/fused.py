@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srt.models.attention import CrossAttention, KeysValues, Mlp, join_heads, split_heads
+from srt.models.encoding import in_bfloat16
 from srt.shapes import Float
 
 WIDTHS = (96, 192)
@@ -59,7 +60,7 @@ def padded_width(dim: int) -> int | None:
 
 def suits(tokens: Tensor, dim: int, hidden: int) -> bool:
     """Returns whether layers run like this: in bfloat16, on NVIDIA's GPUs from Ampere on."""
-    if tokens.device.type != "cuda" or not torch.is_autocast_enabled("cuda"):
+    if not in_bfloat16(tokens):
         return False
     known = padded_width(dim) is not None and hidden % 64 == 0
     return known and torch.cuda.get_device_capability(tokens.device) >= (8, 0)
@@ -112,11 +113,9 @@ def normalise(x: Float[Tensor, "*n width"], real: int) -> Float[Tensor, "*n widt
 def layer(x: Float[Tensor, "b n width"], made: Prepared, real: int) -> Float[Tensor, "b n width"]:
     """Returns what a decoder layer makes of queries, of which `real` channels are not 0."""
     x = attend(x, made, real)
-    rows = x.flatten(0, 1)
-    hidden = (made.expand, made.contract, made.mlp_bias)
-    if x.device.type == "cuda" and x.dtype == torch.bfloat16:
-        return fused_mlp(rows, *hidden, real).view_as(x)
-    return plain_mlp(rows, *hidden, real).view_as(x)
+    normal = normalise(x, real).flatten(0, 1)
+    mlp = kernel_mlp if x.device.type == "cuda" else plain_mlp
+    return x + (mlp(normal, made.expand, made.contract).view_as(x) + made.mlp_bias.to(x.dtype))
 
 
 def attend(x: Float[Tensor, "b n width"], made: Prepared, real: int) -> Float[Tensor, "b n width"]:
@@ -133,73 +132,79 @@ def attend(x: Float[Tensor, "b n width"], made: Prepared, real: int) -> Float[Te
 
 
 def plain_mlp(
-    x: Float[Tensor, "n width"],
+    normal: Float[Tensor, "n width"],
     expand: Float[Tensor, "width hidden"],
     contract: Float[Tensor, "hidden width"],
-    bias: Float[Tensor, "width"],
-    real: int,
 ) -> Float[Tensor, "n width"]:
-    """Returns rows plus what an MLP makes of them."""
-    hidden = F.gelu(normalise(x, real) @ expand.to(x.dtype))
-    return x + (hidden @ contract.to(x.dtype) + bias.to(x.dtype))
+    """Returns what an MLP adds to rows, but for its bias."""
+    return F.gelu(normal @ expand.to(normal.dtype)) @ contract.to(normal.dtype)
 
 
-fused_mlp: Any = torch.library.custom_op(
-    "srt::mlp",
-    lambda x, expand, contract, bias, real: _kernels().mlp_forward(
-        x, expand.to(x.dtype), contract.to(x.dtype), bias, real
-    ),
-    mutates_args=(),
-    device_types="cuda",
-    schema="(Tensor x, Tensor expand, Tensor contract, Tensor bias, int real) -> Tensor",
+def kernel_mlp(
+    normal: Float[Tensor, "n width"],
+    expand: Float[Tensor, "width hidden"],
+    contract: Float[Tensor, "hidden width"],
+) -> Float[Tensor, "n width"]:
+    """Returns the same by kernels that take the GELU along; its weights' gradients are float32."""
+    if torch.is_grad_enabled():
+        added: Tensor = _KernelMlp.apply(normal, expand, contract)
+        return added
+    return _mlp(normal, expand.to(normal.dtype), contract.to(normal.dtype), False)[0]
+
+
+class _KernelMlp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, normal: Tensor, expand: Tensor, contract: Tensor) -> Tensor:
+        expand, contract = expand.to(normal.dtype), contract.to(normal.dtype)
+        added, hidden, slope = _mlp(normal, expand, contract, True)
+        ctx.save_for_backward(normal, hidden, slope, expand, contract)
+        return added
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, ...]:
+        gradients: tuple[Tensor, ...] = _mlp_backward(*ctx.saved_tensors, dy.contiguous())
+        return gradients
+
+
+def _operator(name: str, schema: str) -> Any:
+    """Registers a function as one that PyTorch's compiler calls and does not look into."""
+    return torch.library.custom_op(f"srt::{name}", mutates_args=(), schema=schema)
+
+
+@_operator("mlp", "(Tensor normal, Tensor expand, Tensor contract, bool keep) -> Tensor[]")
+def _mlp(normal: Tensor, expand: Tensor, contract: Tensor, keep: bool) -> list[Tensor]:
+    from srt.models import kernels  # Triton comes with PyTorch for CUDA, and with no other
+
+    hidden, slope = kernels.expand_gelu(normal, expand, keep)
+    return [hidden @ contract, hidden, slope]
+
+
+@_mlp.register_fake
+def _(normal: Tensor, expand: Tensor, contract: Tensor, keep: bool) -> list[Tensor]:
+    hidden = normal.new_empty(normal.shape[0], expand.shape[1])
+    return [torch.empty_like(normal), hidden, torch.empty_like(hidden[: None if keep else 0])]
+
+
+@_operator(
+    "mlp_backward",
+    "(Tensor normal, Tensor hidden, Tensor slope, Tensor expand, Tensor contract, Tensor dy)"
+    " -> (Tensor, Tensor, Tensor)",
 )
-"""The same as `plain_mlp`, by one kernel; the gradients of the weights are in float32."""
-
-
-def _kernels() -> Any:
-    """Returns the kernels' module: Triton comes with PyTorch for CUDA, and with no other."""
+def _mlp_backward(
+    normal: Tensor, hidden: Tensor, slope: Tensor, expand: Tensor, contract: Tensor, dy: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     from srt.models import kernels
 
-    return kernels
+    dx = kernels.contract_backward(dy, contract, slope)
+    dexpand = torch.mm(normal.T, dx, out_dtype=torch.float32)
+    return dx @ expand.T, dexpand, torch.mm(hidden.T, dy, out_dtype=torch.float32)
 
 
-def _mlp_gradients(
-    x: Tensor, expand: Tensor, contract: Tensor, dy: Tensor, real: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    weights = expand.to(x.dtype), contract.to(x.dtype)
-    dx, normal, hidden, dhidden = _kernels().mlp_backward(x, *weights, dy.contiguous(), real)
-    dexpand = torch.mm(normal.T, dhidden, out_dtype=torch.float32)
-    dcontract = torch.mm(hidden.T, dy, out_dtype=torch.float32)
-    return dx, dexpand, dcontract, dy.sum(dim=0, dtype=torch.float32)
-
-
-_fused_mlp_gradients: Any = torch.library.custom_op(
-    "srt::mlp_gradients",
-    _mlp_gradients,
-    mutates_args=(),
-    device_types="cuda",
-    schema="(Tensor x, Tensor expand, Tensor contract, Tensor dy, int real)"
-    " -> (Tensor, Tensor, Tensor, Tensor)",
-)
-
-
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.real = inputs
-    ctx.save_for_backward(*tensors[:3])
-
-
-def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    return *_fused_mlp_gradients(*ctx.saved_tensors, dy, ctx.real), None
-
-
-fused_mlp.register_fake(lambda x, expand, contract, bias, real: torch.empty_like(x))
-_fused_mlp_gradients.register_fake(
-    lambda x, expand, contract, dy, real: (
-        torch.empty_like(x),
-        *(torch.empty_like(like, dtype=torch.float32) for like in (expand, contract, expand[:, 0])),
-    )
-)
-fused_mlp.register_autograd(_backward, setup_context=_remember)
+@_mlp_backward.register_fake
+def _(
+    normal: Tensor, hidden: Tensor, slope: Tensor, expand: Tensor, contract: Tensor, dy: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(normal), expand.float(), contract.float()
 
 
 def widen(net: nn.Module, encoded: Float[Tensor, "b n dim"]) -> Float[Tensor, "b n width"]:
