@@ -139,7 +139,10 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise KeyError("a resume state")
         return weights, header["config"]
     except (safetensors.SafetensorError, OSError, KeyError, TypeError) as error:
-        raise StateError(f"{path}: not readable as weights of this project ({error})") from error
+        raise StateError(
+            f"{path}: not readable as weights of this project ({error}); delete it, then run again:"
+            " a finished training only writes it anew"
+        ) from error
 
 
 def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:

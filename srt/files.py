@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -11,9 +12,18 @@ from pathlib import Path
 
 from srt.errors import UserError
 
+CANNOT_WRITE = (  # a person must make room or choose another place
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+)
+
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file that a kill or a full disk leaves as it was before."""
+    """Writes a file that a kill or a full disk leaves as it was before; an OSError names it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -22,6 +32,9 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

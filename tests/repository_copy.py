@@ -52,7 +52,7 @@ class Copy:
         assert text.count(old) == 1
         path.write_text(text.replace(old, new))
 
-    def start(self, *command):
+    def start(self, *command, **options):
         """Starts a command of this environment in the folder; what it says comes as text."""
         return subprocess.Popen(
             command,
@@ -61,6 +61,7 @@ class Copy:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            **options,
         )
 
     def run(self, *command):

@@ -1,53 +1,23 @@
 """The whole pipeline at its smallest, by Snakemake and by DVC: made once, made alike, resumed."""
 
-import csv
 import os
-import shutil
 import signal
 import sys
-import time
 
-import psutil
 import pytest
 from repository_copy import Copy
-
-WIDTHS = ("conv_channels", "decoder_hidden", "head_dim", "latent_dim", "mlp_dim")
-TINY = {
-    "profiles.quick.experiments": {},
-    "datasets.nmr.views": 6,
-    "profiles.quick.datasets.nmr.image_size": [16, 16],
-    "profiles.quick.datasets.nmr.synthetic": {"scene": "object", "train": 6, "val": 3, "test": 3},
-    **{f"profiles.quick.model.{width}": 8 for width in WIDTHS},
-    "profiles.quick.model.heads": 1,
-    "profiles.quick.model.encoder_layers": 1,
-    "profiles.quick.train": {
-        "steps": 6,
-        "batch_size": 2,
-        "rays_per_scene": 16,
-        "rays_per_group": 1024,
-        "learning_rate": 1.0e-3,
-        "warmup_steps": 2,
-        "decay_steps": 6,
-        "log_every": 1,
-        "validate_every": 3,
-        "validation_items": 3,
-        "picture_every": 6,
-        "checkpoint_every": 2,
-    },
-    "profiles.quick.render": {"frames": 4, "fps": 4, "scenes": [0], "height": 16, "width": 16},
-}
-LONGER = {
-    "steps": 1000,
-    "validate_every": 500,
-    "picture_every": 1000,
-    "log_every": 100,
-    "checkpoint_every": 20,
-}
-SNAKEMAKE = ("snakemake", "--cores", "1", "results")  # it sets OMP_NUM_THREADS to that
-DVC = ("dvc", "repro")
-MODEL = "outputs/quick/nmr_srt/model.safetensors"
-NOWHERE = "http://127.0.0.1:9"  # a closed port: costs less than a new store
-DEADLINE = 120  # seconds, for what takes one
+from tiny_pipeline import (
+    DVC,
+    LONGER,
+    MODEL,
+    NOWHERE,
+    SNAKEMAKE,
+    TINY,
+    copied,
+    rows,
+    stages_in,
+    wait_until,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -91,15 +61,6 @@ def test_both_tools_make_the_same_results(made):
         assert first == second, name
 
 
-def rows(copy):
-    """Returns results.csv without what the training cost."""
-    text = (copy.folder / "reports/quick/results.csv").read_text().splitlines()
-    costs = ("training_seconds", "encode_seconds", "frame_seconds")
-    table = list(csv.DictReader(text))
-    assert all(cost in table[0] for cost in costs)
-    return [{key: row[key] for key in row if key not in costs} for row in table]
-
-
 def test_what_is_made_is_not_made_again(made):
     code, said = made["snakemake"].run(*SNAKEMAKE)
     assert code == 0
@@ -108,6 +69,37 @@ def test_what_is_made_is_not_made_again(made):
     assert code == 0
     assert "Data and pipelines are up to date" in said
     assert "Running stage" not in said
+
+
+@pytest.mark.parametrize("tool", ["dvc", "snakemake"])
+def test_what_the_other_tool_made_is_adopted_and_nothing_is_made_again(made, tool, tmp_path):
+    other = "snakemake" if tool == "dvc" else "dvc"
+    copy = copied(made[other], tmp_path / "adopted")
+    before = (copy.folder / MODEL).stat().st_ino
+    code, said = copy.run(sys.executable, "-m", "workflow.adopt", tool)
+    assert code == 0, said
+    assert "not up to date" not in said
+    for command, words in ((DVC, "up to date"), (SNAKEMAKE, "Nothing to be done")):
+        code, said = copy.run(*command)
+        assert code == 0, said
+        assert words in said
+    assert (copy.folder / MODEL).stat().st_ino == before
+
+
+@pytest.mark.parametrize("tool", ["dvc", "snakemake"])
+def test_only_what_is_up_to_date_is_adopted_and_the_rest_is_named(made, tool, tmp_path):
+    other = "snakemake" if tool == "dvc" else "dvc"
+    copy = copied(made[other], tmp_path / "adopted")
+    copy.edit_params({"profiles.quick.train.learning_rate": 1.0e-2})
+    code, said = copy.run(sys.executable, "-m", "workflow.adopt", tool)
+    assert code == 0, said
+    names = said.split("still to be made: ")[1].splitlines()[0].split(", ")
+    assert names == ["evaluate@nmr_srt", "render@nmr_srt", "tabulate", "train@nmr_srt"]
+    planned = ("snakemake", "--cores", "1", "--dry-run", "results")
+    _, said = copy.run(*(("dvc", "repro", "--dry") if tool == "dvc" else planned))
+    assert "train" in said
+    assert "workflow.pack" not in said
+    assert "rule pack" not in said
 
 
 def test_training_evaluation_and_video_are_one_run_in_mlflow(made):
@@ -170,11 +162,10 @@ def test_a_killed_tool_leaves_no_training_and_the_next_run_ends_as_if_it_had_not
     command = SNAKEMAKE if tool == "snakemake" else DVC
     process = copy.start(*command)
     wait_until(lambda: list(copy.folder.glob("ckpt/quick/nmr_srt/*/state-000000*")), process)
-    trainings = trainings_in(copy)
-    assert trainings
+    assert "train" in stages_in(copy).values()
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    wait_until(lambda: not trainings_in(copy))
+    wait_until(lambda: not stages_in(copy))
     assert not (copy.folder / MODEL).exists()  # else it was killed too late to show anything
 
     if tool == "snakemake":
@@ -184,15 +175,6 @@ def test_a_killed_tool_leaves_no_training_and_the_next_run_ends_as_if_it_had_not
     assert (copy.folder / MODEL).read_bytes() == expected
 
 
-def copied(copy, folder):
-    """Returns a copy with everything that is made in it, but for the states of its trainings."""
-    shutil.copytree(copy.folder, folder, symlinks=True)
-    shutil.rmtree(folder / "ckpt")
-    twin = Copy.__new__(Copy)
-    twin.folder, twin.variables = folder, copy.variables
-    return twin
-
-
 def uninterrupted(copy, folder):
     """Returns the weights of the training that was not killed."""
     command = [sys.executable, "-m", "workflow.train", "--profile", "quick"]
@@ -200,22 +182,3 @@ def uninterrupted(copy, folder):
     code, said = copy.run(*command, "--out", folder / "out", "--states", folder / "states")
     assert code == 0, said
     return (folder / "out" / "model.safetensors").read_bytes()
-
-
-def trainings_in(copy):
-    """Returns the processes that train in a copy."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "cwd", "status"]):
-        training = "workflow.train" in (process.info["cmdline"] or [])
-        if training and process.info["cwd"] == str(copy.folder):
-            found.append(process.pid)
-    return found
-
-
-def wait_until(happened, process=None):
-    """Returns once something has happened; fails if the process ends before, or at the deadline."""
-    end = time.monotonic() + DEADLINE
-    while not happened():
-        assert time.monotonic() < end
-        assert process is None or process.poll() is None
-        time.sleep(0.05)

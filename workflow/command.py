@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from srt.errors import UserError
+from srt.files import CANNOT_WRITE
 from srt.processes import die_with_parent
 
 
@@ -21,3 +23,8 @@ def run(stage: Callable[..., Any]) -> None:
         tyro.cli(stage)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        place = error.filename or Path.cwd()
+        sys.exit(f"error: {place}: {error.strerror}; mend that, then run again to go on")

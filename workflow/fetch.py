@@ -7,7 +7,6 @@ tools delete those before a run, and a broken download must go on where it stopp
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 import json
 import os
@@ -25,13 +24,12 @@ from srt.data.nmr import chosen_classes, read_classes
 from srt.data.partial import remembered_sha256
 from srt.data.tarball import extract_tar
 from srt.errors import UserError
-from srt.files import write_atomically
+from srt.files import CANNOT_WRITE, write_atomically
 from srt.params import load_dataset, load_params, load_weights
 from srt.processes import cpus
 from workflow.command import run
 
 INDEX = {"nmr": "metadata.yaml", "obsurf": "metadata.npz", "msn": "dataset_info.json"}
-NO_USE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # of a disk
 
 
 def fetch(
@@ -70,7 +68,7 @@ def fetch(
         text = json.dumps({"name": name, **manifest}, indent=1)
         write_atomically(out, f"{text}\n".encode())
     except OSError as error:
-        if error.errno not in NO_USE:
+        if error.errno not in CANNOT_WRITE:
             raise
         place = error.filename or out.parent
         raise UserError(f"{place}: {error.strerror}; mend that, then run again to go on") from error

@@ -13,9 +13,16 @@ from srt.fingerprint import fingerprint
 from srt.tracking import Tracker, open_tracker
 from workflow.origin import run_tags, stage_tags
 
-# The repository, for mlflow.db and ckpt/. `dvc exp run --queue` runs in a copy of it, which is
-# deleted with all that is not an output, and names the repository itself in DVC_ROOT.
-ROOT = Path(os.environ.get("DVC_ROOT") or Path(__file__).parents[1])
+
+def home(checkout: Path) -> Path:
+    """Returns the repository whose mlflow.db and ckpt/ a checkout uses.
+
+    That of a queued `dvc exp run` lies in .dvc/tmp of the repository, and is deleted at its end.
+    """
+    return next((path.parent for path in checkout.parents if path.name == ".dvc"), checkout)
+
+
+ROOT = home(Path(__file__).parents[1])
 
 
 def open_run(

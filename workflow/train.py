@@ -1,6 +1,6 @@
 """Packed -> model: trains one experiment of params.yaml; run again after a kill, it resumes.
 
-Starts torchrun over all visible GPUs, unless torchrun has started it already.
+Starts torchrun over all visible GPUs, and all nodes of a Slurm job.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import platform
 import sys
 from pathlib import Path
@@ -31,6 +30,7 @@ from srt.training import Data, Requests, fit, learning_curve
 from srt.training_state import Training
 from workflow.command import run
 from workflow.runs import ROOT, log_dataset, open_run
+from workflow.torchrun import start_torchrun
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def train(
         print_model: print the model and its parameters before the first step.
     """
     config = load_experiment(params, experiment, profile)
-    start_torchrun()
+    start_torchrun("workflow.train")
     processes, stop = join_processes(), StopRequest()
     packed = Data(*(Scenes(data / split, processes.device) for split in ("train", "val")))
     settings = training_config(config, sha256_of(data / "manifest.json"))
@@ -89,16 +89,6 @@ def train(
             log_outputs(tracker, config, packed, training, out)
         tracker.close("FINISHED")
     processes.leave()
-
-
-def start_torchrun() -> None:
-    """Becomes torchrun, one process for each visible GPU; returns where that is not needed."""
-    gpus = torch.cuda.device_count()
-    if gpus < 2 or "WORLD_SIZE" in os.environ:
-        return
-    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}"]
-    command = [sys.executable, "-m", *launcher, "-m", "workflow.train", *sys.argv[1:]]
-    os.execv(sys.executable, command)
 
 
 def start_tracker(

@@ -5,7 +5,6 @@ A worker holds one scene in memory, the caller the list of all scenes.
 
 from __future__ import annotations
 
-import errno
 import importlib.metadata
 import json
 import multiprocessing
@@ -31,11 +30,9 @@ from srt.data.shards import (
     write_split,
 )
 from srt.errors import DataError
-from srt.files import locked, sha256_of, write_atomically
+from srt.files import CANNOT_WRITE, locked, sha256_of, write_atomically
 from srt.fingerprint import fingerprint
 from srt.processes import die_with_parent
-
-CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def pack(

@@ -1,0 +1,60 @@
+#!/bin/sh
+# A Slurm of two small nodes on this machine, for tests: `slurm.sh start FOLDER`, `slurm.sh stop FOLDER`.
+# As root, with Debian's packages: apt-get install slurm-wlm munge. All that it writes is in FOLDER,
+# but for munge's key and socket; commands find it by SLURM_CONF=FOLDER/slurm.conf.
+set -eu
+action=$1
+folder=$2
+
+start() {
+  mkdir -p "$folder/state" "$folder/first" "$folder/second" /run/munge
+  chown munge: /run/munge
+  [ -e /etc/munge/munge.key ] || mungekey --create
+  munge -n > "$folder/munge.log" 2>&1 || runuser -u munge -- munged > "$folder/munge.log" 2>&1
+  host=$(hostname -s)
+  cat > "$folder/slurm.conf" <<CONF
+ClusterName=test
+SlurmctldHost=$host(127.0.0.1)
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+SlurmctldPort=16817
+SlurmctldPidFile=$folder/slurmctld.pid
+SlurmctldLogFile=$folder/slurmctld.log
+StateSaveLocation=$folder/state
+SlurmdPidFile=$folder/%n.pid
+SlurmdSpoolDir=$folder/%n
+SlurmdLogFile=$folder/%n.log
+# One machine: no control groups, no binding to cores.
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SlurmdParameters=config_overrides
+SchedulerParameters=sched_interval=1,batch_sched_delay=0
+KillWait=5
+NodeName=first NodeHostname=$host NodeAddr=127.0.0.1 Port=17001 CPUs=2
+NodeName=second NodeHostname=$host NodeAddr=127.0.0.1 Port=17002 CPUs=2
+PartitionName=cpu Nodes=first,second Default=YES MaxTime=INFINITE State=UP
+PartitionName=gpu Nodes=first,second MaxTime=INFINITE State=UP
+CONF
+  export SLURM_CONF="$folder/slurm.conf"
+  slurmctld -c
+  slurmd -N first
+  slurmd -N second
+  for _ in $(seq 60); do
+    [ "$(sinfo -h -N -p cpu -t idle | wc -l)" = 2 ] && return
+    sleep 0.5
+  done
+  echo "the nodes are not up:" >&2
+  tail -n 20 "$folder"/*.log >&2
+  return 1
+}
+
+stop() {
+  for file in "$folder"/*.pid; do
+    [ ! -e "$file" ] || kill "$(cat "$file")" || true
+  done
+}
+
+"$action"
