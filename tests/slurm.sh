@@ -10,7 +10,7 @@ start() {
   mkdir -p "$folder/state" "$folder/first" "$folder/second" /run/munge
   chown munge: /run/munge
   [ -e /etc/munge/munge.key ] || mungekey --create
-  munge -n > "$folder/munge.log" 2>&1 || runuser -u munge -- munged > "$folder/munge.log" 2>&1
+  munge -n > /dev/null 2>&1 || runuser -u munge -- munged > "$folder/munge.log" 2>&1
   host=$(hostname -s)
   cat > "$folder/slurm.conf" <<CONF
 ClusterName=test
@@ -33,10 +33,17 @@ SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
 SchedulerParameters=sched_interval=1,batch_sched_delay=0
 KillWait=5
-NodeName=first NodeHostname=$host NodeAddr=127.0.0.1 Port=17001 CPUs=2
-NodeName=second NodeHostname=$host NodeAddr=127.0.0.1 Port=17002 CPUs=2
+GresTypes=gpu
+NodeName=DEFAULT CPUs=2 RealMemory=1000000 Gres=gpu:2
+NodeName=first NodeHostname=$host NodeAddr=127.0.0.1 Port=17001
+NodeName=second NodeHostname=$host NodeAddr=127.0.0.1 Port=17002
 PartitionName=cpu Nodes=first,second Default=YES MaxTime=INFINITE State=UP
 PartitionName=gpu Nodes=first,second MaxTime=INFINITE State=UP
+CONF
+  cat > "$folder/gres.conf" <<CONF  # two GPUs a node, by devices that every machine has
+AutoDetect=off
+NodeName=first,second Name=gpu File=/dev/null
+NodeName=first,second Name=gpu File=/dev/zero
 CONF
   export SLURM_CONF="$folder/slurm.conf"
   slurmctld -c

@@ -69,7 +69,7 @@ def rows(copy):
 def copied(copy, folder):
     """Returns a copy with everything that is made in it, but for the states of its trainings."""
     shutil.copytree(copy.folder, folder, symlinks=True)
-    shutil.rmtree(folder / "ckpt")
+    shutil.rmtree(folder / "ckpt", ignore_errors=True)
     twin = Copy.__new__(Copy)
     twin.folder, twin.variables = folder, copy.variables
     return twin
