@@ -272,7 +272,7 @@ rule tabulate:
     output:
         [
             (
-                shown(f"reports/{{profile}}/{file}", "Results", kind)
+                shown(f"reports/{{profile}}/{file}", "Tables", kind)
                 if kind
                 else f"reports/{{profile}}/{file}"
             )

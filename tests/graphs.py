@@ -69,7 +69,15 @@ def describe(job):
         "outputs": sorted(job.output),
         "dependencies": sorted(job.input),
         "parameters": json.loads(job.params.get("tracked", "{}")),
+        "kept": [*job.log, *([job.benchmark] if job.benchmark else [])],
+        "resources": [resources(job, attempt) for attempt in (1, 2)],
     }
+
+
+def resources(job, attempt):
+    """Returns what a job asks for when it is tried for the first or second time."""
+    job.attempt = attempt
+    return {name: job.resources.get(name, 0) for name in ("gpu", "mem_mb", "runtime")}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The whole pipeline at its smallest, by Snakemake and by DVC: made once, made alike, resumed."""
 
 import os
+import re
 import signal
 import sys
 
@@ -100,6 +101,20 @@ def test_only_what_is_up_to_date_is_adopted_and_the_rest_is_named(made, tool, tm
     assert "train" in said
     assert "workflow.pack" not in said
     assert "rule pack" not in said
+
+
+def test_the_report_is_one_file_with_tables_figures_and_videos(made, tmp_path):
+    code, said = made["snakemake"].run("snakemake", "--report", tmp_path / "report.html")
+    assert code == 0, said
+    page = (tmp_path / "report.html").read_text()
+    held = set(re.findall(r"data:([a-z]+/[a-z0-9-]+);charset=utf8;filename=([a-z.]+);", page))
+    pictures = ("cameras.png", "comparison.png", "curves.png", "scenes.png")
+    assert held >= {("image/png", name) for name in pictures}
+    assert held >= {("text/html", "tables.html"), ("text/csv", "results.csv")}
+    assert ("video/mp4", "video.mp4") in held
+    assert not re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="http', page)
+    for text in ("a camera moves around test scenes", '"category": "Videos"'):
+        assert text in page
 
 
 def test_training_evaluation_and_video_are_one_run_in_mlflow(made):

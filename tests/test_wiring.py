@@ -1,6 +1,7 @@
 """dvc.yaml and the Snakefile are the same graph, and it knows all the code that its stages run."""
 
 import ast
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,7 +11,10 @@ import pytest
 import yaml
 from repository_copy import ROOT, Copy, environment
 
-from workflow.wiring import STAGES, code
+from srt.checkpoint import training_config
+from srt.config import Experiment
+from srt.params import load_experiment
+from workflow.wiring import STAGES, code, tracked
 
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 PROFILES = list(PARAMS["profiles"])
@@ -121,6 +125,63 @@ def test_a_new_experiment_gets_its_stages_in_both_tools(graphs):
     assert new == {"train@second", "evaluate@second", "render@second"}
     tables = graphs["larger"]["snakemake"]["tabulate"]["dependencies"]
     assert f"outputs/{PROFILES[0]}/second/metrics.json" in tables
+
+
+def test_every_job_keeps_a_log_and_a_benchmark_and_asks_for_more_when_it_is_tried_again(graphs):
+    jobs = graphs[PROFILES[0]]["snakemake"]
+    slots = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())["resources"]["gpu"]
+    for name in jobs.keys() - TARGETS:
+        stage, _, key = name.partition("@")
+        base = f"logs/{PROFILES[0]}/{stage}{f'/{key}' if key else ''}"
+        assert jobs[name]["kept"] == [f"{base}.log", f"{base}.tsv"]
+        first, second = jobs[name]["resources"]
+        assert second == {**first, "mem_mb": 2 * first["mem_mb"], "runtime": 2 * first["runtime"]}
+        assert min(first["mem_mb"], first["runtime"]) > 0
+        on_gpu = stage in ("train", "evaluate", "render")
+        assert first["gpu"] == (slots if on_gpu else 0)  # so two never share one
+
+
+LAYERS = ("defaults.{0}", "experiments.nmr_srt.{0}", "profiles.{1}.{0}")
+LAYERS += ("profiles.{1}.experiments.nmr_srt.{0}",)
+DATASET = ("defaults.dataset", "datasets.nmr", "profiles.{1}.datasets.nmr")
+READ = {  # stage: sections of the resolved experiment, each with a field, and where it is set
+    "fetch": {"dataset.view_list": DATASET},
+    "pack": {"dataset.view_list": DATASET},
+    "survey": {"dataset.view_list": DATASET},
+    "train": {
+        "dataset.view_list": DATASET,
+        "model.position_octaves": LAYERS,
+        "train.steps": LAYERS,
+    },
+    "evaluate": {"evaluate.max_items": LAYERS},  # and the model, whose file names all the others
+    "render": {"render.frames": LAYERS},
+}
+
+
+@pytest.mark.parametrize("stage", READ)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_stage_is_made_again_for_every_place_where_what_it_reads_is_set(profile, stage):
+    key = "nmr" if stage in ("fetch", "pack", "survey") else "nmr_srt"
+    known = {**PARAMS, "profile": profile}
+    for name, places in READ[stage].items():
+        section, field = name.split(".")
+        for place in places:
+            path = f"{place.format(section, profile)}.{field}"
+            assert tracked(stage, changed(known, path), key) != tracked(stage, known, key), path
+    for path in ("seed",) if stage in ("fetch", "train") else ():
+        assert tracked(stage, changed(known, path), key) != tracked(stage, known, key)
+
+
+def changed(params, path):
+    """Returns the parameters with another value at a dotted path."""
+    head, _, rest = path.partition(".")
+    return {**params, head: changed(params.get(head, {}), rest) if rest else "another"}
+
+
+def test_weights_carry_all_that_evaluate_and_render_read_besides_their_own_section():
+    sections = {field.name for field in dataclasses.fields(Experiment)}
+    settings = training_config(load_experiment(ROOT / "params.yaml", "nmr_srt"), "digest")
+    assert sections - settings.keys() == {"name", "profile", "evaluate", "render"}
 
 
 def imports(path):
