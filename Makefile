@@ -18,8 +18,8 @@ results: .venv/installed
 	@echo "== done: see reports/*/results.md and index.html, outputs/, and 'mlflow ui'"
 
 test: .venv/installed
-	@echo "== the tests; '-m slow' has the long ones"
-	python -m pytest -q $(ARGS)
+	@echo "== the tests, one process a core; '-m slow' has the long ones"
+	OMP_NUM_THREADS=1 python -m pytest -q -n auto --dist loadfile $(ARGS)
 
 check: .venv/installed
 	ruff check .
