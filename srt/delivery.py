@@ -31,6 +31,10 @@ PARAMETERS_PER_BATCH = 100
 EXPERIMENT_TAGS = {  # else MLflow's page asks which kind of experiment it is to show
     "mlflow.experimentKind": "custom_model_development",
 }
+COLOURS = (  # of the curves: MLflow's own choice gives neighbours the same
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D", "#80BA5A"),
+    *("#A5AA99", "#882255", "#44AA99", "#666666"),
+)
 PARENT_TAG = "parent_of"
 PARENT_HAS = ("profile", "dataset", "model", "synthetic")  # what its runs have in common
 ENVIRONMENT = {  # unless the user has set them; by default a call waits minutes for a server
@@ -104,11 +108,11 @@ class _Delivery:
         self.record()
 
     def send_items(self, end: int) -> None:
-        first = self.items  # the delivery before may have been cut before it recorded this one
-        for start, stop, event in outbox.read_events(self.folder, first, end):
-            if start == first and "image" in event and self._has_picture(event):
-                continue
-            if _send_item(self.client, self.run_id, self.folder, event):
+        unsure = True  # the delivery before may have been cut before it recorded its last item
+        for _, stop, event in outbox.read_events(self.folder, self.items, end):
+            known = unsure and "image" in event and self._has_picture(event)
+            if known or _send_item(self.client, self.run_id, self.folder, event):
+                unsure = False
                 self.items = stop
                 self.record()
         self.items = end
@@ -196,12 +200,15 @@ def _create_run(client: MlflowClient, run: dict[str, Any], artifacts: str | None
 
     experiment = _experiment_id(client, run["experiment"], artifacts)
     own = f"tags.{outbox.OUTBOX_TAG} = '{run['tags'][outbox.OUTBOX_TAG]}'"
-    found = client.search_runs([experiment], own)
-    parent = {}
-    if run.get("parent") and not found:
-        parent = {"mlflow.parentRunId": _parent_run(client, experiment, run)}
-    described = (experiment, run["start_time"], run["tags"] | parent, run["name"])
-    run_id: str = (found[0] if found else client.create_run(*described)).info.run_id
+    if found := client.search_runs([experiment], own):
+        run_id = str(found[0].info.run_id)
+    else:
+        count = len(client.search_runs([experiment], max_results=1000))
+        tags = run["tags"] | {"mlflow.runColor": COLOURS[count % len(COLOURS)]}
+        if run.get("parent"):
+            tags["mlflow.parentRunId"] = _parent_run(client, experiment, run)
+        described = (experiment, run["start_time"], tags, run["name"])
+        run_id = str(client.create_run(*described).info.run_id)
     parameters = iter([Param(key, value) for key, value in run["parameters"].items()])
     while batch := list(islice(parameters, PARAMETERS_PER_BATCH)):
         client.log_batch(run_id, params=batch, synchronous=True)

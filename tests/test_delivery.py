@@ -206,3 +206,32 @@ def test_another_store_gets_everything_again(store, database, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{other.root}/mlflow.db")
     store.open_run().close("FINISHED")
     assert other.points() == expected(3)
+
+
+def test_runs_of_one_parent_lie_below_one_run(store):
+    for number in range(3):
+        store.open_run(f"ckpt/{number}", parent="nmr_srt: dvc exp from 0123456").close("FINISHED")
+    parents = [run for run in store.runs() if run.info.run_name.startswith("nmr_srt: dvc")]
+    (parent,) = parents
+    assert parent.info.status == "FINISHED"
+    children = [run for run in store.runs() if run.info.run_id != parent.info.run_id]
+    assert len(children) == 3
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+
+
+def test_processes_that_begin_at_once_end_with_one_parent(store):
+    trackers = [store.open_run(f"ckpt/{number}", parent="a sweep") for number in range(4)]
+    threads = [threading.Thread(target=tracker.close, args=("FINISHED",)) for tracker in trackers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (parent,) = [run for run in store.runs() if run.info.run_name == "a sweep"]
+    tags = [run.data.tags.get("mlflow.parentRunId") for run in store.runs()]
+    assert tags.count(parent.info.run_id) == 4
+
+
+def test_each_run_has_a_colour_of_its_own(store):
+    for number in range(4):
+        store.open_run(f"ckpt/{number}").close("FINISHED")
+    assert len({run.data.tags["mlflow.runColor"] for run in store.runs()}) == 4

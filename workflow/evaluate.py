@@ -204,8 +204,8 @@ def log_run(
         values |= {prefix + name: figures[name] for name in MEASURES if figures[name] is not None}
         for name, baseline in figures["baselines"].items():
             values[f"{prefix}{name}_psnr"] = baseline["psnr"]
-    values |= {f"model/{name}": figure for name, figure in metrics["costs"].items()}
-    tracker.log_metrics(values, settings["train"]["steps"])
+    values |= {f"size/{name}": figure for name, figure in metrics["costs"].items()}
+    tracker.log_metrics(values, step=0)  # which MLflow compares as bars, not as curves
     folder = "evaluation" + "".join(departures)
     for name in ("metrics.json", "scenes.csv", "comparison.png", "costs.json"):
         tracker.log_artifact(out / name, folder)
