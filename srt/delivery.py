@@ -166,7 +166,7 @@ def _send_item(client: MlflowClient, run_id: str, folder: Path, event: dict[str,
     elif "dataset" in event:
         described = {
             "source_type": "local",
-            "source": json.dumps({"uri": event["source"]}),
+            "source": json.dumps(event["source"]),
             "profile": json.dumps(event["counts"]),
         }
         dataset = Dataset(event["dataset"], event["digest"], **described)

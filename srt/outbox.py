@@ -134,17 +134,22 @@ class Outbox:
         return str(copy.relative_to(self.folder))
 
     def log_dataset(
-        self, name: str, digest: str, source: str, context: str, counts: Mapping[str, int]
+        self,
+        name: str,
+        digest: str,
+        source: Mapping[str, str],
+        context: str,
+        counts: Mapping[str, int],
     ) -> None:
         """Appends a data set that the run reads.
 
         Args:
+            source: `uri`, where it is, and what else is known of where it comes from.
             context: what for, such as `training`.
             counts: how much it has of what.
         """
-        digest = digest[:LONGEST_DIGEST]
-        told = {"digest": digest, "source": source, "context": context, "counts": dict(counts)}
-        self._append({"dataset": name} | told)
+        told = {"dataset": name, "digest": digest[:LONGEST_DIGEST], "context": context}
+        self._append(told | {"source": dict(source), "counts": dict(counts)})
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Appends tags; a later value of a tag replaces the earlier one."""

@@ -1,5 +1,6 @@
 """What runs log arrives in MLflow in order and once, whatever happens between."""
 
+import json
 import logging
 import shutil
 import socket
@@ -51,7 +52,8 @@ def test_artifacts_pictures_and_datasets_arrive(store):
     table.unlink()  # a stage's outputs may be gone by the time they are sent
     for step in (10, 20):
         tracker.log_image("val/prediction", PICTURE, step)
-    tracker.log_dataset("nmr", "f" * 64, "data/quick/packed/nmr", "training", {"scenes": 320})
+    source = {"uri": "data/quick/packed/nmr/train", "origin": "synthetic"}
+    tracker.log_dataset("nmr", "f" * 64, source, "training", {"scenes": 320})
     tracker.close("FINISHED")
     run = store.run()
     assert run.info.artifact_uri.startswith((store.root / "mlruns").as_uri())
@@ -60,6 +62,8 @@ def test_artifacts_pictures_and_datasets_arrive(store):
     assert [int(file.split("+")[2]) for file in pictures] == [10, 20]
     (dataset,) = run.inputs.dataset_inputs
     assert (dataset.dataset.name, dataset.tags[0].value) == ("nmr", "training")
+    assert json.loads(dataset.dataset.source) == source
+    assert json.loads(dataset.dataset.profile) == {"scenes": 320}
 
 
 def test_a_run_that_is_killed_and_repeats_steps_logs_each_once(store):

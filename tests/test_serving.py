@@ -1,5 +1,7 @@
 """A model that MLflow loads renders what the trained model renders."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tiny_training
@@ -22,9 +24,11 @@ def scenes(tmp_path_factory):
     return Scenes(folder / "val", CPU)
 
 
-def saved(folder, **model):
+def saved(folder, stride=1, **model):
     """Returns a new model, its experiment, and the file of its weights."""
     experiment = tiny_training.tiny_experiment(folder, model)
+    dataset = dataclasses.replace(experiment.dataset, input_stride=stride)
+    experiment = dataclasses.replace(experiment, dataset=dataset)
     network = build_model(experiment.model, seed=3).eval()
     settings = tiny_training.configured(experiment)
     save_weights(folder / "model.safetensors", network.state_dict(), settings)
@@ -41,9 +45,9 @@ def rendered(network, scenes, shown):
     return to_uint8(seen.colours.view(1, scenes.height, scenes.width, 3))
 
 
-@pytest.mark.parametrize("frame", ["canonical", "world"])
-def test_a_view_is_rendered_as_evaluation_renders_it(tmp_path, scenes, frame):
-    network, experiment, weights = saved(tmp_path, frame=frame)
+@pytest.mark.parametrize(("frame", "stride"), [("canonical", 1), ("canonical", 2), ("world", 1)])
+def test_a_view_is_rendered_as_evaluation_renders_it(tmp_path, scenes, frame, stride):
+    network, experiment, weights = saved(tmp_path, stride, frame=frame)
     inputs, _ = example(scenes, input_views=1)
     views = _load_pyfunc(str(weights)).predict(inputs)
     expected = rendered(network, scenes, presentation(experiment))

@@ -191,7 +191,7 @@ def log_run(
     and pose noise 0.1: `test/stelzner/3_views/pose_noise_0.1/psnr`.
     """
     tracker = open_run("evaluate", config.profile, config.name, settings)
-    log_dataset(tracker, config.dataset_name, data, "evaluation")
+    log_dataset(tracker, config.dataset_name, config.dataset.source, data, "evaluation")
     conditions = metrics["conditions"]
     departures = []
     if conditions["input_views"] != conditions["trained_input_views"]:

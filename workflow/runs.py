@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from srt.files import sha256_of
 from srt.fingerprint import fingerprint
@@ -23,6 +23,8 @@ def home(checkout: Path) -> Path:
 
 
 ROOT = home(Path(__file__).parents[1])
+
+Context = Literal["training", "validation", "evaluation"]
 
 
 def open_run(
@@ -68,14 +70,18 @@ def open_run(
     return tracker
 
 
-def log_dataset(tracker: Tracker, name: str, split: Path, context: str) -> None:
-    """Names a packed split as the run's input: MLflow's `training`, `validation`, `evaluation`."""
+def log_dataset(tracker: Tracker, dataset: str, origin: str, split: Path, context: Context) -> None:
+    """Names a packed split as the run's input.
+
+    Args:
+        origin: where the dataset was fetched from.
+    """
     header = json.loads((split / "scenes.json").read_text())
     counts = {key: header[key] for key in ("views", "height", "width")}
     tracker.log_dataset(
-        f"{name} {split.name}",
+        f"{dataset} {split.name}",
         digest=sha256_of(split / "scenes.json"),
-        source=str(split),
+        source={"uri": str(split), "origin": origin},
         context=context,
         counts={"scenes": len(header["names"])} | counts,
     )

@@ -114,8 +114,9 @@ def start_tracker(
         },
         description=source,
     )
-    for split, context in (("train", "training"), ("val", "validation")):
-        log_dataset(tracker, experiment.dataset_name, data / split, context)
+    dataset = (experiment.dataset_name, experiment.dataset.source)
+    log_dataset(tracker, *dataset, data / "train", "training")
+    log_dataset(tracker, *dataset, data / "val", "validation")
     tracker.watch_machine(interval=10)
     return tracker
 
