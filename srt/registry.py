@@ -56,8 +56,8 @@ def _logged_model(
             client.log_model_artifacts(model.model_id, str(files))
         client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, event["step"])])
-    point = (event["metric"], event["value"], event["time"], event["step"], model.model_id)
-    client.log_batch(run_id, metrics=[Metric(*point)], synchronous=True)
+    bar = Metric(event["metric"], event["value"], event["time"], step=0, model_id=model.model_id)
+    client.log_batch(run_id, metrics=[bar], synchronous=True)
     return model
 
 

@@ -187,12 +187,11 @@ def validate(training: Training, data: Data, tracker: Tracker, processes: Proces
     with training.averaged():
         psnr = measure_validation(training, data, processes)
         training.validation.append((training.step, psnr))
+        tracker.log_metrics({"validation/psnr": psnr}, training.step)
         if psnr > training.best_psnr:
             training.best_psnr, training.best_step = psnr, training.step
             weights = training.model.state_dict()
             training.best = {name: value.detach().clone() for name, value in weights.items()}
-        values = {"validation/psnr": psnr, "validation/best_psnr": training.best_psnr}
-        tracker.log_metrics(values, training.step)
 
 
 def measure_validation(training: Training, data: Data, processes: Processes) -> float:

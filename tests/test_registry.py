@@ -82,6 +82,7 @@ def test_a_version_belongs_to_its_run_and_says_how_good_it_is(store, trained):
     assert version.tags == {"dataset": "nmr", "validation/best_psnr": "21.5"}
     (output,) = store.run().outputs.model_outputs
     assert output.step == 600
+    assert store.points("validation/best_psnr") == [(0, 21.5)]
 
 
 def test_the_best_model_has_the_alias(store, trained):
