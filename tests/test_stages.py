@@ -125,6 +125,7 @@ def test_training_evaluation_and_video_are_one_run_in_mlflow(made):
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
     assert run.data.tags["synthetic"] == "yes"
+    assert run.data.tags["evaluate.launched_by"] == "snakemake: rule evaluate"
     assert run.data.params["train.steps"] == "6"
     assert "test/pixelnerf/psnr" in run.data.metrics
     losses = client.get_metric_history(run.info.run_id, "train/psnr")
