@@ -63,17 +63,6 @@ wildcard_constraints:
     experiment="|".join(config["experiments"]),
 
 
-rule all:
-    default_target: True
-    input:
-        expand("reports/{profile}/{file}", profile=config["profile"], file=REPORT),
-
-
-rule results:
-    input:
-        rules.all.input,
-
-
 rule fetch:
     input:
         code("fetch"),
@@ -292,3 +281,27 @@ rule tabulate:
         "exec python -m workflow.tabulate --profile {wildcards.profile}"
         " --outputs outputs/{wildcards.profile}"
         " --surveys reports/{wildcards.profile}/datasets --out {params.out} >> {log} 2>&1"
+
+
+def made(rule, **names):
+    """Returns the outputs of all jobs of a rule."""
+    return expand(rule.output, profile=config["profile"], **names)
+
+
+rule all:
+    default_target: True
+    input:  # also what the report was made from: a job that failed has deleted its outputs, and for
+        # the report alone, which is older, Snakemake would not make them again
+        made(rules.fetch, dataset=config["datasets"]),
+        made(rules.weights, weights=config["weights"]),
+        made(rules.pack, dataset=config["datasets"]),
+        made(rules.survey, dataset=config["datasets"]),
+        made(rules.train, experiment=config["experiments"]),
+        made(rules.evaluate, experiment=config["experiments"]),
+        made(rules.render, experiment=config["experiments"]),
+        made(rules.tabulate),
+
+
+rule results:
+    input:
+        rules.all.input,

@@ -1,12 +1,17 @@
 #!/bin/sh
 # A Slurm of two small nodes on this machine, for tests: `slurm.sh start FOLDER`, `slurm.sh stop FOLDER`.
 # As root, with Debian's packages: apt-get install slurm-wlm munge. All that it writes is in FOLDER,
-# but for munge's key and socket; commands find it by SLURM_CONF=FOLDER/slurm.conf.
+# but for munge's key and socket, and links to it from /etc/slurm, where jobs look for it.
 set -eu
 action=$1
 folder=$2
+etc=/etc/slurm
 
 start() {
+  if [ -e "$etc/slurm.conf" ]; then
+    echo "$etc/slurm.conf: a Slurm is set up here already" >&2
+    return 1
+  fi
   mkdir -p "$folder/state" "$folder/first" "$folder/second" /run/munge
   chown munge: /run/munge
   [ -e /etc/munge/munge.key ] || mungekey --create
@@ -45,7 +50,8 @@ AutoDetect=off
 NodeName=first,second Name=gpu File=/dev/null
 NodeName=first,second Name=gpu File=/dev/zero
 CONF
-  export SLURM_CONF="$folder/slurm.conf"
+  mkdir -p "$etc"
+  ln -sf "$folder/slurm.conf" "$folder/gres.conf" "$etc"
   slurmctld -c
   slurmd -N first
   slurmd -N second
@@ -62,6 +68,9 @@ stop() {
   for file in "$folder"/*.pid; do
     [ ! -e "$file" ] || kill "$(cat "$file")" || true
   done
+  if [ "$(readlink "$etc/slurm.conf")" = "$folder/slurm.conf" ]; then
+    rm "$etc/slurm.conf" "$etc/gres.conf"
+  fi
 }
 
 "$action"

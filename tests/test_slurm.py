@@ -13,6 +13,8 @@ from tiny_pipeline import MODEL, SNAKEMAKE, copied, rows, tiny_copy
 SLURM = ROOT / "tests" / "slurm.sh"
 PROFILE = ("snakemake", "--workflow-profile", "workflow/profiles/slurm")
 FAST = ("--max-threads", "1", "--latency-wait", "5")  # of processors a test node has two
+FAST += ("--slurm-status-command", "squeue")  # there is no accounting
+FAST += ("--slurm-init-seconds-before-status-checks", "2")
 TRAIN = ("outputs/quick/nmr_srt/training.json",)
 
 pytestmark = [
