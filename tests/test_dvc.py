@@ -67,7 +67,7 @@ def test_experiments_are_listed_with_what_differs_and_what_it_gave(tried):
     rates = {row["Experiment"]: row for row in table if row["Experiment"]}
     assert len(rates) == 3
     assert "fast" in rates
-    column = next(name for name in table[0] if name.endswith("learning_rate"))
+    column = next(name for name in table[0] if name.endswith(RATE))
     score = next(name for name in table[0] if name.endswith("protocols.stelzner.psnr"))
     assert sorted(float(row[column]) for row in rates.values()) == [0.002, 0.003, 0.004]
     assert len({row[score] for row in rates.values()}) == 3

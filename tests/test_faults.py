@@ -17,7 +17,7 @@ VICTIMS = ("tool", "stage", "both")
 KILLS = 2  # of every stage, by each tool
 STATES = "ckpt/quick/nmr_srt"
 CHANGE = {"profiles.quick.train.learning_rate": 4.0e-3}
-LONG = {"profiles.quick.train.steps": 60, "profiles.quick.train.checkpoint_every": 10}
+LONG = {"steps": 400, "log_every": 50, "validate_every": 100, "checkpoint_every": 20}
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_a_dead_rank_ends_the_training_and_the_next_run_goes_on(whole, tool, tmp
     broken = Broken(tmp_path / tool, tool, by_tool(whole, tool, tmp_path).copy)
     for place in (undisturbed, broken):
         place.copy.edit("workflow/torchrun.py", "torch.cuda.device_count()", "2")  # over gloo
-        place.copy.edit_params(LONG)
+        place.copy.edit_params({f"profiles.quick.train.{key}": LONG[key] for key in LONG})
     undisturbed.finish()
 
     process = broken.copy.start(*COMMANDS[tool], start_new_session=True)
@@ -120,7 +120,7 @@ def test_a_full_disk_is_named_and_with_room_it_goes_on(whole, tool, folder, size
     broken = Broken(tmp_path / tool, tool)
     with small_disk(broken.copy.folder / folder, size) as enlarge:
         said = broken.fail()
-        assert f"/{folder}/" in said.split("error: ")[1].splitlines()[0]
+        assert f"{folder}/" in said.split("error: ")[1].splitlines()[0]
         assert "space" in said
         enlarge()
         broken.finish()
