@@ -24,6 +24,15 @@ ATTENTION = [  # the fastest first; the first that can is taken
 
 
 def accumulate_gradients(model: SRT, decode: Any, batch: Batch, rays_per_group: int) -> Tensor:
+    """Gives the gradients of the loss to parameters without any; returns the colours' mean squared
+    error.
+    """
+    if isinstance(decode, Recording):
+        return decode.accumulate_gradients(batch, rays_per_group)
+    return add_gradients(model, decode, batch, rays_per_group)
+
+
+def add_gradients(model: SRT, decode: Any, batch: Batch, rays_per_group: int) -> Tensor:
     """Adds the gradients of the loss; returns the mean squared error of the colours.
 
     The loss is that error, and where there are coarse colours theirs too. Neither scenes nor rays
@@ -85,14 +94,42 @@ def precision(device: torch.device) -> Iterator[None]:
         yield
 
 
-def compiled_decoder(model: SRT, device: torch.device) -> Any:
-    """Returns the decoder; on a GPU it and what it can of the encoder are fused by the compiler.
+class Recording:
+    """A decoder for training on a GPU, and a step's launches, recorded as one CUDA graph.
 
-    They are bound by memory traffic there. Convolutions are not: they are left as they are.
+    The decoder and what it can of the encoder are fused by the compiler: they are bound by memory
+    traffic. Convolutions are not: they are left as they are. Small models wait for launches, some
+    thousands a step: the third step is recorded and those after it are replayed.
     """
-    if device.type != "cuda":
-        return model.decoder
-    encoder = model.encoder
-    for part in (encoder.pixel_channels, encoder.camera_and_pixels, *encoder.layers):
-        part.compile()
-    return torch.compile(model.decoder, dynamic=False)
+
+    def __init__(self, model: SRT) -> None:
+        self.model, encoder = model, model.encoder
+        for part in (encoder.pixel_channels, encoder.camera_and_pixels, *encoder.layers):
+            part.compile()
+        self.decode = torch.compile(model.decoder, dynamic=False)
+        self.steps = 0  # the first ones compile and choose algorithms, which no graph can hold
+        self.graph: Any = None
+
+    def accumulate_gradients(self, batch: Batch, rays_per_group: int) -> Tensor:
+        """Returns the error; the gradients stand in the same memory at each step."""
+        self.steps += 1
+        if self.steps <= 2:
+            return add_gradients(self.model, self.decode, batch, rays_per_group)
+        parameters = list(self.model.parameters())
+        if self.graph is None:
+            self.batch, self.graph = batch.clone(), torch.cuda.CUDAGraph()
+            # Threads that read data ahead go on meanwhile.
+            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+                self.error = add_gradients(self.model, self.decode, self.batch, rays_per_group)
+            self.gradients = [parameter.grad for parameter in parameters]
+        for name, value in batch.tensors().items():
+            getattr(self.batch, name).copy_(value)
+        self.graph.replay()
+        for parameter, gradient in zip(parameters, self.gradients):
+            parameter.grad = gradient
+        return self.error.clone()
+
+
+def compiled_decoder(model: SRT, device: torch.device) -> Any:
+    """Returns what decodes in training."""
+    return Recording(model) if device.type == "cuda" else model.decoder

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,12 +45,21 @@ class Batch:
         """The target rays, as a model is asked about them."""
         return Rays(self.origins, self.directions, self.near, self.far, self.draws)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Returns what is on the device, by name."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def clone(self) -> Batch:
+        """Returns a batch of the same values in memory of its own."""
+        copies: Any = {name: value.clone() for name, value in self.tensors().items()}
+        return dataclasses.replace(self, **copies)
+
     def split(self, size: int) -> Iterator[Batch]:
         """Yields `size` scenes at a time, and the rest."""
         for start in range(0, len(self.images), size):
-            values = vars(self).items()
-            tensors = {k: v[start : start + size] for k, v in values if isinstance(v, Tensor)}
-            yield dataclasses.replace(self, **tensors)  # type: ignore[arg-type]
+            end = start + size
+            parts: Any = {name: value[start:end] for name, value in self.tensors().items()}
+            yield dataclasses.replace(self, **parts)
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,16 @@ def encode_octaves(
 ) -> Float[Tensor, "*points channels"]:
     """Returns sin and cos of 2^k π x, k = start .. start + octaves - 1: 6 · octaves channels.
 
-    The highest published octave is 2^14 π: the product needs float32 before the sine is taken.
+    The highest published octave is 2^14 π. In half turns a power of two is exact, and so is leaving
+    out whole turns: what is left is small, so that float32 is precise where π would have been
+    multiplied by thousands.
     """
     precise = to_precise(coordinates)
     exponents = torch.arange(start, start + octaves, device=precise.device, dtype=precise.dtype)
-    scales = math.pi * exponents.exp2()  # exact, and on a GPU cheaper than a power
-    angles = (precise[..., None] * scales).flatten(-2)  # (*points, 3 · octaves)
-    return torch.cat((angles.sin(), angles.cos()), dim=-1)
+    turns = (precise[..., None] * exponents.exp2()).flatten(-2)  # (*points, 3 · octaves)
+    turns = turns - 2 * (turns / 2).round()
+    phases = torch.arange(2, device=precise.device, dtype=precise.dtype) / 2  # of sine and cosine
+    return (math.pi * (turns[..., None, :] + phases[:, None])).sin().flatten(-2)
 
 
 def to_precise(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
