@@ -37,8 +37,8 @@ from srt.data.synthetic_nmr import DISTANCE, FOCAL, LIGHT, turntable
 from srt.data.synthetic_objects import CLASSES, random_object
 from srt.distributed import Processes, best_device
 from srt.geometry import look_at, pinhole
-from srt.gradients import compiled_decoder, precision
-from srt.models import decode_in_groups
+from srt.gradients import compiled_decoder
+from srt.models import decode_in_groups, precision
 from srt.params import load_experiment
 from srt.pictures import enlarge, tile, to_uint8
 from srt.schedule import learning_rate

@@ -170,7 +170,7 @@ class TrainConfig:
     steps: int
     batch_size: int
     rays_per_scene: int
-    rays_per_group: int  # decoded at once, over all scenes of a process; a sample counts as a ray
+    rays_per_group: int | None  # decoded at once; a sample counts as a ray; null: as many as fit
     learning_rate: float  # the peak
     warmup_steps: int
     decay_rate: float  # the learning rate falls by this factor ...

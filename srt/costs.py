@@ -59,7 +59,7 @@ def count(model: SRT, batch: Batch) -> dict[str, int]:
 
 
 @torch.no_grad()
-def timed(model: SRT, batch: Batch, rays_per_group: int) -> dict[str, Any]:
+def timed(model: SRT, batch: Batch, rays_per_group: int | None) -> dict[str, Any]:
     """Returns the seconds of encoding a scene and of rendering a frame, and where it was."""
     keys_values = encode(model, batch)
     device = batch.images.device

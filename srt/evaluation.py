@@ -119,7 +119,7 @@ def check_conditions(
 
 
 @torch.no_grad()
-def predict(model: SRT, batch: Batch, rays_per_group: int) -> Prediction:
+def predict(model: SRT, batch: Batch, rays_per_group: int | None) -> Prediction:
     """Returns colours, in float32, and depth that the model sees along a batch's target rays."""
     tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
     keys_values = model.decoder.keys_values(tokens)
@@ -128,7 +128,7 @@ def predict(model: SRT, batch: Batch, rays_per_group: int) -> Prediction:
 
 
 def predict_item(
-    model: SRT, scenes: Scenes, item: Item, *, shown: Presentation, rays_per_group: int
+    model: SRT, scenes: Scenes, item: Item, *, shown: Presentation, rays_per_group: int | None
 ) -> Views:
     """Returns an item's images with the model's predictions."""
     others = set(range(scenes.views)).difference(item.inputs, item.withheld)
@@ -197,7 +197,7 @@ def evaluate_items(
     mean_colour: Sequence[float],
     lpips: Mapping[str, Lpips] | None,
     shown: Presentation,
-    rays_per_group: int,
+    rays_per_group: int | None,
     processes: Processes,
 ) -> list[dict[str, Any]]:
     """Returns a row for each item, in order, in every process; each measures its share.
@@ -238,7 +238,7 @@ def comparison(
     items: Sequence[Item],
     *,
     shown: Presentation,
-    rays_per_group: int,
+    rays_per_group: int | None,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Returns a picture of inputs, target, prediction and error, one row an item.
 

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from srt.data.sampling import Batch
-from srt.models import SRT
+from srt.models import SRT, group_on, precision
 
 PIXELS_PER_RAY = 20  # of input images, in a group of scenes: then both take about as much memory
-ATTENTION = [  # the fastest first; the first that can is taken
-    SDPBackend.CUDNN_ATTENTION,
-    SDPBackend.FLASH_ATTENTION,
-    SDPBackend.EFFICIENT_ATTENTION,
-    SDPBackend.MATH,
-]
 
 
-def accumulate_gradients(model: SRT, decode: Any, batch: Batch, rays_per_group: int) -> Tensor:
-    """Gives the gradients of the loss to parameters without any; returns the colours' mean squared
-    error.
+def accumulate_gradients(
+    model: SRT, decode: Any, batch: Batch, rays_per_group: int | None
+) -> Tensor:
+    """Gives parameters the gradients of the loss, and returns the colours' mean squared error.
+
+    Args:
+        decode: what `compiled_decoder` returns, or the model's decoder.
+        rays_per_group: None: as many as fit.
     """
+    rays_per_group = rays_per_group or group_on(batch.images.device)
     if isinstance(decode, Recording):
         return decode.accumulate_gradients(batch, rays_per_group)
     return add_gradients(model, decode, batch, rays_per_group)
@@ -82,16 +79,6 @@ def group_size(scenes: int, rays: int, rays_per_group: int) -> int:
         if groups >= rays:
             return 1
     return rays // groups
-
-
-@contextlib.contextmanager
-def precision(device: torch.device) -> Iterator[None]:
-    """Products in bfloat16 on a GPU; the ray encoding, norms and loss stay in float32."""
-    if device.type != "cuda":
-        yield
-        return
-    with torch.autocast("cuda", torch.bfloat16), sdpa_kernel(ATTENTION, set_priority=True):
-        yield
 
 
 class Recording:

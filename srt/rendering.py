@@ -15,8 +15,9 @@ from srt.data.scenes import Scenes
 from srt.errors import UserError
 from srt.evaluation import whole_images
 from srt.geometry import camera_rays, resize_intrinsics, rigid_inverse
-from srt.models import SRT, decode_in_groups
-from srt.models.decoder import LayerKeysValues
+from srt.models import SRT, decode_in_groups, precision
+from srt.models.decoder import LayerKeysValues, Prediction
+from srt.models.encoding import to_precise
 from srt.motions import camera_path
 from srt.rays import Rays
 from srt.shapes import Float
@@ -40,6 +41,39 @@ class Frame(NamedTuple):
 
     colours: Float[Tensor, "h w 3"]
     depth: Float[Tensor, "h w"] | None  # along the rays, of a model that knows it
+
+
+class FrameDecoder:
+    """Decodes frames of one size of a scene; on a GPU the launches of one are recorded once."""
+
+    def __init__(
+        self, model: SRT, keys_values: list[LayerKeysValues], rays_per_group: int | None
+    ) -> None:
+        self.model, self.keys_values, self.rays_per_group = model, keys_values, rays_per_group
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, rays: Rays) -> Prediction:
+        """Returns what the rays see, in float32 at least."""
+        if not rays.origins.is_cuda:
+            return self.decode(rays)
+        if self.graph is None:
+            self.rays = rays._replace(
+                origins=rays.origins.clone(), directions=rays.directions.clone()
+            )
+            self.decode(self.rays)  # which chooses algorithms: no graph can hold that
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+                self.seen = self.decode(self.rays)
+        self.rays.origins.copy_(rays.origins)
+        self.rays.directions.copy_(rays.directions)
+        self.graph.replay()
+        depth = None if self.seen.depth is None else self.seen.depth.clone()
+        return Prediction(self.seen.colours.clone(), depth)
+
+    def decode(self, rays: Rays) -> Prediction:
+        with precision(rays.origins.device):
+            seen = decode_in_groups(self.model, self.keys_values, rays, self.rays_per_group)
+        return seen._replace(colours=to_precise(seen.colours))
 
 
 def check_scenes(scenes: Scenes, video: RenderConfig) -> None:
@@ -81,11 +115,13 @@ def encode_scene(model: SRT, scenes: Scenes, index: int, shown: Presentation) ->
     views = [first, *(v for v in range(scenes.views) if v != first)][: shown.input_views]
     scene, inputs = (torch.tensor(i, device=scenes.device) for i in ([index], [views]))
     batch = whole_views(scenes, scene, inputs, inputs[:, :0], shown)
-    tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
+    with precision(scenes.device):
+        tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
+        keys_values = model.decoder.keys_values(tokens)
     intrinsics, poses = (cameras[0, first] for cameras in scenes.cameras(scene))
     return EncodedScene(
         images=whole_images(scenes, scene, inputs),
-        keys_values=model.decoder.keys_values(tokens),
+        keys_values=keys_values,
         position=poses[:3, 3],
         intrinsics=intrinsics,
         to_frame=rigid_inverse(poses) if shown.canonical else torch.eye(4).to(poses),
@@ -102,13 +138,14 @@ def render_frames(
     frames: int,
     fade: bool,
     size: tuple[int, int],
-    rays_per_group: int,
+    rays_per_group: int | None,
 ) -> Iterator[Frame]:
     """Yields what a camera sees that starts at the first input view and moves.
 
     Args:
         size: height and width of a frame.
     """
+    decode = FrameDecoder(model, scene.keys_values, rays_per_group)
     poses, focal_scale = camera_path(motion, scene.position, frames, fade)
     shape = scene.images.shape[1], scene.images.shape[2]
     for pose, scale in zip(scene.to_frame @ poses, focal_scale):
@@ -117,6 +154,6 @@ def render_frames(
         origin, directions = camera_rays(intrinsics, pose, *size)
         directions = directions.view(1, -1, 3)
         rays = Rays(origin.expand_as(directions), directions, scene.near, scene.far)
-        seen = decode_in_groups(model, scene.keys_values, rays, rays_per_group)
+        seen = decode(rays)
         depth = None if seen.depth is None else seen.depth.view(size)
         yield Frame(seen.colours.view(*size, 3), depth)

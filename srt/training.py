@@ -26,7 +26,8 @@ from srt.data.scenes import Scenes
 from srt.distributed import Processes, StopRequest
 from srt.errors import UserError
 from srt.evaluation import comparison, evaluate_items, protocol_items
-from srt.gradients import accumulate_gradients, compiled_decoder, precision
+from srt.gradients import accumulate_gradients, compiled_decoder
+from srt.models import precision
 from srt.models.decoder import draws_per_ray
 from srt.schedule import learning_rate
 from srt.tracking import Tracker

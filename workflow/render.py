@@ -133,7 +133,7 @@ class Take(NamedTuple):
 
 
 def film(
-    model: SRT, scenes: Scenes, video: RenderConfig, shown: Presentation, rays_per_group: int
+    model: SRT, scenes: Scenes, video: RenderConfig, shown: Presentation, rays_per_group: int | None
 ) -> Iterator[Take]:
     """Yields one scene after the other; a frame is rendered when it is asked for."""
     from tqdm import tqdm
