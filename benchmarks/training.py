@@ -1,64 +1,62 @@
-"""One training step of a published setting: milliseconds and peak GPU memory, ours and plain.
+"""Training steps of the published settings on one GPU: time, memory, share of its peak.
 
-    python -m benchmarks.training --experiment nmr_srt
+    python -m benchmarks.training --out reports/training.json [--settings nmr_srt msn_srt]
+    python -m benchmarks.training --cards 8 16 24 40 80 --out reports/cards.json
 
-`plain` is the published algorithm in the same run: float32, attention with materialised scores, all
-rays at once. Each figure is the median of several steps on drawn images; sampling is included.
+A step is sampling, forward, backward and optimiser; each figure is the median of several. `plain`
+is the published algorithm in the same run (benchmarks/plain.py). Model FLOPs are the published
+algorithm's, thrice those of forward: what we save by computing less does not raise them.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import dataclasses
+import gc
 import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
-from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.packed import write_packed
-from srt import gradients, training
+from benchmarks.plain import plainly
+from srt import gradients, models, training
 from srt.config import Experiment
+from srt.data.sampling import Batch
 from srt.data.scenes import Scenes
 from srt.distributed import Processes
 from srt.params import load_experiment
+from srt.training_state import Training
 
 ROOT = Path(__file__).parents[1]
 ALONE = Processes(0, 1, torch.device("cuda"), None)
-
-
-def materialised_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Returns attention with its scores written to memory, as published."""
-    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
-    return scores.softmax(dim=-1) @ value
-
-
-@contextlib.contextmanager
-def plainly() -> Iterator[None]:
-    """Switches off what we do for speed, but for the code around it."""
-    with (
-        mock.patch("torch.nn.functional.scaled_dot_product_attention", materialised_attention),
-        mock.patch.object(gradients, "precision", return_value=contextlib.nullcontext()),
-    ):
-        yield
+SETTINGS = {  # scenes; rays as published
+    "nmr_srt": 256,
+    "msn_srt": 64,
+    "msn_isrt": 24,
+    "nmr_vsrt": 32,
+}
+WHOLE = ("msn_srt", 256)  # which the published code cannot run on one GPU
+COMPILING = 5  # steps, until what is compiled and recorded is so
+STEPS = {True: 20, False: 3}  # timed: ours, plain
 
 
 def time_steps(step: Callable[[], Any], steps: int) -> dict[str, float]:
-    """Returns median, fastest and slowest milliseconds, the first step's seconds, peak memory."""
+    """Returns median, fastest and slowest milliseconds, seconds until it runs, peak memory."""
     torch.cuda.reset_peak_memory_stats()
     began = time.perf_counter()
-    step()
+    for _ in range(COMPILING if steps > 5 else 1):
+        step()
     torch.cuda.synchronize()
     first = time.perf_counter() - began
-    for _ in range(3):
-        step()
     times = []
     for _ in range(steps):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -71,17 +69,16 @@ def time_steps(step: Callable[[], Any], steps: int) -> dict[str, float]:
         "median_ms": statistics.median(times),
         "min_ms": min(times),
         "max_ms": max(times),
-        "first_step_s": first,
+        "start_s": first,
         "peak_gb": torch.cuda.max_memory_allocated() / 1e9,
     }
 
 
-def run(experiment: Experiment, scenes: Scenes, fast: bool, steps: int) -> dict[str, float]:
+def run(experiment: Experiment, scenes: Scenes, fast: bool) -> dict[str, float]:
     """Returns the figures of one way to train."""
-    if not fast:
-        whole = dataclasses.replace(experiment.train, rays_per_group=10**12)
-        experiment = dataclasses.replace(experiment, train=whole)
-    state = training.Training(experiment, ALONE.device)
+    gc.collect()
+    torch.cuda.empty_cache()
+    state = Training(experiment, ALONE.device)
     sampler = training.make_sampler(experiment, ALONE)
     model = state.model
     decode = gradients.compiled_decoder(model, ALONE.device) if fast else model.decoder
@@ -91,37 +88,125 @@ def run(experiment: Experiment, scenes: Scenes, fast: bool, steps: int) -> dict[
         training.train_step(state, decode, batch, 1e-4, ALONE)
         state.step += 1
 
-    return time_steps(step, steps)
+    with contextlib.nullcontext() if fast else plainly():
+        figures = time_steps(step, STEPS[fast])
+        figures["flops"] = model_flops(model, sampler.batch(scenes, 0))
+    torch.compiler.reset()
+    return figures
+
+
+def model_flops(model: models.SRT, batch: Batch) -> float:
+    """Returns the published algorithm's operations for a batch: counted for a scene, on shapes."""
+    one: Any = {name: value[:1].to("meta") for name, value in batch.tensors().items()}
+    shapes, scene = copy.deepcopy(model).to("meta"), dataclasses.replace(batch, **one)
+    with plainly(), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        tokens = shapes.encode(scene.images, scene.image_origins, scene.image_directions)
+        shapes.decode(shapes.decoder.keys_values(tokens), scene.rays)
+    return 3.0 * counter.get_total_flops() * len(batch.images)
+
+
+def matrix_peak() -> float:
+    """Returns the bfloat16 FLOP/s of a large product of random numbers."""
+    factor = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
+    figures = time_steps(lambda: factor @ factor, 20)
+    return 2 * 8192**3 / figures["median_ms"] * 1000
+
+
+def with_size(experiment: Experiment, scenes: int, rays_per_group: int | None) -> Experiment:
+    """Returns an experiment of another batch size and ray group."""
+    changes = {"batch_size": scenes, "rays_per_group": rays_per_group}
+    return dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, **changes))
+
+
+def paper(name: str) -> Experiment:
+    """Returns a published experiment."""
+    return load_experiment(ROOT / "params.yaml", name, "paper")
+
+
+def packed(folder: Path, experiment: Experiment, count: int) -> Scenes:
+    """Returns drawn scenes of an experiment's dataset, on the GPU."""
+    dataset, path = experiment.dataset, folder / experiment.dataset_name
+    if not path.exists():
+        write_packed(path, count, dataset.views, dataset.image_size[0], "raw")
+    return Scenes(path, ALONE.device)
+
+
+def compare(folder: Path, names: list[str], groups: list[int | None], plain: bool) -> list[Any]:
+    """Returns a row for each setting and way."""
+    rows: list[Any] = []
+    wanted = [(name, SETTINGS[name], True) for name in names]
+    wanted += [(*WHOLE, False)] if WHOLE[0] in names else []
+    for name, scenes, with_plain in wanted:
+        experiment = paper(name)
+        data = packed(folder, experiment, 512)
+        for rays in groups:
+            group = rays or models.group_on(ALONE.device)
+            figures = run(with_size(experiment, scenes, group), data, fast=True)
+            rows.append({"setting": name, "scenes": scenes, "way": f"ours, {group}", **figures})
+            print(row_text(rows[-1]), flush=True)
+        if plain and with_plain:
+            figures = run(with_size(experiment, scenes, 10**12), data, fast=False)
+            rows.append({"setting": name, "scenes": scenes, "way": "plain", **figures})
+            print(row_text(rows[-1]), flush=True)
+    return rows
+
+
+def row_text(row: dict[str, Any]) -> str:
+    """Returns a row of the table."""
+    teraflops = row["flops"] / row["median_ms"] / 1e9
+    return (
+        f"{row['setting']:9} {row['scenes']:4} {row['way']:14} {row['median_ms']:8.1f} ms"
+        f" ({row['min_ms']:.1f} to {row['max_ms']:.1f}) {row['peak_gb']:6.1f} GB"
+        f" {teraflops:6.0f} TFLOP/s, started in {row['start_s']:.0f} s"
+    )
+
+
+def cards(folder: Path, names: list[str], sizes: list[int]) -> list[Any]:
+    """Returns what each published setting costs where the allocator is held to a card's memory."""
+    rows: list[Any] = []
+    total = torch.cuda.get_device_properties(0).total_memory
+    for name in names:
+        experiment = paper(name)
+        data = packed(folder, experiment, 512)
+        for size in sizes:
+            room = 0.94 * size * 1e9  # the driver and the libraries keep the rest
+            torch.cuda.set_per_process_memory_fraction(room / total)
+            group = models.group_for(int(room - torch.cuda.memory_allocated()))
+            row = {"setting": name, "card_gb": size, "rays_per_group": group}
+            try:
+                row |= run(with_size(experiment, experiment.train.batch_size, group), data, True)
+            except torch.cuda.OutOfMemoryError:
+                row["out_of_memory"] = True
+            rows.append(row)
+            print({key: value for key, value in row.items() if key != "flops"}, flush=True)
+            torch.compiler.reset()
+    return rows
 
 
 def main() -> None:
-    """Prints a table and, as the last line, JSON."""
+    """Prints a table, and writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--experiment", default="nmr_srt")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--rays-per-group", type=int, nargs="*", default=[])
+    parser.add_argument("--settings", nargs="*", default=list(SETTINGS))
+    parser.add_argument("--rays-per-group", type=int, nargs="*", default=[None])
+    parser.add_argument("--cards", type=int, nargs="*", default=[])
     parser.add_argument("--no-plain", action="store_true")
+    parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    experiment = load_experiment(ROOT / "params.yaml", arguments.experiment, "paper")
-    results: dict[str, Any] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
-    with tempfile.TemporaryDirectory() as folder:
-        dataset, count = experiment.dataset, 2 * experiment.train.batch_size
-        packed = write_packed(
-            Path(folder) / "train", count, dataset.views, dataset.image_size[0], "raw"
-        )
-        scenes = Scenes(packed, ALONE.device)
-        for rays in arguments.rays_per_group or [experiment.train.rays_per_group]:
-            train = dataclasses.replace(experiment.train, rays_per_group=rays)
-            grouped = dataclasses.replace(experiment, train=train)
-            results[f"ours, {rays} rays"] = run(grouped, scenes, True, arguments.steps)
-            torch.cuda.empty_cache()
-        if not arguments.no_plain:
-            with plainly():
-                results["plain"] = run(experiment, scenes, False, arguments.steps)
-    for name, figures in results.items():
-        if isinstance(figures, dict):
-            print(f"{name:24}", *(f"{key} {value:.1f}" for key, value in figures.items()))
-    print(json.dumps(results))
+    torch.backends.cudnn.benchmark = True
+    peak = matrix_peak()
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {peak / 1e12:.0f} TFLOP/s")
+    results: dict[str, Any] = {"device": torch.cuda.get_device_name(), "matrix_flops": peak}
+    results["torch"] = torch.__version__
+    with tempfile.TemporaryDirectory() as name:
+        if arguments.cards:
+            results["rows"] = cards(Path(name), arguments.settings, arguments.cards)
+        else:
+            groups, plain = arguments.rays_per_group, not arguments.no_plain
+            results["rows"] = compare(Path(name), arguments.settings, groups, plain)
+    for row in results["rows"]:
+        if "median_ms" in row:
+            row["share_of_peak"] = row["flops"] / row["median_ms"] * 1000 / peak
+    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

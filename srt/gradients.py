@@ -90,6 +90,7 @@ class Recording:
     """
 
     def __init__(self, model: SRT) -> None:
+        torch.backends.cudnn.benchmark = True
         self.model, encoder = model, model.encoder
         for part in (encoder.pixel_channels, encoder.camera_and_pixels, *encoder.layers):
             part.compile()

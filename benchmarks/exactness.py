@@ -1,0 +1,85 @@
+"""How far bfloat16 and our kernels are from float64: tokens, pixels, gradients, of each model.
+
+    python -m benchmarks.exactness --out reports/exactness.json
+
+An error is ‖ours − exact‖ / ‖exact‖ on random weights, images and rays. `autocast` is the published
+algorithm with its products in bfloat16: what any training in bfloat16 has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from benchmarks.plain import plainly
+from benchmarks.rendering import DEVICE, random_batch
+from benchmarks.training import paper
+from srt import gradients
+from srt.data.sampling import Batch
+from srt.models import SRT, build_model, fused, precision
+
+SCENES, RAYS = 2, 1024
+MODELS = ("nmr_srt", "msn_srt", "msn_isrt", "nmr_vsrt")
+
+
+def outcome(model: SRT, batch: Batch, bfloat16: bool) -> dict[str, Tensor]:
+    """Returns tokens, pixels and all gradients, in float64."""
+    with precision(DEVICE) if bfloat16 else contextlib.nullcontext():
+        tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
+        pixels = model.decode(model.decoder.keys_values(tokens), batch.rays).colours
+    model.zero_grad(set_to_none=True)
+    gradients.add_gradients(model, model.decoder, batch, SCENES * RAYS * 512)
+    flat = [
+        parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None
+    ]
+    return {
+        "tokens": tokens.detach().double(),
+        "pixels": pixels.detach().double(),
+        "gradients": torch.cat(flat).double(),
+    }
+
+
+def errors(found: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
+    """Returns the relative error of each part."""
+    return {k: ((found[k] - exact[k]).norm() / exact[k].norm()).item() for k in exact}
+
+
+def double(batch: Batch) -> Batch:
+    """Returns the batch in float64."""
+    values: Any = {name: value.double() for name, value in batch.tensors().items()}
+    return dataclasses.replace(batch, **values)
+
+
+def main() -> None:
+    """Prints a table, and writes JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    rows = []
+    for name in MODELS:
+        torch.manual_seed(0)
+        experiment = paper(name)
+        model = build_model(experiment.model, seed=0).to(DEVICE)
+        batch = random_batch(experiment, SCENES, RAYS if name != "nmr_vsrt" else 64)
+        found = {"ours": outcome(model, batch, bfloat16=True)}
+        with mock.patch.object(fused, "suits", return_value=False):
+            found["autocast"] = outcome(model, batch, bfloat16=True)
+        with plainly():
+            exact = outcome(model.double(), double(batch), bfloat16=False)
+        for way, values in found.items():
+            rows.append({"model": name, "way": way, **errors(values, exact)})
+            print(rows[-1], flush=True)
+    results = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "rows": rows}
+    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
