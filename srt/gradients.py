@@ -96,22 +96,25 @@ class Recording:
             part.compile()
         self.decode = torch.compile(model.decoder, dynamic=False)
         self.steps = 0  # the first ones compile and choose algorithms, which no graph can hold
-        self.graph: Any = None
+        self.batch: Batch | None = None  # in the memory that the graph reads
+        self.graph: torch.cuda.CUDAGraph | None = None
 
     def accumulate_gradients(self, batch: Batch, rays_per_group: int) -> Tensor:
         """Returns the error; the gradients stand in the same memory at each step."""
+        if self.batch is None:
+            self.batch = batch.clone()
+        for name, value in batch.tensors().items():
+            getattr(self.batch, name).copy_(value)
         self.steps += 1
         if self.steps <= 2:
-            return add_gradients(self.model, self.decode, batch, rays_per_group)
+            return add_gradients(self.model, self.decode, self.batch, rays_per_group)
         parameters = list(self.model.parameters())
         if self.graph is None:
-            self.batch, self.graph = batch.clone(), torch.cuda.CUDAGraph()
+            self.graph = torch.cuda.CUDAGraph()
             # Threads that read data ahead go on meanwhile.
             with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
                 self.error = add_gradients(self.model, self.decode, self.batch, rays_per_group)
             self.gradients = [parameter.grad for parameter in parameters]
-        for name, value in batch.tensors().items():
-            getattr(self.batch, name).copy_(value)
         self.graph.replay()
         for parameter, gradient in zip(parameters, self.gradients):
             parameter.grad = gradient
