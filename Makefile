@@ -1,14 +1,16 @@
-# `make results`: set up, then the whole pipeline; `make test`: set up, then the tests. Both can be
+# `make results`: set up, then the whole pipeline; `make reports`: its tables and
+# figures again from the result files in git; `make test`: set up, then the tests. All can be
 # repeated at no cost. PYTHON names another interpreter (3.11 to 3.13); ARGS goes to the tool.
 PYTHON ?= python3
 ARGS ?=
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help results test check clean-environment
+.PHONY: help results reports test check clean-environment
 
 help:
 	@echo "make results   set up .venv, then run the pipeline (profile of params.yaml: quick)"
+	@echo "make reports   set up .venv, then make every table and figure of reports/ again"
 	@echo "make test      set up .venv, then run the tests"
 	@echo "make check     set up .venv, then lint and types"
 
@@ -16,6 +18,15 @@ results: .venv/installed
 	@echo "== the whole pipeline; what is made already is not made again"
 	snakemake --cores all results $(ARGS)
 	@echo "== done: see reports/*/results.md and index.html, outputs/, and 'mlflow ui'"
+
+reports: .venv/installed
+	@echo "== every table and figure again, from the result files beside them; git shows no change"
+	@for runs in reports/*/runs; do \
+	  report=$$(dirname $$runs); \
+	  python -m workflow.tabulate --profile $$(basename $$report) --outputs $$runs \
+	    --surveys $$report/datasets --performance reports/performance.json --out $$report \
+	    || exit 1; \
+	done
 
 test: .venv/installed
 	@echo "== the tests, one process a core; '-m slow' has the long ones"

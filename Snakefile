@@ -16,13 +16,17 @@ report: "workflow/captions/pipeline.rst"
 validate(config, "workflow/schemas/params.schema.json", set_default=False)
 
 REPORT = {  # file: its kind in `snakemake --report`, where it is shown
-    "comparison.png": "comparison of all runs",
+    "classes.png": "quality by class",
+    "compute.png": "quality against compute",
     "curves.png": "learning curves",
-    "index.html": None,
+    "index.html": "everything on one page",
+    "reproduction.csv": "published figures and ours",
+    "reproduction.md": None,
+    "reproduction.tex": "the same for LaTeX",
     "results.csv": "raw figures",
     "results.md": None,
     "results.tex": "table for LaTeX",
-    "tables.html": "tables",
+    "teaser.gif": None,
 }
 
 HOUR, DAY = 60, 24 * 60  # minutes, as `runtime` counts
@@ -197,6 +201,12 @@ rule evaluate:
             "test scenes",
             experiment="{experiment}",
         ),
+        shown(
+            "outputs/{profile}/{experiment}/extremes.png",
+            "Comparisons",
+            "best, median and worst",
+            experiment="{experiment}",
+        ),
         "outputs/{profile}/{experiment}/costs.json",
         "outputs/{profile}/{experiment}/metrics.json",
         "outputs/{profile}/{experiment}/scenes.csv",
@@ -258,7 +268,9 @@ rule tabulate:
             rules.render.output, experiment=config["experiments"], allow_missing=True
         ),
         expand(rules.survey.output, dataset=config["datasets"], allow_missing=True),
+        performance="reports/performance.json",
     output:
+        directory("reports/{profile}/runs"),
         [
             (
                 shown(f"reports/{{profile}}/{file}", "Tables", kind)
@@ -280,7 +292,8 @@ rule tabulate:
     shell:
         "exec python -m workflow.tabulate --profile {wildcards.profile}"
         " --outputs outputs/{wildcards.profile}"
-        " --surveys reports/{wildcards.profile}/datasets --out {params.out} >> {log} 2>&1"
+        " --surveys reports/{wildcards.profile}/datasets --performance {input.performance}"
+        " --out {params.out} >> {log} 2>&1"
 
 
 def made(rule, **names):

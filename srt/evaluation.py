@@ -239,10 +239,14 @@ def comparison(
     *,
     shown: Presentation,
     rays_per_group: int | None,
+    labels: Sequence[str] = (),
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Returns a picture of inputs, target, prediction and error, one row an item.
 
     The targets go around: each row shows another angle from the input, which is none of them.
+
+    Args:
+        labels: what is written above each row, if anything.
     """
     inputs, targets, predictions = [], [], []
     for number, item in enumerate(items):
@@ -254,4 +258,15 @@ def comparison(
         targets.append(views.targets[angle])
         predictions.append(views.predictions[angle])
     images = [to_uint8(torch.stack(part)) for part in (inputs, targets, predictions)]
-    return grid(comparison_columns(*images))
+    return grid(comparison_columns(*images), labels)
+
+
+def extremes(rows: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[str]]:
+    """Returns the places of the best, the median and the worst row by PSNR, and what they are."""
+    order = sorted(range(len(rows)), key=lambda index: -rows[index]["psnr"])
+    places = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
+    texts = [
+        f"{name} of {len(rows)}: {rows[place]['psnr']:.2f} dB ({rows[place]['class']})"
+        for name, place in places.items()
+    ]
+    return list(places.values()), texts

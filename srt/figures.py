@@ -1,4 +1,4 @@
-"""The figures of a report: learning curves, and the runs' comparisons below each other."""
+"""The style that all figures share, and the figures of the runs: learning, compute, classes."""
 
 from __future__ import annotations
 
@@ -8,48 +8,151 @@ from typing import Any
 
 import numpy as np
 
-from srt.pictures import tile
+from srt.class_tables import published_class
+from srt.published import Result, published_result
 from srt.shapes import Float, UInt8
-from srt.tables import Curve, Run
+from srt.tables import Curve, Run, is_of
 
 # Okabe and Ito's palette without its yellow, which is lost on white paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-LINES = ("-", "--", "-.", ":")  # tell the runs apart where colours do not
+LINES = ("-", "--", "-.", ":")  # tell models apart where colours do not
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # and datasets
 WIDTH = 10  # inches
 DOTS_PER_INCH = 150
-HEADING = 26  # pixels, the size of the text above each run's comparison
-POINTS = 200  # of a line at most: noise that is drawn thicker than its lines hides them
-PANELS = {
-    "validation_psnr": "validation, full images (ring: the selected model)",
-    "train_psnr": "training, sampled rays",
-}
+POINTS = 100  # of a line at most: noise that is drawn thicker than its lines hides them
+CURVES = ("train_psnr", "validation_psnr")
 
 
 def learning_curves(runs: Sequence[Run], profile: str) -> UInt8[np.ndarray, "height width 3"]:
-    """Returns the PSNR by step on validation and training scenes, a ring at the selected model."""
+    """Returns the PSNR by step and by time, a row a dataset.
+
+    A training does not write when each step was: its time is spread evenly over its steps.
+    """
     from matplotlib.ticker import EngFormatter
 
-    def draw(panels: Any) -> None:
-        for (key, title), axes in zip(PANELS.items(), panels, strict=True):
-            _draw_lines(axes, runs, key)
-            axes.set_title(title, fontsize="medium")
-            axes.set_xlabel("step")
-            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        panels[0].set_ylabel("PSNR (dB)")
+    groups, models = by_dataset(runs), models_of(runs)
 
-    title = f"Learning curves, profile {profile}{_scenes(runs)}"
-    return figure_pixels(title, 4.4 + 0.1 * len(runs), draw, sharex=True, sharey=True)
+    def draw(panels: Any) -> None:
+        for (data, group), (by_step, by_time) in zip(groups.items(), panels, strict=True):
+            for run in group:
+                style = _style(models.index(run.model))
+                minutes = run.training["seconds"] / 60 / run.training["steps"]
+                _draw_curve(by_step, run, 1.0, style)
+                _draw_curve(by_time, run, minutes, style)
+            by_step.set_ylabel(f"{data}\nPSNR (dB)")
+            by_step.xaxis.set_major_formatter(EngFormatter(sep=""))
+        panels[-1][0].set_xlabel("step")
+        panels[-1][1].set_xlabel("minutes of training")
+
+    title = f"Learning curves, profile {profile}"
+    height = 1.2 + 2.0 * len(groups)
+    return figure_pixels(title, height, draw, rows=len(groups), sharey="row", squeeze=False)
+
+
+def _draw_curve(axes: Any, run: Run, scale: float, style: dict[str, Any]) -> None:
+    """Draws training thin, validation thick, and a ring at the weights that are measured."""
+    for key, width, alpha in zip(CURVES, (0.8, 2.0), (0.55, 1.0), strict=True):
+        steps, values = averaged(run.history[key], POINTS).T
+        label = run.model if key == "validation_psnr" else None
+        axes.plot(scale * steps, values, **style, linewidth=width, alpha=alpha, label=label)
+    best = run.training["best_step"]
+    ring = {"markeredgewidth": 1.8, "markerfacecolor": "white", "markersize": 7}
+    height = dict(run.history["validation_psnr"])[best]
+    axes.plot(scale * best, height, "o", color=style["color"], zorder=3, **ring)
+
+
+def quality_by_compute(runs: Sequence[Run], profile: str) -> UInt8[np.ndarray, "height width 3"]:
+    """Returns the test PSNR against operations, time to render and time to train, a mark a run."""
+    groups, models = by_dataset(runs), models_of(runs)
+    costs: list[tuple[str, Callable[[Run], float]]] = [
+        ("GFLOP for a scene and a frame", lambda run: _operations(run) / 1e9),
+        ("milliseconds to render a frame", lambda run: 1000 * run.costs["frame_seconds"]),
+        ("minutes of training", lambda run: run.training["seconds"] / 60),
+    ]
+
+    def draw(panels: Any) -> None:
+        for axes, (name, cost) in zip(panels[0], costs, strict=True):
+            for marker, group in zip(MARKERS * len(groups), groups.values()):
+                ordered = sorted(group, key=cost)
+                x, y = [cost(run) for run in ordered], [_quality(run) for run in ordered]
+                axes.plot(x, y, color="0.75", zorder=1)
+                for run, *point in zip(ordered, x, y, strict=True):
+                    axes.plot(*point, marker, color=_colour(models, run.model), markersize=8)
+            axes.set(xscale="log", xlabel=name)
+        for name in models:
+            panels[0][0].plot([], [], "o", color=_colour(models, name), label=name)
+        for marker, data in zip(MARKERS * len(groups), groups):
+            panels[0][0].plot([], [], marker, color="0.5", label=data)
+        panels[0][0].set_ylabel("test PSNR (dB)")
+
+    title = f"Quality against compute, profile {profile}"
+    return figure_pixels(title, 4.6, draw, columns=3, sharey=True, squeeze=False)
+
+
+def class_bars(runs: Sequence[Run], profile: str) -> UInt8[np.ndarray, "height width 3"]:
+    """Returns the test PSNR of each class, a panel a dataset, published figures as marks.
+
+    A dataset is shown by its last protocol, as the published classes are.
+    """
+    groups = {
+        data: group
+        for data, group in by_dataset(runs).items()
+        if all(len(figures_of(run)["classes"]) > 1 for run in group)
+    }
+    models = models_of(runs)
+    counts = [len(classes_of(group)) for group in groups.values()]
+
+    def draw(panels: Any) -> None:
+        for axes, (data, group) in zip(panels[:, 0], groups.items()):
+            _draw_classes(axes, group, models)
+            axes.set_title(f"{data}, protocol {protocol_of(group[0])}", fontsize="medium")
+            axes.set_ylabel("PSNR (dB)")
+        if not groups:
+            panels[0][0].set_axis_off()
+            panels[0][0].text(0.5, 0.5, "No dataset has more than one class.", ha="center")
+
+    title = f"Test PSNR by class, profile {profile}"
+    rows = max(1, len(counts))
+    return figure_pixels(title, 1.2 + 2.4 * rows, draw, rows=rows, columns=1, squeeze=False)
+
+
+def _draw_classes(axes: Any, group: Sequence[Run], models: Sequence[str]) -> None:
+    names = classes_of(group)
+    width = 0.8 / len(group)
+    for number, run in enumerate(group):
+        places = np.arange(len(names)) + (number - (len(group) - 1) / 2) * width
+        values = [figures_of(run)["classes"].get(name, {}).get("psnr") for name in names]
+        heights = [math.nan if value is None else value for value in values]
+        colour = _colour(models, run.model)
+        axes.bar(places, heights, width * 0.92, color=colour, label=run.model)
+    for result in published_of(group):
+        values = [published_class(result, name) for name in names]
+        heights = [math.nan if value is None else value["psnr"] for value in values]
+        style = {"color": "black", "markerfacecolor": "white", "markersize": 7}
+        axes.plot(heights, "D", label=f"{result.method} (published)", **style)
+    shown = [name.split(",")[0] for name in names]  # a dataset may list synonyms
+    turned = {"rotation": 30, "ha": "right"} if len(names) > 8 else {}
+    axes.set_xticks(range(len(names)), shown, **turned)
+    low = min((bar.get_height() for bar in axes.patches), default=0.0)
+    axes.set_ylim(bottom=max(0.0, math.floor(low - 4)))
+    axes.grid(visible=False, axis="x")
 
 
 def figure_pixels(
-    title: str, height: float, draw: Callable[[Any], None], count: int = 2, **subplots: Any
+    title: str,
+    height: float,
+    draw: Callable[[Any], None],
+    rows: int = 1,
+    columns: int = 2,
+    **subplots: Any,
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Returns panels in the reports' style, with one legend below.
 
     Args:
         height: in inches.
         draw: is given the panels' axes.
-        count: of panels, side by side.
+        rows: of panels.
+        columns: of panels.
         subplots: what matplotlib's `subplots` is to know.
     """
     import matplotlib
@@ -59,29 +162,19 @@ def figure_pixels(
     with matplotlib.rc_context(matplotlib.rcParamsDefault):
         figure = Figure(figsize=(WIDTH, height), dpi=DOTS_PER_INCH, layout="constrained")
         canvas: Any = FigureCanvasAgg(figure)
-        panels = figure.subplots(1, count, **subplots)
-        draw(panels)
-        for axes in panels:
+        draw(figure.subplots(rows, columns, **subplots))
+        named: dict[str, Any] = {}
+        for axes in figure.axes:
             axes.grid(color="0.9")
             axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+                named.setdefault(label, handle)
         figure.suptitle(title)
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        place = {"loc": "outside lower center", "ncols": max(1, min(5, len(named)))}
+        figure.legend(named.values(), named, frameon=False, **place)
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def _draw_lines(axes: Any, runs: Sequence[Run], key: str) -> None:
-    for index, run in enumerate(runs):
-        steps, values = averaged(run.history[key], POINTS).T
-        colour, line = COLOURS[index % len(COLOURS)], LINES[index % len(LINES)]
-        axes.plot(steps, values, line, color=colour, linewidth=1.6, label=run.label)
-        if key == "validation_psnr":
-            best = run.training["best_step"]
-            ring = {"markeredgewidth": 1.8, "markerfacecolor": "white", "markersize": 7}
-            height = dict(run.history[key])[best]
-            axes.plot(best, height, "o", color=colour, zorder=3, **ring)
 
 
 def averaged(curve: Curve, points: int) -> Float[np.ndarray, "points 2"]:
@@ -93,26 +186,53 @@ def averaged(curve: Curve, points: int) -> Float[np.ndarray, "points 2"]:
     return np.add.reduceat(array, starts) / counts[:, None] if len(array) else array
 
 
-def qualitative(
-    runs: Sequence[Run], pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], profile: str
-) -> UInt8[np.ndarray, "height width 3"]:
-    """Returns the runs' comparisons below each other, each under the run's name."""
-    parts = []
-    for run, picture in zip(runs, pictures, strict=True):
-        parts += [_heading(f"{run.label}, profile {profile}", picture.shape[1]), picture]
-    return tile(parts, axis=0)
+def by_dataset(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Returns the runs of each dataset, by what it is called."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.data, []).append(run)
+    return groups
 
 
-def _scenes(runs: Sequence[Run]) -> str:
-    """Returns what a title must add about the data."""
-    synthetic = {run.metrics["synthetic"] for run in runs}
-    return {(True,): ", synthetic scenes", (False,): ""}.get(tuple(synthetic), ", partly synthetic")
+def models_of(runs: Sequence[Run]) -> list[str]:
+    """Returns the models' names: a place in this list is a colour in all figures."""
+    return list(dict.fromkeys(run.model for run in runs))
 
 
-def _heading(text: str, width: int) -> UInt8[np.ndarray, "_ {width} 3"]:
-    from PIL import Image, ImageDraw, ImageFont
+def protocol_of(run: Run) -> str:
+    """Returns the protocol that classes are shown by."""
+    return list(run.metrics["protocols"])[-1]
 
-    strip = Image.new("RGB", (width, 2 * HEADING), "white")
-    font = ImageFont.load_default(HEADING)
-    ImageDraw.Draw(strip).text((8, 1.3 * HEADING), text, "black", font, anchor="lm")
-    return np.asarray(strip)
+
+def figures_of(run: Run) -> dict[str, Any]:
+    """Returns what that protocol measured."""
+    figures: dict[str, Any] = run.metrics["protocols"][protocol_of(run)]
+    return figures
+
+
+def classes_of(group: Sequence[Run]) -> list[str]:
+    """Returns the classes of a dataset's runs, in order."""
+    return sorted({name for run in group for name in figures_of(run)["classes"]})
+
+
+def published_of(group: Sequence[Run]) -> list[Result]:
+    """Returns the published results by class that may stand beside a dataset's runs."""
+    results = [(run, published_result(run.name, protocol_of(run))) for run in group]
+    return [result for run, result in results if result and result.classes and is_of(result, run)]
+
+
+def _operations(run: Run) -> float:
+    return float(run.metrics["costs"]["encode_flops"] + run.metrics["costs"]["frame_flops"])
+
+
+def _quality(run: Run) -> float:
+    """Returns a run's PSNR by its first protocol, which all experiments share."""
+    return float(next(iter(run.metrics["protocols"].values()))["psnr"])
+
+
+def _style(model: int) -> dict[str, Any]:
+    return {"color": COLOURS[model % len(COLOURS)], "linestyle": LINES[model % len(LINES)]}
+
+
+def _colour(models: Sequence[str], model: str) -> str:
+    return COLOURS[models.index(model) % len(COLOURS)]

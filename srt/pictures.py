@@ -47,12 +47,19 @@ def comparison_columns(
 
 def grid(
     columns: Sequence[tuple[str, UInt8[np.ndarray, "scenes _ _ 3"]]],
+    labels: Sequence[str] = (),
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Returns the columns side by side under their titles, a scene in each row."""
+    """Returns the columns side by side under their titles, a scene in each row.
+
+    Args:
+        labels: what is written above each row, if anything.
+    """
     enlarged = [(title, outline(enlarge(images, GRID_IMAGE))) for title, images in columns]
     header = [caption(title, images.shape[2]) for title, images in enlarged]
     scenes = zip(*(images for _, images in enlarged), strict=True)
     rows = [tile(list(images), axis=1) for images in scenes]
+    for index, text in enumerate(labels):
+        rows[index] = tile([caption(text, rows[index].shape[1]), rows[index]], axis=0)
     return with_margin(tile([tile(header, axis=1), *rows], axis=0))
 
 

@@ -1,154 +1,177 @@
-"""The report: Markdown and HTML of tables, figures, surveys of the data and videos.
-
-`index.html` links figures and videos; `tables.html` stands alone.
-"""
+"""The report's texts: Markdown, and one page that holds all its pictures and videos."""
 
 from __future__ import annotations
 
-import html
+import base64
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from srt.tables import Run
-from srt.typesetting import Table, to_html, to_markdown
+from srt.typesetting import Table, to_markdown
 
+TEMPLATES = Path(__file__).parent / "templates"
+MLFLOW = "http://127.0.0.1:5000/#/models"  # where `mlflow ui` shows the models and their runs
+WIDEST = 1600  # pixels of a picture on the page
+FIGURES = ("curves", "compute", "classes")
 CAPTIONS = {
-    "curves.png": "Learning curves; a line of many points shows means of neighbours. The ring is"
-    " the model that was selected and is measured above.",
-    "comparison.png": "Scenes that were never trained on: what the model is given, what it should"
+    "curves": "Learning curves by step and by time: thick on validation scenes, thin on the"
+    " training's rays, as means of neighbours. The ring is the model that was selected and is"
+    " measured. Time is the training's, validation included, spread evenly over its steps.",
+    "compute": "Test PSNR against what a model costs. The marks that a grey line joins are of one"
+    " dataset: only they compare.",
+    "classes": "Test PSNR by class. A diamond is a published figure on the same test set.",
+    "comparison": "Scenes that were never trained on: what the model is given, what it should"
     " show, what it shows, and how far that is off.",
+    "extremes": "The best, the median and the worst of the measured scenes, by PSNR over all target"
+    " views; one of these views is shown.",
 }
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 75rem; margin: 2rem auto;
-  padding: 0 1rem; }
-h1, h2 { line-height: 1.2; margin-top: 2.5rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; border-top: 2px solid #222; border-bottom: 2px solid #222;
-  font-size: 0.85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.3rem 0.7rem; white-space: nowrap; }
-th { vertical-align: bottom; white-space: normal; }
-thead { border-bottom: 1px solid #222; }
-.l { text-align: left; }
-.r { text-align: right; }
-.notes { font-size: 0.85rem; color: #555; padding-left: 1.2rem; }
-figure { margin: 1.5rem 0; }
-figcaption { font-size: 0.85rem; color: #555; }
-img, video { max-width: 100%; }
-pre { background: #f4f4f4; padding: 0.7rem 1rem; overflow-x: auto; }
-""".strip()
+SECTIONS = {
+    "results": "Results",
+    "scenes": "Scenes and videos",
+    "curves": "Learning",
+    "compute": "Compute",
+    "classes": "Classes",
+    "reproduction": "Reproduction",
+    "data": "Data",
+    "commands": "To reproduce",
+}
 
 
-def reproduce(profile: str) -> list[str]:
-    """Returns the commands that make everything on the page."""
-    return [
-        f"snakemake --cores all --config profile={profile} -- results",
-        f"dvc repro    # where params.yaml says profile: {profile}",
-    ]
+@dataclass(frozen=True)
+class Report:
+    """All that a report shows."""
+
+    profile: str
+    data: list[str]  # a sentence for each dataset
+    results: Table
+    costs: Table
+    classes: list[Table]
+    reproduction: list[Table]
+    surveys: list[dict[str, Any]]
+    runs: list[Run]
+
+    @property
+    def title(self) -> str:
+        return f"Scene Representation Transformers, profile {self.profile}"
+
+    @property
+    def commands(self) -> list[str]:
+        return [
+            f"snakemake --cores all --config profile={self.profile} -- results",
+            f"dvc repro    # where params.yaml says profile: {self.profile}",
+            "make reports    # every table and figure again, from the result files in git",
+        ]
 
 
-def markdown(
-    profile: str,
-    data: Sequence[str],
-    tables: Sequence[Table],
-    surveys: Sequence[dict[str, Any]],
-) -> str:
+def markdown(report: Report) -> str:
     """Returns results.md."""
-    figures = [f"![{caption}]({name})\n" for name, caption in CAPTIONS.items()]
+    tables = [report.results, report.costs, *report.classes]
+    figures = [f"![{CAPTIONS[name]}]({name}.png)\n" for name in FIGURES]
+    datasets = [survey["dataset"] for survey in report.surveys]
     return "\n".join(
         [
-            f"# Scene Representation Transformers, profile {profile}\n",
-            *(f"{sentence}\n" for sentence in data),
+            f"# {report.title}\n",
+            *(f"{sentence}\n" for sentence in report.data),
             *map(to_markdown, tables),
             *figures,
-            to_markdown(datasets_table(surveys)),
-            *(f"![{survey['dataset']}]({picture(survey)})\n" for survey in surveys),
+            "Published figures beside these: [reproduction.md](reproduction.md). Scenes and videos"
+            " of every run: `index.html`.\n",
+            to_markdown(datasets_table(report.surveys)),
+            *(f"![{name}](datasets/{name}/scenes.png)\n" for name in datasets),
             "## To reproduce\n",
-            *(f"    {command}" for command in reproduce(profile)),
+            *(f"    {command}" for command in report.commands),
             "",
         ]
     )
 
 
-def page(
-    profile: str,
-    data: Sequence[str],
-    tables: Sequence[Table],
-    surveys: Sequence[dict[str, Any]],
-    runs: Sequence[Run],
-    outputs: Path,
-) -> str:
-    """Returns index.html; figures and videos are linked relative to it."""
-    figures = [
-        f'<figure><img src="{name}" alt="{html.escape(caption)}">'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-        for name, caption in CAPTIONS.items()
-    ]
-    body = [
-        *(f"<p>{html.escape(sentence)}</p>" for sentence in data),
-        to_html(tables[0]),
-        '<p>As files: <a href="results.csv">csv, raw figures</a>, '
-        '<a href="results.md">Markdown</a>, <a href="results.tex">LaTeX</a>.</p>',
-        *figures,
-        "<h2>Videos</h2>",
-        *(video(run, outputs) for run in runs),
-        *map(to_html, tables[1:]),
-        to_html(datasets_table(surveys)),
-        *(dataset_figure(survey) for survey in surveys),
-        "<h2>To reproduce</h2>",
-        f"<pre>{html.escape(chr(10).join(reproduce(profile)))}</pre>",
-    ]
-    return _document(profile, body)
+def page(report: Report, folder: Path) -> str:
+    """Returns index.html, which loads nothing: pictures and videos are inside.
 
+    Args:
+        folder: of the report, where they lie.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
 
-def tables_page(
-    profile: str,
-    data: Sequence[str],
-    tables: Sequence[Table],
-    surveys: Sequence[dict[str, Any]],
-) -> str:
-    """Returns tables.html, which links nothing: for a reader who gets this file alone."""
-    sentences = (f"<p>{html.escape(sentence)}</p>" for sentence in data)
-    return _document(profile, [*sentences, *map(to_html, [*tables, datasets_table(surveys)])])
-
-
-def _document(profile: str, body: Sequence[str]) -> str:
-    title = html.escape(f"Scene Representation Transformers, profile {profile}")
-    head = [
-        '<meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width">',
-        f"<title>{title}</title>",
-        f"<style>\n{STYLE}\n</style>",
-    ]
-    heading = f"<h1>{title}</h1>"
-    return "\n".join(["<!DOCTYPE html>", '<html lang="en">', *head, heading, *body, "</html>", ""])
-
-
-def picture(survey: dict[str, Any], name: str = "scenes.png") -> str:
-    """Returns where a dataset's picture lies beside the report."""
-    return f"datasets/{survey['dataset']}/{name}"
-
-
-def dataset_figure(survey: dict[str, Any]) -> str:
-    """Returns a dataset's contact sheet and cameras."""
-    name = html.escape(data_label(survey))
-    return (
-        f'<figure><img src="{picture(survey)}" alt="Views of {name}" loading="lazy">'
-        f'<img src="{picture(survey, "cameras.png")}" alt="Cameras of {name}" loading="lazy">'
-        f"<figcaption>{name}: scenes of each split, and where the cameras stand.</figcaption>"
-        "</figure>"
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-
-
-def video(run: Run, outputs: Path) -> str:
-    """Returns a run's video with its caption."""
-    source = quote((outputs / run.name / "video.mp4").as_posix())
-    return (
-        f'<figure><video controls loop muted preload="metadata" src="{source}"></video>'
-        f'<figcaption>{html.escape(run.label)} (<a href="{source}">{source}</a>)</figcaption>'
-        "</figure>"
+    text = environment.get_template("page.html").render(
+        title=report.title,
+        style=Markup((TEMPLATES / "page.css").read_text().strip()),
+        synthetic=all(run.metrics["synthetic"] for run in report.runs),
+        sections=SECTIONS,
+        captions=CAPTIONS,
+        results=report.results,
+        costs=report.costs,
+        classes=report.classes,
+        reproduction=report.reproduction,
+        data=report.data,
+        datasets=datasets_table(report.surveys),
+        runs=[_shown_run(run, folder / "runs" / run.name, report.profile) for run in report.runs],
+        figures={name: embedded(folder / f"{name}.png") for name in FIGURES},
+        surveys=[_shown_survey(survey, folder / "datasets") for survey in report.surveys],
+        commands=report.commands,
     )
+    return text.lstrip()
+
+
+class Embedded(NamedTuple):
+    """A picture as an address that holds it."""
+
+    address: str
+    width: int
+    height: int
+
+
+def embedded(path: Path) -> Embedded:
+    """Returns a picture for the page, smaller where it is wider than a screen shows."""
+    import io
+
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        width, height = picture.size
+        if width <= WIDEST:
+            return Embedded(data_address(path.read_bytes(), "image/png"), width, height)
+        size = (WIDEST, round(height * WIDEST / width))
+        content = io.BytesIO()
+        picture.convert("RGB").resize(size, Image.Resampling.BOX).save(content, format="png")
+    return Embedded(data_address(content.getvalue(), "image/png"), *size)
+
+
+def data_address(content: bytes, kind: str) -> str:
+    """Returns an address that is the content itself."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _shown_run(run: Run, folder: Path, profile: str) -> dict[str, Any]:
+    protocol, figures = next(iter(run.metrics["protocols"].items()))
+    return {
+        "name": run.name,
+        "label": run.label,
+        "quality": f"test PSNR {figures['psnr']:.2f} dB, protocol {protocol}",
+        "video": data_address((folder / "video.mp4").read_bytes(), "video/mp4"),
+        "comparison": embedded(folder / "comparison.png"),
+        "extremes": embedded(folder / "extremes.png"),
+        "mlflow": f"{MLFLOW}/{quote(f'{profile}-{run.name}')}",
+    }
+
+
+def _shown_survey(survey: dict[str, Any], folder: Path) -> dict[str, Any]:
+    pictures = {
+        name: embedded(folder / survey["dataset"] / f"{name}.png") for name in ("scenes", "cameras")
+    }
+    return {"label": data_label(survey), **pictures}
 
 
 def datasets_table(surveys: Sequence[dict[str, Any]]) -> Table:

@@ -6,7 +6,6 @@ decides, time and hardware, is last.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +36,7 @@ class Run:
     training: dict[str, Any]
     history: dict[str, Curve]
     costs: dict[str, Any]
+    model: str  # its name in params.yaml
 
     @property
     def name(self) -> str:
@@ -186,70 +186,6 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     return notes
 
 
-def class_tables(runs: Sequence[Run]) -> list[Table]:
-    """Returns a table for each dataset and protocol: a row a class, a column a run and measure.
-
-    There is none where all scenes are of one class. Published columns stand beside runs that were
-    measured on the published test set.
-    """
-    groups: dict[tuple[str, str, str], list[Run]] = {}
-    for run in runs:
-        for protocol, figures in run.metrics["protocols"].items():
-            if len(figures["classes"]) > 1:
-                groups.setdefault((run.data, protocol, run.departure), []).append(run)
-    return [_class_table(*key, group) for key, group in groups.items()]
-
-
-def _class_table(data: str, protocol: str, departure: str, runs: Sequence[Run]) -> Table:
-    figures = [run.metrics["protocols"][protocol] for run in runs]
-    defined = PROTOCOLS[protocol].measures
-    measures = [name for name in defined if any(figure[name] is not None for figure in figures)]
-    columns = [
-        (run.name, {**figure["classes"], "all": figure})
-        for run, figure in zip(runs, figures, strict=True)
-    ]
-    notes = [f"{MEASURES[m][0]} {NOT_MEASURED}." for m in defined if m not in measures]
-    for run in runs:
-        result = published_result(run.name, protocol)
-        title = f"{result.method}, published" if result else ""
-        if result and result.classes and is_of(result, run) and title not in dict(columns):
-            columns.append((title, _published_classes(result)))
-            notes.append(f"{result.method}, published: {result.source} ({result.mark}).")
-    classes = {name for figure in figures for name in figure["classes"]}
-    return Table(
-        title=f"By class: {data}, protocol {', '.join(filter(None, (protocol, departure)))}",
-        align="l" + "r" * len(columns) * len(measures),
-        header=["class", *(f"{title} {MEASURES[m][0]}" for title, _ in columns for m in measures)],
-        rows=[
-            [
-                name,
-                *(_class_cell(column, name, m) for _, column in columns for m in measures),
-            ]
-            for name in (*sorted(classes, key=_natural), "all")
-        ],
-        notes=notes,
-    )
-
-
-def _published_classes(result: Result) -> dict[str, dict[str, float | None]]:
-    measures = ("psnr", "ssim", "lpips")
-    classes = {
-        name: dict(zip(measures, values, strict=True)) for name, values in result.classes.items()
-    }
-    return {**classes, "all": {name: getattr(result, name) for name in measures}}
-
-
-def _natural(name: str) -> list[str | int]:
-    """Returns what sorts `10 objects` behind `9 objects`."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
-
-
-def _class_cell(column: dict[str, dict[str, Any]], name: str, measure: str) -> str:
-    """Returns a class's figure; a dataset's name of it may list synonyms: `vessel,watercraft`."""
-    found = [column[word] for word in (name, *name.split(",")) if word in column]
-    return _number(found[0], measure) if found else NONE
-
-
 def _source(row: Row) -> str:
     measures = [
         f"{title} {row[f'published_{name}']:.{digits}f}"
@@ -283,11 +219,12 @@ def _defined(rows: Sequence[Row]) -> list[str]:
 
 def _measure(name: str) -> Callable[[Row], str]:
     def cell(row: Row) -> str:
-        return _number(row, name) if name in PROTOCOLS[row["protocol"]].measures else NONE
+        return number(row, name) if name in PROTOCOLS[row["protocol"]].measures else NONE
 
     return cell
 
 
-def _number(figures: dict[str, Any], name: str) -> str:
+def number(figures: dict[str, Any], name: str) -> str:
+    """Returns a measure as the tables show it."""
     value = figures[name]
     return NOT_MEASURED if value is None else f"{value:.{MEASURES[name][1]}f}"

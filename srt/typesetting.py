@@ -1,9 +1,8 @@
-"""A table's cells -> Markdown, LaTeX and HTML; raw rows -> CSV. The same input, the same bytes."""
+"""A table's cells -> Markdown and LaTeX; raw rows -> CSV. The same input, the same bytes."""
 
 from __future__ import annotations
 
 import csv
-import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,28 +71,6 @@ def to_latex(table: Table) -> str:
             *notes,
             r"\end{table}",
             "",
-        ]
-    )
-
-
-def to_html(table: Table) -> str:
-    """Returns the table under its title, its notes as a list."""
-
-    def line(tag: str, cells: list[str]) -> str:
-        pairs = zip(table.align, cells, strict=True)
-        return "".join(f'<{tag} class="{side}">{html.escape(c)}</{tag}>' for side, c in pairs)
-
-    notes = [f"<li>{html.escape(note)}</li>" for note in table.notes]
-    return "\n".join(
-        [
-            f"<h2>{html.escape(table.title)}</h2>",
-            '<div class="wide"><table>',
-            f"<thead><tr>{line('th', table.header)}</tr></thead>",
-            "<tbody>",
-            *(f"<tr>{line('td', row)}</tr>" for row in table.rows),
-            "</tbody>",
-            "</table></div>",
-            *(['<ul class="notes">', *notes, "</ul>"] if notes else []),
         ]
     )
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from srt.pictures import comparison_columns, grid
 from srt.scores import summarise
+from srt.video import Mp4Writer
 
 PLAIN = {"input_views": 1, "trained_input_views": 1, "pose_noise": 0.0}
 COUNTED = {"parameters": 74_000_000, "encode_flops": 31_400_000_000, "frame_flops": 2_500_000_000}
@@ -47,7 +48,11 @@ def write_run(folder, *settings, **others):
     (folder / "history.csv").write_text(history(generator))
     pixels = generator.integers(0, 255, (5, 2, 16, 16, 3), dtype=np.uint8)
     picture = grid(comparison_columns(pixels[:1].repeat(2, 0)[:, :1], pixels[1], pixels[2]))
-    Image.fromarray(picture).save(folder / "comparison.png")
+    for name in ("comparison.png", "extremes.png"):
+        Image.fromarray(picture).save(folder / name)
+    with Mp4Writer(folder / "video.mp4", 8) as writer:
+        for frame in pixels[:, 0]:
+            writer.write(frame)
 
 
 def history(generator):

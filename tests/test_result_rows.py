@@ -3,8 +3,9 @@
 import pytest
 from small_runs import PLAIN, metrics_of
 
+from srt.class_tables import class_tables
 from srt.cost_table import costs_table
-from srt.tables import Run, class_tables, result_rows, results_table
+from srt.tables import Run, result_rows, results_table
 
 SECONDS = {"encode_seconds": 0.0123, "frame_seconds": 1.5, "hardware": "NVIDIA H200"}
 
@@ -13,7 +14,7 @@ def run_of(name, of, conditions=PLAIN, **settings):
     """Returns a run that was measured on published data."""
     metrics = metrics_of(name, "paper", False, of, **settings) | {"conditions": conditions}
     cost = {"steps": 1000, "best_step": 750, "seconds": 131.7, "hardware": "NVIDIA H200"}
-    return Run(metrics, cost, {}, SECONDS)
+    return Run(metrics, cost, {}, SECONDS, "srt")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Model and packed test set -> metrics.json, scenes.csv, comparison.png and costs.json.
+"""Model and packed test set -> metrics.json, scenes.csv, costs.json and two pictures.
 
 Measured by published protocols. Under torchrun the items are shared out; the figures are the same
 for any number of processes. What depends on the machine, time, is in costs.json alone.
@@ -20,7 +20,14 @@ from srt.data.sampling import presentation
 from srt.data.scenes import Scenes, read_header
 from srt.distributed import Processes, join_processes
 from srt.errors import UserError
-from srt.evaluation import Conditions, Item, comparison, evaluate_items, protocol_items
+from srt.evaluation import (
+    Conditions,
+    Item,
+    comparison,
+    evaluate_items,
+    extremes,
+    protocol_items,
+)
 from srt.files import sha256_of, write_atomically
 from srt.fingerprint import fingerprint
 from srt.metrics import Lpips, LpipsNetwork
@@ -59,7 +66,8 @@ def evaluate(
         data: the packed dataset's folder.
         model: the weights that train wrote.
         lpips: manifest.json of the backbone of LPIPS, VGG, that fetch wrote.
-        out: the folder of metrics.json, scenes.csv, comparison.png and costs.json.
+        out: the folder of metrics.json, scenes.csv, costs.json, comparison.png (scenes spread
+            evenly) and extremes.png (the best, the median and the worst).
         lpips_alex: the same of AlexNet; without it this LPIPS is not measured.
         split: which scenes.
         max_items: measure so many items of each protocol, spread evenly; this and the next two:
@@ -162,15 +170,20 @@ def write(
     scenes: Scenes,
     out: Path,
 ) -> None:
-    """Writes the picture, the costs, the rows, and last the summary."""
+    """Writes the pictures, the costs, the rows, and last the summary."""
     asked, shown = config.evaluate, presentation(config)
-    rays_per_group = config.train.rays_per_group
-    items = items_of(config, scenes, asked.protocols[-1], asked.comparison_scenes)
-    image = comparison(network, scenes, items, shown=shown, rays_per_group=rays_per_group)
+    protocol, rays_per_group = asked.protocols[-1], config.train.rays_per_group
+    items = items_of(config, scenes, protocol, asked.comparison_scenes)
+    measured = items_of(config, scenes, protocol, asked.max_items)
+    places, labels = extremes([row for row in rows if row["protocol"] == protocol])
+    settings: Any = {"shown": shown, "rays_per_group": rays_per_group}
+    even = comparison(network, scenes, items, **settings)
+    extreme = comparison(network, scenes, [measured[i] for i in places], labels=labels, **settings)
     frame = one_frame(scenes, items[0], shown)
     metrics["costs"] = count(network, frame)
     out.mkdir(parents=True, exist_ok=True)
-    write_picture(out / "comparison.png", image)
+    write_picture(out / "comparison.png", even)
+    write_picture(out / "extremes.png", extreme)
     seconds = json.dumps(timed(network, frame, rays_per_group), indent=1)
     write_atomically(out / "costs.json", f"{seconds}\n".encode())
     text = io.StringIO()
@@ -207,7 +220,7 @@ def log_run(
     values |= {f"size/{name}": figure for name, figure in metrics["costs"].items()}
     tracker.log_metrics(values, step=0)  # which MLflow compares as bars, not as curves
     folder = "evaluation" + "".join(departures)
-    for name in ("metrics.json", "scenes.csv", "comparison.png", "costs.json"):
+    for name in ("metrics.json", "scenes.csv", "comparison.png", "extremes.png", "costs.json"):
         tracker.log_artifact(out / name, folder)
     tracker.close("FINISHED")
 

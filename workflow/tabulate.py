@@ -1,4 +1,8 @@
-"""What train and evaluate wrote of every run -> result tables, figures, pages."""
+"""What train, evaluate and render wrote of every run -> tables, figures and a page.
+
+The small files that these are made of are kept beside them, in `runs`, and are committed with them:
+`make reports` makes the report again from there, byte for byte.
+"""
 
 from __future__ import annotations
 
@@ -6,71 +10,113 @@ import csv
 import json
 import logging
 from collections.abc import Sequence
-from os.path import relpath  # Path.relative_to goes up since Python 3.12 only
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from srt.checkpoint import load_weights
+from srt.class_tables import class_tables
 from srt.config import SPLITS, Experiment
 from srt.cost_table import costs_table
 from srt.errors import UserError
-from srt.figures import PANELS, learning_curves, qualitative
+from srt.figures import CURVES, class_bars, learning_curves, quality_by_compute
 from srt.files import write_atomically
 from srt.params import load_experiment, load_params
 from srt.pictures import write_picture
-from srt.report import markdown, page, tables_page
-from srt.shapes import UInt8
-from srt.tables import Curve, Run, class_tables, result_rows, results_table
+from srt.report import Report, markdown, page
+from srt.reproduction import (
+    class_table,
+    reproduction_page,
+    reproduction_rows,
+    reproduction_table,
+)
+from srt.tables import Curve, Row, Run, result_rows, results_table
+from srt.teaser import write_teaser
 from srt.typesetting import to_csv, to_latex
 from workflow.command import run
 from workflow.runs import open_run
 
+KEPT = (  # of a run, beside the report
+    "metrics.json",
+    "costs.json",
+    "training.json",
+    "history.csv",
+    "comparison.png",
+    "extremes.png",
+    "video.mp4",
+)
+PICTURES = ("comparison.png", "extremes.png", "scenes.png", "cameras.png")
 STAGES = {  # that write a file; the others are train's
     "metrics.json": "evaluate",
     "comparison.png": "evaluate",
+    "extremes.png": "evaluate",
     "costs.json": "evaluate",
+    "video.mp4": "render",
     "statistics.json": "survey",
     "scenes.png": "survey",
     "cameras.png": "survey",
 }
+LATEX = "% Needs booktabs and adjustbox.\n"
+PUBLISHED_SCALE = "paper"  # the profile that the cost of a reproduction is reckoned of
+TEASERS = 2  # videos in the teaser, of different datasets
 TIMEOUT = 60  # seconds in all that a tracking server may take
 
 log = logging.getLogger(__name__)
 
 
 def tabulate(
-    *, profile: str, outputs: Path, surveys: Path, out: Path, params: Path = Path("params.yaml")
+    *,
+    profile: str,
+    outputs: Path,
+    surveys: Path,
+    performance: Path,
+    out: Path,
+    params: Path = Path("params.yaml"),
 ) -> None:
     """Writes the tables and figures of all experiments of params.yaml, in its order.
 
     Args:
         profile: of params.yaml.
-        outputs: the folder that has a folder for each experiment.
+        outputs: the folder that has a folder for each experiment: `runs` of a report too.
         surveys: the folder that has a folder for each dataset, in the report's.
+        performance: what a step takes at the published scale, by experiment.
         out: the report's folder.
         params: the configuration.
     """
     known = load_params(params)
     names = list(known.experiments)
-    runs = [read_run(outputs / name, profile) for name in names]
-    pictures = [read_picture(outputs / name / "comparison.png") for name in names]
-    rows = result_rows(runs)
-    tables = [results_table(rows, profile), costs_table(runs), *class_tables(runs)]
+    planned = [load_experiment(params, name, profile) for name in names]
+    runs = [read_run(outputs / plan.name, profile, plan.model.name) for plan in planned]
     surveyed = [read_survey(surveys / name) for name in known.datasets]
-    data = describe_data([load_experiment(params, name, profile) for name in names])
-    folder = Path(relpath(outputs, out))
+    scale = profile if not all(run.metrics["synthetic"] for run in runs) else PUBLISHED_SCALE
+    plans = [load_experiment(params, name, scale) for name in names]
+    rows = result_rows(runs)
+    reproduced = reproduction_rows(runs, plans, json.loads(existing(performance).read_text()))
+    report = Report(
+        profile=profile,
+        data=describe_data(planned),
+        results=results_table(rows, profile),
+        costs=costs_table(runs),
+        classes=class_tables(runs),
+        reproduction=[reproduction_table(reproduced), class_table(reproduced)],
+        surveys=surveyed,
+        runs=runs,
+    )
+    tables = [report.results, report.costs, *report.classes]
 
-    out.mkdir(parents=True, exist_ok=True)
+    keep(outputs, out / "runs", names)
     write_picture(out / "curves.png", learning_curves(runs, profile))
-    write_picture(out / "comparison.png", qualitative(runs, pictures, profile))
+    write_picture(out / "compute.png", quality_by_compute(runs, profile))
+    write_picture(out / "classes.png", class_bars(runs, profile))
+    shown = [out / "runs" / name / "video.mp4" for name in telling(rows)]
+    write_teaser(out / "teaser.gif", shown, planned[0].render.frames)
     texts = {
         "results.csv": to_csv(rows),
-        "results.md": markdown(profile, data, tables, surveyed),
-        "results.tex": "% Needs booktabs and adjustbox.\n" + "\n".join(map(to_latex, tables)),
-        "index.html": page(profile, data, tables, surveyed, runs, folder),
-        "tables.html": tables_page(profile, data, tables, surveyed),
+        "results.md": markdown(report),
+        "results.tex": LATEX + "\n".join(map(to_latex, tables)),
+        "reproduction.csv": to_csv(reproduced),
+        "reproduction.md": reproduction_page(report.reproduction),
+        "reproduction.tex": LATEX + "\n".join(map(to_latex, report.reproduction)),
+        "index.html": page(report, out),
     }
     for name, text in texts.items():
         write_atomically(out / name, text.encode())
@@ -78,6 +124,22 @@ def tabulate(
     for name in names:
         model = outputs / name / "model.safetensors"
         log_table(profile, name, model, out / "results.md", TIMEOUT / len(names))
+
+
+def keep(outputs: Path, runs: Path, names: Sequence[str]) -> None:
+    """Copies what a report is made of to beside it."""
+    for name in names:
+        (runs / name).mkdir(parents=True, exist_ok=True)
+        for file in KEPT:
+            write_atomically(runs / name / file, (outputs / name / file).read_bytes())
+
+
+def telling(rows: Sequence[Row]) -> list[str]:
+    """Returns the runs of the teaser: of each dataset the one that gains most, the best first."""
+    best: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda row: -row["gain_psnr"]):
+        best.setdefault(row["dataset"], row)
+    return [row["run"] for row in best.values()][:TEASERS]
 
 
 def log_table(profile: str, experiment: str, model: Path, table: Path, timeout: float) -> None:
@@ -92,8 +154,10 @@ def log_table(profile: str, experiment: str, model: Path, table: Path, timeout: 
         tracker.close("FINISHED", timeout)
 
 
-def read_run(folder: Path, profile: str) -> Run:
+def read_run(folder: Path, profile: str, model: str) -> Run:
     """Returns what train and evaluate wrote; raises UserError for a file that is not theirs."""
+    for name in KEPT:
+        check_picture(folder / name) if name in PICTURES else existing(folder / name)
     path = folder / "metrics.json"
     keys = ("experiment", "profile", "dataset", "synthetic", "split", "conditions", "costs")
     metrics = read_json(path, (*keys, "protocols"))
@@ -108,13 +172,13 @@ def read_run(folder: Path, profile: str) -> Run:
         raise UserError(
             f"{path}: no validation at best_step {training['best_step']}; {remedy(path)}"
         )
-    return Run(metrics, training, history, costs)
+    return Run(metrics, training, history, costs, model)
 
 
 def read_survey(folder: Path) -> dict[str, Any]:
     """Returns what survey wrote of a dataset."""
     for name in ("scenes.png", "cameras.png"):
-        existing(folder / name)
+        check_picture(folder / name)
     return read_json(folder / "statistics.json", ("dataset", "synthetic", "splits"))
 
 
@@ -131,17 +195,17 @@ def read_history(path: Path) -> dict[str, Curve]:
     """Returns each PSNR column's steps and values, where it has a value."""
     rows = list(csv.DictReader(existing(path).read_text().splitlines()))
     try:
-        return {key: [(float(r["step"]), float(r[key])) for r in rows if r[key]] for key in PANELS}
+        return {key: [(float(r["step"]), float(r[key])) for r in rows if r[key]] for key in CURVES}
     except (KeyError, ValueError) as error:
         raise UserError(f"{path}: not as written ({error!r}); {remedy(path)}") from error
 
 
-def read_picture(path: Path) -> UInt8[np.ndarray, "height width 3"]:
-    """Returns a PNG's pixels."""
+def check_picture(path: Path) -> None:
+    """Raises UserError that names the stage, where a PNG is missing or cannot be read."""
     from PIL import Image
 
     try:
-        return np.asarray(Image.open(existing(path)).convert("RGB"))
+        Image.open(existing(path)).load()
     except (OSError, SyntaxError) as error:
         raise UserError(f"{path}: not readable ({error}); {remedy(path)}") from error
 

@@ -1,0 +1,55 @@
+"""Videos -> one small GIF: what models are given, and what they show while a camera goes around."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from srt.pictures import tile
+from srt.shapes import UInt8
+from srt.video import GifWriter
+
+FRAMES = 24  # at most
+FRAMES_PER_SECOND = 8
+
+
+def write_teaser(path: Path, videos: Sequence[Path], frames: int) -> None:
+    """Writes the first scenes of the videos, two beside each other.
+
+    Args:
+        path: of the GIF.
+        videos: as render writes them.
+        frames: of the first scene of each.
+    """
+    stride = max(1, frames // FRAMES)
+    rows = [videos[i : i + 2] for i in range(0, len(videos), 2)]
+    columns = [[list(islice(frames_of(v), 0, frames, stride)) for v in row] for row in rows]
+    with GifWriter(path, FRAMES_PER_SECOND) as writer:
+        for time in range(min(len(video) for row in columns for video in row)):
+            beside = [tile([video[time] for video in row], axis=1) for row in columns]
+            writer.write(tile(beside, axis=0))
+
+
+def frames_of(path: Path) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+    """Yields a video's frames, the same bytes on every machine: integers alone are multiplied."""
+    import av
+
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            yield to_rgb(frame.to_ndarray(), frame.height)
+
+
+def to_rgb(
+    planes: UInt8[np.ndarray, "rows width"], height: int
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Returns the colours of brightness and, at half its size, two colour differences (BT.709)."""
+    width = planes.shape[1]
+    light = 298 * (planes[:height].astype(np.int32) - 16)
+    halves = planes[height:].reshape(2, height // 2, width // 2).astype(np.int32) - 128
+    blue, red = halves.repeat(2, axis=1).repeat(2, axis=2)
+    green = light - 55 * blue - 136 * red
+    colours = np.stack((light + 459 * red, green, light + 541 * blue), axis=-1)
+    return np.clip((colours + 128) >> 8, 0, 255).astype(np.uint8)

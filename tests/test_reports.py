@@ -1,0 +1,138 @@
+"""What git has of reports/: made of the result files beside it, byte for byte; a page that stands
+alone; published figures that are told apart by how they were read."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_runs import metrics_of
+
+from srt.params import load_experiment, load_params
+from srt.reproduction import class_table, reproduction_rows, reproduction_table
+from srt.tables import Run
+from srt.teaser import frames_of, to_rgb
+from srt.video import Mp4Writer
+from workflow.tabulate import tabulate
+
+ROOT = Path(__file__).parents[1]
+REPORTS = sorted(path.parent for path in (ROOT / "reports").glob("*/runs"))
+PERFORMANCE = ROOT / "reports" / "performance.json"
+FILES = ("*.csv", "*.gif", "*.html", "*.md", "*.png", "*.tex", "runs/*/*")
+
+
+@pytest.mark.parametrize("report", REPORTS, ids=lambda path: path.name)
+def test_a_report_is_made_again_byte_for_byte_from_the_result_files_beside_it(report, tmp_path):
+    out = tmp_path / "reports" / report.name
+    (out / "datasets").parent.mkdir(parents=True)
+    out.mkdir()
+    (out / "datasets").symlink_to(report / "datasets")
+    tabulate(
+        profile=report.name,
+        outputs=report / "runs",
+        surveys=report / "datasets",
+        performance=PERFORMANCE,
+        out=out,
+        params=ROOT / "params.yaml",
+    )
+    committed = {path.relative_to(report) for pattern in FILES for path in report.glob(pattern)}
+    made = {path.relative_to(out) for pattern in FILES for path in out.glob(pattern)}
+    assert made == committed
+    assert not [name for name in made if (out / name).read_bytes() != (report / name).read_bytes()]
+
+
+@pytest.mark.parametrize("report", REPORTS, ids=lambda path: path.name)
+def test_the_page_loads_nothing_and_leads_only_to_what_is_there(report):
+    text = (report / "index.html").read_text()
+    assert not [source for source in re.findall(r'src="(.{5})', text) if source != "data:"]
+    assert "<script" not in text
+    links = set(re.findall(r'<a [^>]*href="([^"]*)"', text))
+    anchors = {link[1:] for link in links if link.startswith("#")}
+    assert anchors <= set(re.findall(r'id="([^"]*)"', text))
+    files = {link for link in links if not link.startswith(("#", "http://127.0.0.1:5000/"))}
+    assert all((report / link).is_file() for link in files)
+    assert all('alt="' in image for image in re.findall(r"<img [^>]*>", text))
+    names = load_params(ROOT / "params.yaml").experiments
+    assert text.count("<video ") == len(names)
+
+
+def plans():
+    params = ROOT / "params.yaml"
+    return [load_experiment(params, name, "paper") for name in load_params(params).experiments]
+
+
+def performance():
+    return json.loads(PERFORMANCE.read_text())
+
+
+def run_of(name, synthetic, of):
+    metrics = metrics_of(name, "paper", synthetic, of, classes=("airplane", "vessel,watercraft"))
+    return Run(metrics, {"steps": 3_000_000}, {}, {}, "srt")
+
+
+def test_what_was_not_run_on_published_data_has_no_figure_of_ours():
+    runs = [run_of("nmr_srt", True, {"stelzner": 768, "pixelnerf": 32})]
+    rows = reproduction_rows(runs, plans(), performance())
+    ours = [row for row in rows if row["ours"]]
+    assert {row["ours"] for row in ours} == {plan.name for plan in plans()}
+    assert not [row for row in ours if row["psnr"] is not None]
+    table = reproduction_table(rows)
+    column = table.header.index("PSNR")
+    shown = {row[column] for row in table.rows if "this repository" in row[2]}
+    assert shown == {"not run"}
+
+
+def test_a_run_of_published_data_stands_below_the_published_figure_of_its_protocol():
+    runs = [run_of("nmr_srt", False, {"stelzner": 24 * 8762, "pixelnerf": 8762})]
+    rows = reproduction_rows(runs, plans(), performance())
+    whole = [row for row in rows if (row["dataset"], row["class"]) == ("nmr", "all")]
+    protocols = [row["protocol"] for row in whole]
+    assert protocols == sorted(protocols, key=["stelzner", "pixelnerf", "not known"].index)
+    ours = {row["protocol"]: row["psnr"] for row in whole if row["ours"] == "nmr_srt"}
+    figures = runs[0].metrics["protocols"]
+    assert ours == {name: figures[name]["psnr"] for name in ("stelzner", "pixelnerf")}
+    table = class_table(rows)
+    cells = {row[0]: dict(zip(table.header, row, strict=True)) for row in table.rows}
+    vessels = figures["pixelnerf"]["classes"]["vessel,watercraft"]["psnr"]
+    assert cells["watercraft"]["nmr_srt, this repository PSNR"] == f"{vessels:.2f}"
+    assert cells["watercraft"]["PixelNeRF PSNR"] == "29.18"
+    assert cells["watercraft"]["nmr_isrt, this repository PSNR"] == "not run"
+
+
+def test_every_figure_from_elsewhere_has_a_source_and_how_it_was_read():
+    rows = reproduction_rows([], plans(), performance())
+    marks = {row["mark"] for row in rows if not row["ours"]}
+    assert marks == {"read", "second-hand", "unconfirmed"}
+    assert all(row["source"] for row in rows if not row["ours"])
+
+
+def test_gpu_hours_are_a_measured_step_times_the_iterations_or_not_measured():
+    known = {"nmr_srt": {"step_seconds": 0.5, "peak_gigabytes": 9.0, "hardware": "a GPU"}}
+    rows = reproduction_rows([], plans(), known)
+    steps = next(plan.train.steps for plan in plans() if plan.name == "nmr_srt")
+    hours = {row["ours"]: row["gpu_hours"] for row in rows if row["ours"]}
+    assert hours["nmr_srt"] == pytest.approx(steps * 0.5 / 3600, abs=0.1)
+    assert {value for name, value in hours.items() if name != "nmr_srt"} == {None}
+    cells = [row[-3:] for row in reproduction_table(rows).rows if row[2].startswith("nmr_vsrt")]
+    assert cells == [["not measured"] * 3] * 2
+
+
+def test_a_frame_of_a_video_has_the_colours_that_were_written(tmp_path):
+    ramp = np.linspace(0, 255, 64).astype(np.uint8)
+    frame = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], 128), axis=-1).astype(np.uint8)
+    with Mp4Writer(tmp_path / "a.mp4", 8) as writer:
+        writer.write(frame)
+    (seen,) = frames_of(tmp_path / "a.mp4")
+    assert np.abs(seen.astype(int) - frame).mean() < 3
+    assert to_rgb(np.full((3, 2), 128, np.uint8), 2).tolist() == [[[130] * 3] * 2] * 2
+
+
+def test_the_raw_figures_have_a_row_for_each_cell_of_the_tables():
+    for report in REPORTS:
+        rows = list(csv.DictReader(io.StringIO((report / "reproduction.csv").read_text())))
+        assert {row["ours"] for row in rows} - {""} == set(
+            load_params(ROOT / "params.yaml").experiments
+        )
