@@ -58,7 +58,10 @@ def test_a_download_returns_its_digest_and_leaves_one_file(site: Site, target: P
     assert left_behind(target) == ["file.zip"]
 
 
-@pytest.mark.parametrize("digest", [DIGEST, DIGEST[:8], DIGEST[:8].upper(), None])
+DIGESTS = {"whole": DIGEST, "start": DIGEST[:8], "capitals": DIGEST[:8].upper(), "none": None}
+
+
+@pytest.mark.parametrize("digest", DIGESTS.values(), ids=DIGESTS)
 def test_a_file_that_is_there_is_accepted_without_the_network(
     site: Site, target: Path, digest: str | None
 ) -> None:
