@@ -197,14 +197,14 @@ class Outbox:
         with self._lock:
             if self._file < 0:
                 return
-            if self._unwritten:
-                line = self._unwritten + line
+            waiting, line = self._unwritten, self._unwritten + line
+            reason: object = "the disk is full"
             try:
                 self._unwritten = line[os.write(self._file, line) :]
-            except OSError as error:  # a full disk must not end the training
-                if not self._unwritten:
-                    log.warning("%s/events.jsonl: %s; lines wait in memory", self.folder, error)
-                self._unwritten = line
+            except OSError as error:  # it must not end the training
+                self._unwritten, reason = line, error
+            if self._unwritten and not waiting:
+                log.warning("%s/events.jsonl: %s; lines wait in memory", self.folder, reason)
 
 
 def describe_run(

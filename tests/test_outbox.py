@@ -54,7 +54,7 @@ def test_a_line_torn_by_a_power_cut_costs_only_itself(tmp_path):
     assert steps(tmp_path) == [1, 2, 3]
 
 
-def test_a_full_disk_loses_no_line_and_stops_nothing(tmp_path, monkeypatch):
+def test_a_full_disk_loses_no_line_and_stops_nothing(tmp_path, monkeypatch, caplog):
     outbox = Outbox(tmp_path)
     write = os.write
 
@@ -69,6 +69,7 @@ def test_a_full_disk_loses_no_line_and_stops_nothing(tmp_path, monkeypatch):
         log_steps(outbox, 4, 5)
     log_steps(outbox, 6, 6)
     assert steps(tmp_path) == [1, 2, 3, 4, 5, 6]
+    assert len([line for line in caplog.messages if "lines wait in memory" in line]) == 1
 
 
 def test_parameters_are_flattened_to_dotted_names_and_cut():
