@@ -113,7 +113,7 @@ def environment_of(pid):
 
 
 @pytest.mark.parametrize(
-    ("folder", "size"), [("ckpt", "64k"), ("data/quick/packed", "16k")], ids=["state", "shard"]
+    ("folder", "size"), [("ckpt", "64k"), ("data/quick/packed", "72k")], ids=["state", "shard"]
 )
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_full_disk_is_named_and_with_room_it_goes_on(whole, tool, folder, size, tmp_path):
@@ -121,7 +121,7 @@ def test_a_full_disk_is_named_and_with_room_it_goes_on(whole, tool, folder, size
     with small_disk(broken.copy.folder / folder, size) as enlarge:
         said = broken.fail()
         assert f"{folder}/" in said.split("error: ")[1].splitlines()[0]
-        assert "space" in said
+        assert "No space left on device" in said
         enlarge()
         broken.finish()
         assert broken.results() == whole.results()
