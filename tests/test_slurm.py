@@ -7,6 +7,7 @@ import subprocess
 import time
 
 import pytest
+import yaml
 from repository_copy import ROOT
 from tiny_pipeline import MODEL, SNAKEMAKE, copied, rows, tiny_copy
 
@@ -41,10 +42,19 @@ def made(slurm, tmp_path_factory):
     """A copy whose pipeline ran as Slurm jobs, each with the GPUs that the profile gives it."""
     copy = tiny_copy(tmp_path_factory.mktemp("made"))
     copy.variables["SLURM_CONF"] = str(slurm)
-    code, said = copy.run(*PROFILE, *FAST, "--set-resources", "train:gpu=2", "--", "results")
+    give(copy, gpu=2)
+    code, said = copy.run(*PROFILE, *FAST, "--", "results")
     assert code == 0, said
     copy.said = said
     return copy
+
+
+def give(copy, **resources):
+    """Sets what the profile gives a training; on the command line it would replace all of that."""
+    path = copy.folder / "workflow" / "profiles" / "slurm" / "config.yaml"
+    profile = yaml.safe_load(path.read_text())
+    profile["set-resources"]["train"] |= resources
+    path.write_text(yaml.safe_dump(profile))
 
 
 def test_the_whole_pipeline_runs_as_slurm_jobs(made, tmp_path):
@@ -60,9 +70,8 @@ def test_the_whole_pipeline_runs_as_slurm_jobs(made, tmp_path):
 def test_a_training_spreads_over_two_nodes(made, tmp_path):
     copy = copied(made, tmp_path / "two")
     copy.edit_params({"profiles.quick.train.learning_rate": 2.0e-3})
-    resources = ("nodes=2", "tasks=2", "tasks_per_gpu=0", "gpu=4", "mpi=True")
-    settings = [f"train:{resource}" for resource in resources]
-    code, said = copy.run(*PROFILE, *FAST, "--set-resources", *settings, "--", *TRAIN)
+    give(copy, gpu=4, nodes=2, tasks=2, tasks_per_gpu=0, mpi=True)
+    code, said = copy.run(*PROFILE, *FAST, "--", *TRAIN)
     assert code == 0, said
     hardware = (copy.folder / "outputs/quick/nmr_srt/training.json").read_text()
     assert "CPU, 2 threads" in hardware  # one in each process
@@ -71,9 +80,8 @@ def test_a_training_spreads_over_two_nodes(made, tmp_path):
 def test_a_cancelled_job_is_sent_again_with_more_and_goes_on(made, slurm, tmp_path):
     copy = copied(made, tmp_path / "cancelled")
     copy.edit_params({"profiles.quick.train.steps": 400})
-    process = copy.start(
-        *PROFILE, *FAST, "--set-resources", "train:gpu=1", "--retries", "1", "--", *TRAIN
-    )
+    give(copy, gpu=1)
+    process = copy.start(*PROFILE, *FAST, "--retries", "1", "--", *TRAIN)
     first = job_of(copy, process, lambda: list(copy.folder.glob("ckpt/quick/nmr_srt/*/state-*")))
     subprocess.run(["scancel", first["JobId"]], check=True, env=os.environ | copy.variables)
     second = job_of(copy, process, lambda: current(copy).get("JobId") not in (None, first["JobId"]))
