@@ -114,7 +114,7 @@ def matrix_peak() -> float:
 
 def with_size(experiment: Experiment, scenes: int, rays_per_group: int | None) -> Experiment:
     """Returns an experiment of another batch size and ray group."""
-    changes = {"batch_size": scenes, "rays_per_group": rays_per_group}
+    changes: dict[str, Any] = {"batch_size": scenes, "rays_per_group": rays_per_group}
     return dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, **changes))
 
 

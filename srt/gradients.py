@@ -54,7 +54,7 @@ def of_scenes(model: SRT, decode: Any, batch: Batch, rays_per_group: int, share:
     device = batch.images.device
     with precision(device):
         tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
-        keys_values = model.decoder.keys_values(tokens)
+        keys_values: list[Any] = model.decoder.keys_values(tokens)
     leaves = [each._make(part.detach().requires_grad_() for part in each) for each in keys_values]
     mse = torch.zeros((), dtype=torch.float64, device=device)
     scenes, rays, _ = batch.colours.shape

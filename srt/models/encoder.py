@@ -7,6 +7,8 @@ b scenes, v input views, h x w pixels, p patches of a view, c channels of a toke
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -118,7 +120,8 @@ class Encoder(nn.Module):
         directions: Float[Tensor, "b v h w 3"],
     ) -> Float[Tensor, "bv c h w"]:
         """Returns the first convolution of colours and rays: of what varies, plus what does not."""
-        weight, positions = self.convolutions[0].weight, point_channels(self.config)
+        weight = cast(nn.Conv2d, self.convolutions[0]).weight
+        positions = point_channels(self.config)
         pixels = self.pixel_channels(images, directions)
         varying = torch.cat((weight[:, :3], weight[:, 3 + positions :]), dim=1)
         varying = F.pad(varying, (0, 0, 0, 0, 0, pixels.shape[-1] - varying.shape[1]))

@@ -10,6 +10,7 @@ What depends on weights and scene alone is computed once a step, by `prepare`, n
 
 b scenes, n queries of `width` channels, m scene tokens, h heads of d channels.
 """
+# mypy: disable-error-code="untyped-decorator"
 
 from __future__ import annotations
 
@@ -147,7 +148,7 @@ def kernel_mlp(
 ) -> Float[Tensor, "n width"]:
     """Returns the same by kernels that take the GELU along; its weights' gradients are float32."""
     if torch.is_grad_enabled():
-        added: Tensor = _KernelMlp.apply(normal, expand, contract)
+        added: Tensor = _KernelMlp.apply(normal, expand, contract)  # type: ignore[no-untyped-call]
         return added
     return _mlp(normal, expand.to(normal.dtype), contract.to(normal.dtype), False)[0]
 

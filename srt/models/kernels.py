@@ -7,6 +7,7 @@ blocks are powers of two, so that a width of 192 is 128 + 64, and one of 96 is 6
 """
 
 # ruff: noqa: N803, N806  (what is known when a kernel is compiled is in capitals)
+# mypy: disable-error-code="untyped-decorator, no-untyped-def"
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ CONTRACT_BACKWARD = {96: (64, 64, 4, 3), 192: (128, 64, 8, 2)}
 
 
 @triton.jit
-def _gelu(x):  # type: ignore[no-untyped-def]
+def _gelu(x):
     """Returns the normal distribution's integral up to x, and its density.
 
     Abramowitz and Stegun, 7.1.25: off by 1.3e-5 at most, a hundredth of bfloat16's rounding.
@@ -38,7 +39,7 @@ def _gelu(x):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _expand_kernel(  # type: ignore[no-untyped-def]
+def _expand_kernel(
     normal, expand, hidden, slope, count,
     KEEP: tl.constexpr, A: tl.constexpr, HIDDEN: tl.constexpr, ROWS: tl.constexpr,
     CHUNK: tl.constexpr,
@@ -65,7 +66,7 @@ def _expand_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _contract_backward_kernel(  # type: ignore[no-untyped-def]
+def _contract_backward_kernel(
     dy, contract, slope, dx, count,
     A: tl.constexpr, HIDDEN: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip

@@ -1,0 +1,111 @@
+"""The decoder layer for GPUs against the plain one, and its kernels against plain PyTorch.
+
+The kernels run on a GPU where there is one, else by Triton's interpreter where Triton is installed.
+"""
+
+import importlib.util
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_training import PARAMS, VARIANTS, tiny_experiment
+
+from srt.models import MOST_QUERIES, fused, group_for
+from srt.models.decoder import DecoderLayer
+from srt.models.encoder import Encoder
+from srt.models.encoding import encode_rays
+from srt.params import load_experiment
+
+GPU = torch.cuda.is_available()
+CONFIG = load_experiment(PARAMS, "nmr_srt", "paper").model
+
+
+def random_layer(dim):
+    layer = DecoderLayer(dim, CONFIG).double()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)  # no bias is 0, no scale is 1
+    return layer
+
+
+@pytest.mark.parametrize("dim", [90, 180])
+@pytest.mark.parametrize("tokens", [5, 63, 64, 70])
+def test_a_layer_in_whole_tiles_is_the_plain_layer_and_so_are_its_gradients(dim, tokens):
+    torch.manual_seed(tokens)
+    layer, width = random_layer(dim), fused.padded_width(dim)
+    scene = torch.randn(2, tokens, CONFIG.latent_dim, dtype=torch.float64, requires_grad=True)
+    queries = torch.randn(2, 9, dim, dtype=torch.float64)
+    pair = layer.attention.keys_values(scene)
+    plain = layer.mlp(layer.attention(queries, pair))
+    made = fused.prepare(layer.attention, layer.mlp, pair)
+    assert isinstance(made, fused.FewTokens if tokens < CONFIG.head_dim else fused.ManyTokens)
+    tiled = fused.layer(F.pad(queries, (0, width - dim)), made, dim)
+    assert not tiled[..., dim:].any()
+    torch.testing.assert_close(tiled[..., :dim], plain, rtol=1e-10, atol=1e-12)
+    inputs = [scene, *layer.parameters()]
+    wanted = torch.autograd.grad(plain.square().sum(), inputs, retain_graph=True)
+    found = torch.autograd.grad(tiled[..., :dim].square().sum(), inputs)
+    for ours, theirs in zip(found, wanted):
+        assert (ours - theirs).norm() <= 1e-10 * theirs.norm()
+
+
+def test_widths_leave_a_channel_for_the_bias_and_no_third_of_them_empty():
+    assert [fused.padded_width(dim) for dim in (63, 64, 95, 96, 127, 128, 191, 192)] == [
+        *(None, 96, 96, None, None, 192, 192, None)
+    ]
+    assert not fused.suits(torch.zeros(1), 180, 1536)  # on a CPU
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    if not GPU:
+        pytest.importorskip("triton")
+        monkeypatch.setenv("TRITON_INTERPRET", "1")  # read as the module is imported
+    # Not by its name: the hook that checks shapes rewrites modules, which Triton's JIT reads.
+    path = PARAMS.parent / "srt" / "models" / "kernels.py"
+    spec = importlib.util.spec_from_file_location("kernels", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("width", fused.WIDTHS)
+def test_kernels_give_what_plain_pytorch_gives_forward_and_backward(kernels, width):
+    torch.manual_seed(width)
+    device, kind = ("cuda", torch.bfloat16) if GPU else ("cpu", torch.float32)
+    rows, hidden = 200, 128  # rows that fill no block
+    normal, dy = (torch.randn(rows, width, device=device).to(kind) for _ in range(2))
+    expand = (torch.randn(width, hidden, device=device) / width**0.5).to(kind)
+    contract = (torch.randn(hidden, width, device=device) / hidden**0.5).to(kind)
+    exact = [value.double().requires_grad_() for value in (normal, expand, contract)]
+    wanted = fused.plain_mlp(*exact)
+    gradients = torch.autograd.grad(wanted, exact, dy.double())
+
+    activations, slope = kernels.expand_gelu(normal, expand, True)
+    alone, nothing = kernels.expand_gelu(normal, expand, False)
+    assert torch.equal(alone, activations)
+    assert nothing.numel() == 0
+    dx = kernels.contract_backward(dy, contract, slope)
+    found = [activations @ contract, dx @ expand.T, normal.T @ dx, activations.T @ dy]
+    for ours, theirs in zip(found, (wanted, *gradients)):
+        assert (ours.double() - theirs).norm() < (1e-2 if GPU else 1e-4) * theirs.norm()
+
+
+@pytest.mark.parametrize("size", [(2, 5), (3, 3), (8, 4)])
+def test_the_first_layer_is_the_convolution_of_all_channels(tmp_path, size):
+    config = tiny_experiment(tmp_path, VARIANTS["srt"]).model
+    encoder = Encoder(config).double()
+    images, directions = (torch.rand(2, 3, *size, 3, dtype=torch.float64) for _ in range(2))
+    origins = torch.randn(2, 3, 3, dtype=torch.float64)
+    rays = encode_rays(origins[:, :, None, None].expand_as(directions), directions, config)
+    channels = torch.cat((images, rays), dim=-1).flatten(0, 1).permute(0, 3, 1, 2)
+    wanted = F.relu(encoder.convolutions[0](channels))
+    torch.testing.assert_close(encoder.first_layer(images, origins, directions), wanted)
+
+
+def test_more_memory_takes_no_smaller_groups_and_they_are_powers_of_two():
+    groups = [group_for(10**9 * size) for size in range(200)]
+    assert groups == sorted(groups)
+    assert groups[0] >= 1
+    assert groups[-1] == MOST_QUERIES
+    assert all(group & (group - 1) == 0 for group in groups)
