@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING
@@ -18,6 +20,18 @@ if TYPE_CHECKING:
 BT709 = 1  # H.264's number of the colour space that browsers expect
 QUALITY = {"crf": "18", "preset": "medium"}  # losses that the eye does not see
 SHORTEST_DELAY = 20  # milliseconds of a GIF's frame: browsers show shorter ones for 100
+
+
+def made_ahead(
+    frames: Iterable[UInt8[np.ndarray, "height width 3"]],
+) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+    """Yields the frames; while one is used, a thread makes the next."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming = iter(frames)
+        following = pool.submit(next, coming, None)
+        while (frame := following.result()) is not None:
+            following = pool.submit(next, coming, None)
+            yield frame
 
 
 class VideoWriter(ABC):

@@ -24,7 +24,7 @@ from srt.rendering import EncodedScene, Frame, check_scenes, encode_scene, frame
 from srt.shapes import UInt8
 from srt.strict import ConfigError, read
 from srt.trained import load_model
-from srt.video import WRITERS
+from srt.video import WRITERS, made_ahead
 from workflow.command import run
 from workflow.runs import open_run
 
@@ -84,7 +84,7 @@ def render(
         write_picture(out, contact_sheet([sheet_row(take) for take in takes]))
     else:
         with WRITERS[out.suffix](out, video.fps) as writer:
-            for frame in video_frames(takes, with_inputs=video.layout == "plot"):
+            for frame in made_ahead(video_frames(takes, with_inputs=video.layout == "plot")):
                 writer.write(frame)
     tracker = open_run("render", profile, experiment, settings)
     tracker.log_artifact(out, "videos")
