@@ -20,6 +20,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # and datasets
 WIDTH = 10  # inches
 DOTS_PER_INCH = 150
 POINTS = 100  # of a line at most: noise that is drawn thicker than its lines hides them
+LABELLED = 40  # bars at most that have their number above them
 CURVES = ("train_psnr", "validation_psnr")
 
 
@@ -53,7 +54,7 @@ def _draw_curve(axes: Any, run: Run, scale: float, style: dict[str, Any]) -> Non
     """Draws training thin, validation thick, and a ring at the weights that are measured."""
     for key, width, alpha in zip(CURVES, (0.8, 2.0), (0.55, 1.0), strict=True):
         steps, values = averaged(run.history[key], POINTS).T
-        label = run.model if key == "validation_psnr" else None
+        label = run.model.upper() if key == "validation_psnr" else None
         axes.plot(scale * steps, values, **style, linewidth=width, alpha=alpha, label=label)
     best = run.training["best_step"]
     ring = {"markeredgewidth": 1.8, "markerfacecolor": "white", "markersize": 7}
@@ -78,15 +79,28 @@ def quality_by_compute(runs: Sequence[Run], profile: str) -> UInt8[np.ndarray, "
                 axes.plot(x, y, color="0.75", zorder=1)
                 for run, *point in zip(ordered, x, y, strict=True):
                     axes.plot(*point, marker, color=_colour(models, run.model), markersize=8)
-            axes.set(xscale="log", xlabel=name)
+            _log_axis(axes, [cost(run) for run in runs])
+            axes.set_xlabel(name)
         for name in models:
-            panels[0][0].plot([], [], "o", color=_colour(models, name), label=name)
+            panels[0][0].plot([], [], "o", color=_colour(models, name), label=name.upper())
         for marker, data in zip(MARKERS * len(groups), groups):
             panels[0][0].plot([], [], marker, color="0.5", label=data)
         panels[0][0].set_ylabel("test PSNR (dB)")
 
     title = f"Quality against compute, profile {profile}"
     return figure_pixels(title, 4.6, draw, columns=3, sharey=True, squeeze=False)
+
+
+def _log_axis(axes: Any, values: Sequence[float]) -> None:
+    """Makes x logarithmic with few and plain numbers, however near or far apart the values are."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_xscale("log")
+    axes.set_xlim(min(values) / 2, 2 * max(values))
+    few = max(values) < 100 * min(values)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def class_bars(runs: Sequence[Run], profile: str) -> UInt8[np.ndarray, "height width 3"]:
@@ -118,13 +132,15 @@ def class_bars(runs: Sequence[Run], profile: str) -> UInt8[np.ndarray, "height w
 
 def _draw_classes(axes: Any, group: Sequence[Run], models: Sequence[str]) -> None:
     names = classes_of(group)
-    width = 0.8 / len(group)
+    width = min(0.3, 0.8 / len(group))
     for number, run in enumerate(group):
         places = np.arange(len(names)) + (number - (len(group) - 1) / 2) * width
         values = [figures_of(run)["classes"].get(name, {}).get("psnr") for name in names]
         heights = [math.nan if value is None else value for value in values]
         colour = _colour(models, run.model)
-        axes.bar(places, heights, width * 0.92, color=colour, label=run.model)
+        bars = axes.bar(places, heights, width * 0.92, color=colour, label=run.model.upper())
+        if len(names) * len(group) <= LABELLED:
+            axes.bar_label(bars, fmt="%.1f", fontsize="small", padding=1)
     for result in published_of(group):
         values = [published_class(result, name) for name in names]
         heights = [math.nan if value is None else value["psnr"] for value in values]
@@ -133,8 +149,6 @@ def _draw_classes(axes: Any, group: Sequence[Run], models: Sequence[str]) -> Non
     shown = [name.split(",")[0] for name in names]  # a dataset may list synonyms
     turned = {"rotation": 30, "ha": "right"} if len(names) > 8 else {}
     axes.set_xticks(range(len(names)), shown, **turned)
-    low = min((bar.get_height() for bar in axes.patches), default=0.0)
-    axes.set_ylim(bottom=max(0.0, math.floor(low - 4)))
     axes.grid(visible=False, axis="x")
 
 
@@ -171,8 +185,8 @@ def figure_pixels(
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
                 named.setdefault(label, handle)
         figure.suptitle(title)
-        place = {"loc": "outside lower center", "ncols": max(1, min(5, len(named)))}
-        figure.legend(named.values(), named, frameon=False, **place)
+        place: Any = {"loc": "outside lower center", "ncols": max(1, min(5, len(named)))}
+        figure.legend(list(named.values()), list(named), frameon=False, **place)
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 

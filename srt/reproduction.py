@@ -139,17 +139,17 @@ def _own_rows(
 def reproduction_table(rows: Sequence[Row]) -> Table:
     """Returns all figures of whole datasets."""
     whole = [row for row in rows if row["class"] == "all"]
-    header = ["dataset", "protocol", "method", *(MEASURES[name][0] for name in SHOWN), "source"]
+    header = ["dataset", "protocol", "method", *(MEASURES[name][0] for name in SHOWN)]
     return Table(
         title="Reproduction: published figures and ours",
-        align="lllrrrlrrrr",
-        header=[*header, "iterations", "a step", "GPU hours", "GPU memory"],
+        align="lllrrrrrrrl",
+        header=[*header, "iterations", "a step", "GPU hours", "GPU memory", "source"],
         rows=[
             [
                 *(row[key] for key in ("dataset", "protocol", "method")),
                 *(_figure(row, name) for name in SHOWN),
-                f"{row['source']} ({row['mark']})" if row["mark"] else row["source"] or NONE,
                 *_costs(row),
+                f"{row['source']} ({row['mark']})" if row["mark"] else row["source"] or NONE,
             ]
             for row in whole
         ],
@@ -167,10 +167,10 @@ def reproduction_table(rows: Sequence[Row]) -> Table:
 
 
 def _figure(row: Row, name: str) -> str:
-    if row["psnr"] is None:
-        return NOT_RUN
     if row[name] is None and name not in _defined(row):
         return NONE
+    if row["psnr"] is None:
+        return NOT_RUN
     return NONE if row[name] is None and not row["ours"] else number(row, name)
 
 
@@ -209,7 +209,10 @@ def class_table(rows: Sequence[Row]) -> Table:
     return Table(
         title=f"Reproduction by class: {where}",
         align="l" + "r" * len(SHOWN) * len(methods),
-        header=["class", *(f"{m} {MEASURES[name][0]}" for m in methods for name in SHOWN)],
+        header=[
+            "class",
+            *(f"{m.split(',')[0]} {MEASURES[name][0]}" for m in methods for name in SHOWN),
+        ],
         rows=[
             [
                 name,

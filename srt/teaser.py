@@ -14,10 +14,11 @@ from srt.video import GifWriter
 
 FRAMES = 24  # at most
 FRAMES_PER_SECOND = 8
+HEIGHT = 180  # pixels of each video: two fit beside each other in a README
 
 
 def write_teaser(path: Path, videos: Sequence[Path], frames: int) -> None:
-    """Writes the first scenes of the videos, two beside each other.
+    """Writes the first scenes of the videos, small and beside each other.
 
     Args:
         path: of the GIF.
@@ -25,12 +26,18 @@ def write_teaser(path: Path, videos: Sequence[Path], frames: int) -> None:
         frames: of the first scene of each.
     """
     stride = max(1, frames // FRAMES)
-    rows = [videos[i : i + 2] for i in range(0, len(videos), 2)]
-    columns = [[list(islice(frames_of(v), 0, frames, stride)) for v in row] for row in rows]
+    takes = [islice(frames_of(video), 0, frames, stride) for video in videos]
     with GifWriter(path, FRAMES_PER_SECOND) as writer:
-        for time in range(min(len(video) for row in columns for video in row)):
-            beside = [tile([video[time] for video in row], axis=1) for row in columns]
-            writer.write(tile(beside, axis=0))
+        for beside in zip(*takes):
+            writer.write(tile([_reduced(frame) for frame in beside], axis=1))
+
+
+def _reduced(frame: UInt8[np.ndarray, "_ _ 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
+    from PIL import Image
+
+    height, width = frame.shape[:2]
+    size = (round(width * HEIGHT / height), HEIGHT)
+    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS))
 
 
 def frames_of(path: Path) -> Iterator[UInt8[np.ndarray, "height width 3"]]:

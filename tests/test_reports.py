@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 from small_runs import metrics_of
 
+from srt.evaluation import extremes
 from srt.params import load_experiment, load_params
+from srt.report import telling_columns
 from srt.reproduction import class_table, reproduction_rows, reproduction_table
 from srt.tables import Run
 from srt.teaser import frames_of, to_rgb
+from srt.typesetting import Table
 from srt.video import Mp4Writer
 from workflow.tabulate import tabulate
 
@@ -83,6 +86,8 @@ def test_what_was_not_run_on_published_data_has_no_figure_of_ours():
     column = table.header.index("PSNR")
     shown = {row[column] for row in table.rows if "this repository" in row[2]}
     assert shown == {"not run"}
+    similarity = {row[1]: row[column + 1] for row in table.rows if row[2].startswith("nmr_srt")}
+    assert similarity == {"stelzner": "–", "pixelnerf": "not run"}  # stelzner defines none
 
 
 def test_a_run_of_published_data_stands_below_the_published_figure_of_its_protocol():
@@ -97,9 +102,9 @@ def test_a_run_of_published_data_stands_below_the_published_figure_of_its_protoc
     table = class_table(rows)
     cells = {row[0]: dict(zip(table.header, row, strict=True)) for row in table.rows}
     vessels = figures["pixelnerf"]["classes"]["vessel,watercraft"]["psnr"]
-    assert cells["watercraft"]["nmr_srt, this repository PSNR"] == f"{vessels:.2f}"
+    assert cells["watercraft"]["nmr_srt PSNR"] == f"{vessels:.2f}"
     assert cells["watercraft"]["PixelNeRF PSNR"] == "29.18"
-    assert cells["watercraft"]["nmr_isrt, this repository PSNR"] == "not run"
+    assert cells["watercraft"]["nmr_isrt PSNR"] == "not run"
 
 
 def test_every_figure_from_elsewhere_has_a_source_and_how_it_was_read():
@@ -116,7 +121,7 @@ def test_gpu_hours_are_a_measured_step_times_the_iterations_or_not_measured():
     hours = {row["ours"]: row["gpu_hours"] for row in rows if row["ours"]}
     assert hours["nmr_srt"] == pytest.approx(steps * 0.5 / 3600, abs=0.1)
     assert {value for name, value in hours.items() if name != "nmr_srt"} == {None}
-    cells = [row[-3:] for row in reproduction_table(rows).rows if row[2].startswith("nmr_vsrt")]
+    cells = [row[-4:-1] for row in reproduction_table(rows).rows if row[2].startswith("nmr_vsrt")]
     assert cells == [["not measured"] * 3] * 2
 
 
@@ -136,3 +141,17 @@ def test_the_raw_figures_have_a_row_for_each_cell_of_the_tables():
         assert {row["ours"] for row in rows} - {""} == set(
             load_params(ROOT / "params.yaml").experiments
         )
+
+
+def test_columns_that_say_nothing_are_left_out_of_the_page_and_no_others():
+    table = Table("a", "llr", ["x", "y", "z"], [["1", "–", "–"], ["–", "–", "2"]], [])
+    told = telling_columns(table)
+    assert (told.header, told.align, told.rows) == (["x", "z"], "lr", [["1", "–"], ["–", "2"]])
+
+
+def test_the_extremes_are_the_best_the_median_and_the_worst_by_psnr():
+    rows = [{"psnr": value, "class": "table"} for value in (20.0, 31.5, 12.25, 25.0, 24.0)]
+    places, labels = extremes(rows)
+    assert places == [1, 4, 2]
+    assert labels[2] == "worst of 5: 12.25 dB (table)"
+    assert extremes(rows[:1])[0] == [0, 0, 0]
