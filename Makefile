@@ -24,7 +24,7 @@ reports: .venv/installed
 	@for runs in reports/*/runs; do \
 	  report=$$(dirname $$runs); \
 	  python -m workflow.tabulate --profile $$(basename $$report) --outputs $$runs \
-	    --surveys $$report/datasets --performance reports/performance.json --out $$report \
+	    --surveys $$report/datasets --performance reports/performance/training.json --out $$report \
 	    || exit 1; \
 	done
 

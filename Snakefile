@@ -268,7 +268,7 @@ rule tabulate:
             rules.render.output, experiment=config["experiments"], allow_missing=True
         ),
         expand(rules.survey.output, dataset=config["datasets"], allow_missing=True),
-        performance="reports/performance.json",
+        performance="reports/performance/training.json",
     output:
         directory("reports/{profile}/runs"),
         [

@@ -22,7 +22,7 @@ from srt.typesetting import Table, to_latex, to_markdown
 from workflow.tabulate import tabulate
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
-PERFORMANCE = PARAMS.parent / "reports" / "performance.json"
+PERFORMANCE = PARAMS.parent / "reports" / "performance" / "training.json"
 PUBLISHED = "published PSNR"
 RANGES = ("distance_to_origin", "elevation_degrees", "field_of_view_degrees")
 TEST_SCENES = {  # of the published NMR data, by class

@@ -78,7 +78,7 @@ def tabulate(
         profile: of params.yaml.
         outputs: the folder that has a folder for each experiment: `runs` of a report too.
         surveys: the folder that has a folder for each dataset, in the report's.
-        performance: what a step takes at the published scale, by experiment.
+        performance: what a step takes at the published scale, from `benchmarks.training`.
         out: the report's folder.
         params: the configuration.
     """
@@ -90,7 +90,7 @@ def tabulate(
     scale = profile if not all(run.metrics["synthetic"] for run in runs) else PUBLISHED_SCALE
     plans = [load_experiment(params, name, scale) for name in names]
     rows = result_rows(runs)
-    reproduced = reproduction_rows(runs, plans, json.loads(existing(performance).read_text()))
+    reproduced = reproduction_rows(runs, plans, read_json(performance, ("device", "rows")))
     report = Report(
         profile=profile,
         data=describe_data(planned),
@@ -219,6 +219,8 @@ def existing(path: Path) -> Path:
 
 def remedy(path: Path) -> str:
     """Returns what to run for an input of this stage."""
+    if path.parent.name == "performance":
+        return f"run `python -m benchmarks.training --out {path}` on a GPU first"
     stage = STAGES.get(path.name, "train")
     return f"run `python -m workflow.{stage}` for {path.parent.name} first"
 
