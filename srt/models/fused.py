@@ -14,6 +14,7 @@ b scenes, n queries of `width` channels, m scene tokens, h heads of d channels.
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any, NamedTuple
 
 import torch
@@ -64,6 +65,8 @@ def suits(tokens: Tensor, dim: int, hidden: int) -> bool:
     if not in_bfloat16(tokens):
         return False
     known = padded_width(dim) is not None and hidden % 64 == 0
+    # Triton comes with PyTorch for CUDA, but not on every system.
+    known = known and importlib.util.find_spec("triton") is not None
     return known and torch.cuda.get_device_capability(tokens.device) >= (8, 0)
 
 
@@ -174,7 +177,7 @@ def _operator(name: str, schema: str) -> Any:
 
 @_operator("mlp", "(Tensor normal, Tensor expand, Tensor contract, bool keep) -> Tensor[]")
 def _mlp(normal: Tensor, expand: Tensor, contract: Tensor, keep: bool) -> list[Tensor]:
-    from srt.models import kernels  # Triton comes with PyTorch for CUDA, and with no other
+    from srt.models import kernels
 
     hidden, slope = kernels.expand_gelu(normal, expand, keep)
     return [hidden @ contract, hidden, slope]
