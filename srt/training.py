@@ -229,7 +229,7 @@ def picture(training: Training, data: Data, tracker: Tracker, processes: Process
                 shown=shown,
                 rays_per_group=training.experiment.train.rays_per_group,
             )
-        tracker.log_image(f"pictures/{split}", image, training.step)
+        tracker.log_image(f"views/{split}", image, training.step)
 
 
 @contextlib.contextmanager

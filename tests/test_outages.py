@@ -110,7 +110,7 @@ def test_a_picture_that_was_sent_but_not_noted_is_not_sent_again(store, monkeypa
     tracker = store.open_run()
     for step in (1, 2):
         log_steps(tracker, step, step)
-        tracker.log_image("pictures/validation", PICTURE, step)
+        tracker.log_image("views/validation", PICTURE, step)
     tracker.release()
     for _ in range(2):
         with monkeypatch.context() as patch:

@@ -62,7 +62,7 @@ def write(number, root, address):
     for step in range(1, STEPS + 1):
         tracker.log_metrics({"loss": number + 1 / step, "rate": 0.5}, step)
         if step % (STEPS // PICTURED) == 0:
-            tracker.log_image("pictures/validation", np.zeros((8, 8, 3), np.uint8), step)
+            tracker.log_image("views/validation", np.zeros((8, 8, 3), np.uint8), step)
             tracker.release()
             tracker.deliver_in_background()
     tracker.close("FINISHED", timeout=300)
