@@ -1,5 +1,6 @@
 """What the README says about results and files is what the tree holds."""
 
+import json
 import re
 from pathlib import Path
 
@@ -17,6 +18,22 @@ def test_the_results_table_is_the_one_that_the_pipeline_wrote():
     wanted = table_of(report.split("## Results of profile quick")[1].split("\n- ")[0])
     assert len(wanted) > 2
     assert table_of(shown[1]) == wanted
+
+
+def test_the_times_and_memory_of_a_step_are_those_that_were_measured():
+    rows = json.loads((ROOT / "reports" / "performance" / "training.json").read_text())["rows"]
+    section = README.split("## What differs from the published code")[1].split("\n## ")[0]
+    for name, scenes in (("SRT on NMR", 256), ("SRT on MSN", 64), ("ISRT on MSN", 24),
+                         ("VSRT on NMR", 32)):  # fmt: skip
+        model, dataset = name.lower().split(" on ")
+        (line,) = [line for line in table_of(section) if line.startswith(f"| {name}, a step of")]
+        assert f" {scenes} scenes" in line
+        shown = re.findall(r"(\d+) ms, ([\d.]+) GB", line)
+        ours = {row["way"].split(",")[0]: row for row in rows
+                if (row["setting"], row["scenes"]) == (f"{dataset}_{model}", scenes)}  # fmt: skip
+        measured = [(f"{ours[way]['median_ms']:.0f}", f"{ours[way]['peak_gb']:.1f}")
+                    for way in ("plain", "ours")]  # fmt: skip
+        assert shown == measured
 
 
 def test_every_module_has_its_place_in_the_tree():
