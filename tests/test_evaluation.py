@@ -210,7 +210,7 @@ def test_with_all_views_as_targets_the_inputs_are_measured_too(scenes, images, m
 
 def test_a_picture_never_shows_an_input_as_its_target(scenes, images, model, monkeypatch):
     columns = []
-    monkeypatch.setattr("srt.evaluation.grid", lambda given: np.zeros((1, 1, 3), np.uint8))
+    monkeypatch.setattr("srt.evaluation.grid", lambda given, labels: np.zeros((1, 1, 3), np.uint8))
     monkeypatch.setattr("srt.evaluation.comparison_columns", lambda *given: columns.append(given))
     everything = dataclasses.replace(CANONICAL, all_targets=True)
     items = [Item(1, (view,)) for view in range(4)]

@@ -14,10 +14,10 @@ from small_runs import write_run
 
 from srt.config import SPLITS, EvaluateConfig
 from srt.errors import UserError
-from srt.figures import averaged
 from srt.numerals import duration
 from srt.params import load_params
 from srt.published import PROTOCOLS, RESULTS, published_result
+from srt.run_figures import averaged
 from srt.typesetting import Table, to_latex, to_markdown
 from workflow.tabulate import tabulate
 

@@ -18,7 +18,6 @@ from srt.class_tables import class_tables
 from srt.config import SPLITS, Experiment
 from srt.cost_table import costs_table
 from srt.errors import UserError
-from srt.figures import CURVES, class_bars, learning_curves, quality_by_compute
 from srt.files import write_atomically
 from srt.params import load_experiment, load_params
 from srt.pictures import write_picture
@@ -29,6 +28,7 @@ from srt.reproduction import (
     reproduction_rows,
     reproduction_table,
 )
+from srt.run_figures import CURVES, class_bars, learning_curves, quality_by_compute
 from srt.tables import Curve, Row, Run, result_rows, results_table
 from srt.teaser import write_teaser
 from srt.typesetting import to_csv, to_latex
