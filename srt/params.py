@@ -38,6 +38,12 @@ def load_experiment(path: Path, name: str, profile: str | None = None) -> Experi
     return _experiment(_load(path), name, profile)
 
 
+def load_experiments(path: Path, profile: str) -> list[Experiment]:
+    """Returns all experiments of params.yaml, in its order; raises ConfigError as above."""
+    file = _load(path)
+    return [_experiment(file, name, profile) for name in file.params.experiments]
+
+
 def load_dataset(path: Path, name: str, profile: str | None = None) -> DatasetConfig:
     """Returns the resolved dataset `name` of params.yaml; raises ConfigError as above."""
     return _dataset(_load(path), name, profile)

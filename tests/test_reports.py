@@ -12,7 +12,7 @@ import pytest
 from small_runs import metrics_of
 
 from srt.evaluation import extremes
-from srt.params import load_experiment, load_params
+from srt.params import load_experiments, load_params
 from srt.report import telling_columns
 from srt.reproduction import class_table, reproduction_rows, reproduction_table
 from srt.tables import Run
@@ -63,8 +63,7 @@ def test_the_page_loads_nothing_and_leads_only_to_what_is_there(report):
 
 
 def plans():
-    params = ROOT / "params.yaml"
-    return [load_experiment(params, name, "paper") for name in load_params(params).experiments]
+    return load_experiments(ROOT / "params.yaml", "paper")
 
 
 def performance():

@@ -19,7 +19,7 @@ from srt.config import SPLITS, Experiment
 from srt.cost_table import costs_table
 from srt.errors import UserError
 from srt.files import write_atomically
-from srt.params import load_experiment, load_params
+from srt.params import load_experiments, load_params
 from srt.pictures import write_picture
 from srt.report import Report, markdown, page
 from srt.reproduction import (
@@ -84,12 +84,11 @@ def tabulate(
     """
     known = load_params(params)
     names = list(known.experiments)
-    planned = [load_experiment(params, name, profile) for name in names]
+    planned = load_experiments(params, profile)
     runs = [read_run(outputs / plan.name, profile, plan.model.name) for plan in planned]
     surveyed = [read_survey(surveys / name) for name in known.datasets]
     scale = profile if not all(run.metrics["synthetic"] for run in runs) else PUBLISHED_SCALE
-    plans = [load_experiment(params, name, scale) for name in names]
-    rows = result_rows(runs)
+    rows, plans = result_rows(runs), load_experiments(params, scale)
     reproduced = reproduction_rows(runs, plans, read_json(performance, ("device", "rows")))
     report = Report(
         profile=profile,
@@ -101,14 +100,26 @@ def tabulate(
         surveys=surveyed,
         runs=runs,
     )
-    tables = [report.results, report.costs, *report.classes]
-
     keep(outputs, out / "runs", names)
+    write(report, rows, reproduced, out)
+    write_teaser(
+        out / "teaser.gif",
+        [out / "runs" / name / "video.mp4" for name in telling(rows)],
+        planned[0].render.frames,
+    )
+    log.info("wrote %s", out / "index.html")
+    for name in names:
+        model = outputs / name / "model.safetensors"
+        log_table(profile, name, model, out / "results.md", TIMEOUT / len(names))
+
+
+def write(report: Report, rows: Sequence[Row], reproduced: Sequence[Row], out: Path) -> None:
+    """Writes the figures and the texts, the page last: it holds the figures."""
+    runs, profile = report.runs, report.profile
+    tables = [report.results, report.costs, *report.classes]
     write_picture(out / "curves.png", learning_curves(runs, profile))
     write_picture(out / "compute.png", quality_by_compute(runs, profile))
     write_picture(out / "classes.png", class_bars(runs, profile))
-    shown = [out / "runs" / name / "video.mp4" for name in telling(rows)]
-    write_teaser(out / "teaser.gif", shown, planned[0].render.frames)
     texts = {
         "results.csv": to_csv(rows),
         "results.md": markdown(report),
@@ -120,10 +131,6 @@ def tabulate(
     }
     for name, text in texts.items():
         write_atomically(out / name, text.encode())
-    log.info("wrote %s", out / "index.html")
-    for name in names:
-        model = outputs / name / "model.safetensors"
-        log_table(profile, name, model, out / "results.md", TIMEOUT / len(names))
 
 
 def keep(outputs: Path, runs: Path, names: Sequence[str]) -> None:
