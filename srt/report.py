@@ -27,7 +27,8 @@ FIGURES = ("curves", "compute", "classes")
 CAPTIONS = {
     "curves": "Learning curves by step and by time: thick on validation scenes, thin on the"
     " training's rays, as means of neighbours. The ring is the model that was selected and is"
-    " measured. Time is the training's, validation included, spread evenly over its steps.",
+    " measured. Time is the training's, validation included, spread evenly over its steps."
+    " The climb of the first tenth of the steps may lie below the panel.",
     "compute": "Test PSNR against what a model costs. The marks that a grey line joins are of one"
     " dataset: only they compare.",
     "classes": "Test PSNR by class. A diamond is a published figure on the same test set.",

@@ -35,6 +35,7 @@ def learning_curves(runs: Sequence[Run], profile: str) -> UInt8[np.ndarray, "hei
                 minutes = run.training["seconds"] / 60 / run.training["steps"]
                 _draw_curve(by_step, run, 1.0, style)
                 _draw_curve(by_time, run, minutes, style)
+            by_step.set_ylim(bottom=_floor(group))
             by_step.set_ylabel(f"{data}\nPSNR (dB)")
             by_step.xaxis.set_major_formatter(EngFormatter(sep=""))
         panels[-1][0].set_xlabel("step")
@@ -43,6 +44,18 @@ def learning_curves(runs: Sequence[Run], profile: str) -> UInt8[np.ndarray, "hei
     title = f"Learning curves, profile {profile}"
     height = 1.2 + 2.0 * len(groups)
     return figure_pixels(title, height, draw, rows=len(groups), sharey="row", squeeze=False)
+
+
+def _floor(group: Sequence[Run]) -> float:
+    """Returns what curves reach after a tenth of their steps: the climb to it tells nothing."""
+    later = [
+        value
+        for run in group
+        for key in CURVES
+        for step, value in run.history[key]
+        if step >= run.training["steps"] / 10
+    ]
+    return min(later) - 0.5
 
 
 def _draw_curve(axes: Any, run: Run, scale: float, style: dict[str, Any]) -> None:
