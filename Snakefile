@@ -1,10 +1,8 @@
 # The stages, for `snakemake --cores all results`: the commands of dvc.yaml over the same files.
 # Add `--config profile=paper -- results` for the published scale.
-from pathlib import Path
-
 from snakemake.utils import validate
 
-from workflow.wiring import code, tracked
+from workflow.wiring import code, has_gpu, tracked
 
 
 configfile: "params.yaml"
@@ -33,7 +31,7 @@ HOUR, DAY = 60, 24 * 60  # minutes, as `runtime` counts
 
 # On a GPU one job has them all at a time. Without one, jobs run side by side, each on one core:
 # small products gain little from more, and lose much where cores are busy.
-GPU = int(Path("/proc/driver/nvidia").exists())
+GPU = int(has_gpu())
 
 
 def growing(amount):

@@ -1,6 +1,5 @@
 """The runs of one configuration are one run; those of `dvc exp run` bear its names."""
 
-import importlib
 import json
 
 import pytest
@@ -53,9 +52,6 @@ def test_an_experiment_of_dvc_gives_its_name_and_its_commit_a_parent(tmp_path, m
     assert run["parent"] == "nmr_srt: dvc exp from 0123456"
 
 
-def test_what_a_queue_of_dvc_runs_in_a_copy_is_kept_in_the_repository(tmp_path, monkeypatch):
-    here = workflow.runs.ROOT
-    with monkeypatch.context() as patch:
-        patch.setenv("DVC_ROOT", str(tmp_path))
-        assert tmp_path == importlib.reload(workflow.runs).ROOT
-    assert here == importlib.reload(workflow.runs).ROOT
+def test_what_a_queue_of_dvc_runs_in_a_copy_is_kept_in_the_repository(tmp_path):
+    assert workflow.runs.home(tmp_path / ".dvc/tmp/exps/tmp_a1b2") == tmp_path
+    assert workflow.runs.home(tmp_path) == tmp_path

@@ -14,7 +14,7 @@ from repository_copy import ROOT, Copy, environment
 from srt.checkpoint import training_config
 from srt.config import Experiment
 from srt.params import load_experiment
-from workflow.wiring import STAGES, code, tracked
+from workflow.wiring import STAGES, code, has_gpu, tracked
 
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 PROFILES = list(PARAMS["profiles"])
@@ -139,7 +139,12 @@ def test_every_job_keeps_a_log_and_a_benchmark_and_asks_for_more_when_it_is_trie
         assert second == {**first, "mem_mb": 2 * first["mem_mb"], "runtime": 2 * first["runtime"]}
         assert min(first["mem_mb"], first["runtime"]) > 0
         on_gpu = stage in ("train", "evaluate", "render")
-        assert first["gpu"] == (slots if on_gpu else 0)  # so two never share one
+        assert first["gpu"] == (slots if on_gpu and has_gpu() else 0)  # so two never share one
+
+
+def test_only_a_machine_with_nvidias_driver_has_a_gpu(tmp_path):
+    assert has_gpu(tmp_path)
+    assert not has_gpu(tmp_path / "nvidia")
 
 
 LAYERS = ("defaults.{0}", "experiments.nmr_srt.{0}", "profiles.{1}.{0}")

@@ -1,4 +1,4 @@
-"""What the Snakefile reads from dvc.yaml, so that it stands once: code and tracked parameters."""
+"""What the Snakefile asks: of dvc.yaml, so that it stands once, and of the machine."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ STAGES: dict[str, Any] = yaml.safe_load((Path(__file__).parents[1] / "dvc.yaml")
 def code(stage: str) -> list[str]:
     """Returns the files and folders of code whose change makes a stage's outputs again."""
     return [path for path in _stage(stage)["deps"] if path.startswith(("srt/", "workflow/"))]
+
+
+def has_gpu(driver: Path = Path("/proc/driver/nvidia")) -> bool:
+    """Returns whether this machine has a GPU that trainings would use."""
+    return driver.exists()
 
 
 def tracked(stage: str, config: Mapping[str, Any], key: str = "") -> str:
