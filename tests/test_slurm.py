@@ -79,7 +79,8 @@ def test_a_training_spreads_over_two_nodes(made, tmp_path):
 
 def test_a_cancelled_job_is_sent_again_with_more_and_goes_on(made, slurm, tmp_path):
     copy = copied(made, tmp_path / "cancelled")
-    copy.edit_params({"profiles.quick.train.steps": 400})
+    long = {"steps": 2000, "log_every": 100, "validate_every": 500, "checkpoint_every": 20}
+    copy.edit_params({f"profiles.quick.train.{key}": long[key] for key in long})
     give(copy, gpu=1)
     process = copy.start(*PROFILE, *FAST, "--retries", "1", "--", *TRAIN)
     first = job_of(copy, process, lambda: list(copy.folder.glob("ckpt/quick/nmr_srt/*/state-*")))
