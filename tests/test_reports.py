@@ -30,8 +30,7 @@ FILES = ("*.csv", "*.gif", "*.html", "*.md", "*.png", "*.tex", "runs/*/*")
 @pytest.mark.parametrize("report", REPORTS, ids=lambda path: path.name)
 def test_a_report_is_made_again_byte_for_byte_from_the_result_files_beside_it(report, tmp_path):
     out = tmp_path / "reports" / report.name
-    (out / "datasets").parent.mkdir(parents=True)
-    out.mkdir()
+    out.mkdir(parents=True)
     (out / "datasets").symlink_to(report / "datasets")
     tabulate(
         profile=report.name,

@@ -110,7 +110,7 @@ def test_the_report_is_one_file_with_tables_figures_and_videos(made, tmp_path):
     held = set(re.findall(r"data:([a-z]+/[a-z0-9-]+);charset=utf8;filename=([a-z0-9.]+);", page))
     pictures = ("cameras.png", "comparison.png", "curves.png", "scenes.png")
     assert held >= {("image/png", name) for name in pictures}
-    assert held >= {("text/html", "tables.html"), ("text/csv", "results.csv")}
+    assert held >= {("text/html", "index.html"), ("text/csv", "results.csv")}
     assert ("video/mp4", "video.mp4") in held
     assert not re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="http', page)
     for text in ("a camera moves around test scenes", '"Videos": {'):
