@@ -6,7 +6,8 @@ What depends on weights and scene alone is computed once a step, by `prepare`, n
   product that follows it, whose bias is the row beside a channel that is always 1.
 - Where a scene has fewer tokens than a head has channels, products associate the other way: scores
   are norm(x) · (Wq_h K_hᵀ), and what is gathered is Σ_h P_h · (V_h Wo_h).
-- The MLP's hidden activations stay on the chip (`srt/models/kernels.py`).
+- The MLP's products take GELU and its slope along, instead of reading and writing its hidden
+  channels once more for each (`srt/models/kernels.py`).
 
 b scenes, n queries of `width` channels, m scene tokens, h heads of d channels.
 """
