@@ -39,10 +39,20 @@ def growing(amount):
     return lambda wildcards, attempt: amount * attempt
 
 
+def own(wildcards):
+    """Returns what the profile says of a dataset."""
+    return config["profiles"][wildcards.profile]["datasets"][wildcards.dataset]
+
+
 def cores(wildcards):
-    """Returns one core for a small synthetic dataset, many for a published one."""
-    dataset = config["profiles"][wildcards.profile]["datasets"][wildcards.dataset]
-    return 1 if dataset.get("source") == "synthetic" else 16
+    """Returns one core for a small synthetic dataset, many for a large one."""
+    large = own(wildcards).get("layout") == "generated"
+    return 1 if own(wildcards).get("source") == "synthetic" and not large else 16
+
+
+def rendering(wildcards):
+    """Returns the GPUs, which scenes that are generated while they are packed are rendered on."""
+    return GPU if own(wildcards).get("layout") == "generated" else 0
 
 
 def shown(path, category, kind, **labels):
@@ -116,6 +126,7 @@ rule pack:
         "logs/{profile}/pack/{dataset}.tsv"
     threads: cores
     resources:
+        gpu=rendering,
         mem_mb=growing(16000),
         runtime=growing(DAY),
     params:

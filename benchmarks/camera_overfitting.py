@@ -35,12 +35,13 @@ from srt.data.scenes import Scenes
 from srt.data.synthetic import pixel_rays, render
 from srt.data.synthetic_nmr import DISTANCE, FOCAL, LIGHT, turntable
 from srt.data.synthetic_objects import CLASSES, random_object
-from srt.distributed import Processes, best_device
+from srt.distributed import Processes
 from srt.geometry import look_at, pinhole
 from srt.gradients import compiled_decoder
 from srt.models import decode_in_groups, precision
 from srt.params import load_experiment
 from srt.pictures import enlarge, tile, to_uint8
+from srt.processes import best_device
 from srt.schedule import learning_rate
 from srt.training_state import Training
 
@@ -129,7 +130,7 @@ def train(
         batch = sampler.batch(scenes, state.step)
         batch = turned(batch, state.step) if jitter else batch
         rate = learning_rate(state.step, experiment.train)
-        loss = training.train_step(state, decode, batch, rate, processes)
+        loss = training.train_step(state, decode, batch, rate)
         state.step += 1
         if state.step == 1:
             loss.item()
@@ -213,7 +214,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         axes[0].set_ylabel("PSNR (dB)")
 
     title = "New objects, trained on 24 fixed or on random cameras (synthetic scenes)"
-    write_picture(path, figure_pixels(title, 4.4, panels, count=3, sharey=True))
+    write_picture(path, figure_pixels(title, 4.4, panels, columns=3, sharey=True))
 
 
 def sheet(rows: list[tuple[str, np.ndarray]], chosen: np.ndarray) -> np.ndarray:

@@ -39,7 +39,7 @@ def curve(experiment: Experiment, data: training.Data, fast: bool) -> dict[str, 
         while state.step < train.steps:
             batch = sampler.batch(data.train, state.step)
             rate = learning_rate(state.step, train)
-            training.train_step(state, decode, batch, rate, ALONE)
+            training.train_step(state, decode, batch, rate)
             state.step += 1
             if state.step % train.validate_every == 0:
                 points.append((state.step, training.measure_validation(state, data, ALONE)))

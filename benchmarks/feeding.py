@@ -44,7 +44,7 @@ def step_time(experiment: Experiment, batches: Iterator[Batch], steps: int) -> f
     for _ in range(ROUNDS + 1):
         began = time.perf_counter()
         for batch in itertools.islice(batches, steps):
-            training.train_step(state, decode, batch, 1e-4, ALONE)
+            training.train_step(state, decode, batch, 1e-4)
         torch.cuda.synchronize()
         times.append((time.perf_counter() - began) / steps)
     return 1e3 * statistics.median(times[1:])  # the first compiles

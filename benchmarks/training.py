@@ -85,7 +85,7 @@ def run(experiment: Experiment, scenes: Scenes, fast: bool) -> dict[str, float]:
 
     def step() -> None:
         batch = sampler.batch(scenes, state.step)
-        training.train_step(state, decode, batch, 1e-4, ALONE)
+        training.train_step(state, decode, batch, 1e-4)
         state.step += 1
 
     with contextlib.nullcontext() if fast else plainly():

@@ -16,13 +16,20 @@ SYNTHETIC = "synthetic"
 Protocol = Literal["stelzner", "pixelnerf", "gta"]  # srt/published.py says what they are
 Motion = Literal["rotate", "zoom", "closeup", "rotate_and_closeup", "eyeroll"]
 Layout = Literal["plot", "small", "sheet"]
+SCENES = {  # the raw layouts that synthetic scenes are in
+    "object": ("nmr", "generated"),
+    "object_anywhere": ("generated",),
+    "solids": ("obsurf", "msn", "generated"),
+    "objects": ("obsurf", "msn", "generated"),
+    "clutter": ("obsurf", "msn", "generated"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticConfig:
     """Which synthetic scenes stand in for a published dataset, and how many."""
 
-    scene: Literal["object", "solids", "objects", "clutter"]  # srt/data/synthetic_<layout>.py
+    scene: Literal["object", "object_anywhere", "solids", "objects", "clutter"]
     train: int
     val: int
     test: int
@@ -78,7 +85,7 @@ def shard_numbers(text: str) -> list[int]:
 class DatasetConfig:
     """Where a dataset comes from, how it is laid out and what is drawn from it."""
 
-    layout: Literal["nmr", "obsurf", "msn"]  # the reader: srt/data/<layout>.py
+    layout: Literal["nmr", "obsurf", "msn", "generated"]  # the reader: srt/data/<layout>.py
     source: str  # "synthetic", an https or gs address, or a folder or archive that is on disk
     homepage: str | None  # where a person gets what no program can fetch
     sha256: str | None  # of the archive, where one is known; the first digits are enough
@@ -113,10 +120,13 @@ class DatasetConfig:
             raise ConfigError(
                 "source is synthetic, so synthetic: {scene, train, val, test} must be given"
             )
-        if self.synthetic and (self.synthetic.scene == "object") != (self.layout == "nmr"):
+        if self.layout == "generated" and self.source != SYNTHETIC:
+            raise ConfigError(f"source {self.source!r}: what is of layout generated is synthetic")
+        if self.synthetic and self.layout not in SCENES[self.synthetic.scene]:
             raise ConfigError(
                 f"synthetic.scene {self.synthetic.scene!r} is none of layout {self.layout}: single"
-                " objects are nmr's, scenes on a ground are obsurf's and msn's"
+                " objects are nmr's, scenes on a ground are obsurf's and msn's, and layout"
+                " generated has all of them"
             )
         if self.layout == "obsurf" and self.ranges is None:
             raise ConfigError("layout obsurf has no lists of scenes, so ranges must be given")

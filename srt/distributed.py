@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+BUCKET = 8_000_000  # numbers that are sent together: few messages, and the first ones early
 
 log = logging.getLogger(__name__)
 
@@ -31,16 +34,9 @@ class Processes:
         """True in the process that writes."""
         return self.rank == 0
 
-    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Replaces each gradient by its mean over the processes: one reduction a step."""
-        if self.world_size == 1:
-            return
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat)
-        flat /= self.world_size
-        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients])):
-            gradient.copy_(mean.view_as(gradient))
+    def reduction(self, parameters: Iterable[Tensor]) -> Reduction | None:
+        """Returns what averages these parameters' gradients; a process alone needs nothing."""
+        return Reduction(parameters, self.world_size) if self.world_size > 1 else None
 
     def mean(self, value: Tensor) -> float:
         """Returns the mean over the processes of a value that each has for its equal share."""
@@ -68,9 +64,51 @@ class Processes:
             dist.destroy_process_group()
 
 
-def best_device() -> torch.device:
-    """Returns the GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+class Reduction:
+    """Replaces each gradient by its mean over the processes, once a step.
+
+    Gradients of a step's last backward pass are final as they arrive: they are sent in buckets
+    while the pass goes on, so that what it computes hides the network. On a GPU all of this can be
+    recorded in a CUDA graph.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], world_size: int) -> None:
+        self.parameters, self.world_size = list(parameters), world_size
+        self._ready: list[Tensor] = []  # final, and not sent yet
+        self._sent: list[tuple[Any, Tensor, list[Tensor]]] = []
+        self._last = False
+        for parameter in self.parameters:
+            parameter.register_post_accumulate_grad_hook(self._arrived)
+
+    @contextlib.contextmanager
+    def last_backward(self) -> Iterator[None]:
+        """Within it, a parameter whose gradient arrives has its whole gradient of the step."""
+        self._last = True
+        yield
+        self._last = False
+        known = {id(part) for _, _, parts in self._sent for part in parts}
+        known |= {id(part) for part in self._ready}
+        earlier = [p for p in self.parameters if p.grad is not None and id(p) not in known]
+        self._send([*self._ready, *earlier])
+        for work, flat, parts in self._sent:
+            work.wait()
+            flat /= self.world_size
+            for part, mean in zip(parts, flat.split([part.numel() for part in parts])):
+                part.grad = mean.view_as(part)
+        self._sent = []
+
+    def _arrived(self, parameter: Tensor) -> None:
+        if self._last:
+            self._ready.append(parameter)
+            if sum(part.numel() for part in self._ready) >= BUCKET:
+                self._send(self._ready)
+
+    def _send(self, parts: list[Tensor]) -> None:
+        self._ready = []
+        gradients = [part.grad.flatten() for part in parts if part.grad is not None]
+        if gradients:
+            flat = torch.cat(gradients)
+            self._sent.append((dist.all_reduce(flat, async_op=True), flat, parts))
 
 
 def join_processes() -> Processes:

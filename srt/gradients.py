@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -9,27 +10,39 @@ import torch
 from torch import Tensor
 
 from srt.data.sampling import Batch
+from srt.distributed import Reduction
 from srt.models import SRT, group_on, precision
 
 PIXELS_PER_RAY = 20  # of input images, in a group of scenes: then both take about as much memory
 
 
 def accumulate_gradients(
-    model: SRT, decode: Any, batch: Batch, rays_per_group: int | None
+    model: SRT,
+    decode: Any,
+    batch: Batch,
+    rays_per_group: int | None,
+    reduction: Reduction | None = None,
 ) -> Tensor:
     """Gives parameters the gradients of the loss, and returns the colours' mean squared error.
 
     Args:
         decode: what `compiled_decoder` returns, or the model's decoder.
         rays_per_group: None: as many as fit.
+        reduction: makes the gradients those of all processes; the error is this one's own.
     """
     rays_per_group = rays_per_group or group_on(batch.images.device)
     if isinstance(decode, Recording):
-        return decode.accumulate_gradients(batch, rays_per_group)
-    return add_gradients(model, decode, batch, rays_per_group)
+        return decode.accumulate_gradients(batch, rays_per_group, reduction)
+    return add_gradients(model, decode, batch, rays_per_group, reduction)
 
 
-def add_gradients(model: SRT, decode: Any, batch: Batch, rays_per_group: int) -> Tensor:
+def add_gradients(
+    model: SRT,
+    decode: Any,
+    batch: Batch,
+    rays_per_group: int,
+    reduction: Reduction | None = None,
+) -> Tensor:
     """Adds the gradients of the loss; returns the mean squared error of the colours.
 
     The loss is that error, and where there are coarse colours theirs too. Neither scenes nor rays
@@ -39,13 +52,22 @@ def add_gradients(model: SRT, decode: Any, batch: Batch, rays_per_group: int) ->
     scenes, pixels = len(batch.images), batch.images[0, ..., 0].numel()
     size = group_size(1, scenes, max(1, PIXELS_PER_RAY * rays_per_group // pixels))
     mse = torch.zeros((), dtype=torch.float64, device=batch.images.device)
-    for part in batch.split(size):
+    parts = list(batch.split(size))
+    for part in parts:
         share = part.colours.numel() / batch.colours.numel()
-        mse += share * of_scenes(model, decode, part, rays_per_group, share)
+        last = reduction if part is parts[-1] else None
+        mse += share * of_scenes(model, decode, part, rays_per_group, share, last)
     return mse
 
 
-def of_scenes(model: SRT, decode: Any, batch: Batch, rays_per_group: int, share: float) -> Tensor:
+def of_scenes(
+    model: SRT,
+    decode: Any,
+    batch: Batch,
+    rays_per_group: int,
+    share: float,
+    reduction: Reduction | None,
+) -> Tensor:
     """Adds the gradients of these scenes' share of the loss; returns their mean squared error.
 
     Rays are decoded and back-propagated in groups, into the gradient of what they attend to, which
@@ -67,7 +89,8 @@ def of_scenes(model: SRT, decode: Any, batch: Batch, rays_per_group: int, share:
         (sum(errors) * (share / batch.colours.numel())).backward()
         mse += errors[0].detach() / batch.colours.numel()
     flat = [tensor for each in keys_values for tensor in each]
-    torch.autograd.backward(flat, [leaf.grad for each in leaves for leaf in each])
+    with reduction.last_backward() if reduction else contextlib.nullcontext():
+        torch.autograd.backward(flat, [leaf.grad for each in leaves for leaf in each])
     return mse
 
 
@@ -99,7 +122,9 @@ class Recording:
         self.batch: Batch | None = None  # in the memory that the graph reads
         self.graph: torch.cuda.CUDAGraph | None = None
 
-    def accumulate_gradients(self, batch: Batch, rays_per_group: int) -> Tensor:
+    def accumulate_gradients(
+        self, batch: Batch, rays_per_group: int, reduction: Reduction | None
+    ) -> Tensor:
         """Returns the error; the gradients stand in the same memory at each step."""
         if self.batch is None:
             self.batch = batch.clone()
@@ -107,13 +132,15 @@ class Recording:
             getattr(self.batch, name).copy_(value)
         self.steps += 1
         if self.steps <= 2:
-            return add_gradients(self.model, self.decode, self.batch, rays_per_group)
+            return add_gradients(self.model, self.decode, self.batch, rays_per_group, reduction)
         parameters = list(self.model.parameters())
         if self.graph is None:
             self.graph = torch.cuda.CUDAGraph()
             # Threads that read data ahead go on meanwhile.
             with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-                self.error = add_gradients(self.model, self.decode, self.batch, rays_per_group)
+                self.error = add_gradients(
+                    self.model, self.decode, self.batch, rays_per_group, reduction
+                )
             self.gradients = [parameter.grad for parameter in parameters]
         self.graph.replay()
         for parameter, gradient in zip(parameters, self.gradients):

@@ -1,4 +1,4 @@
-"""This process and its parent: its processors, and what happens when the parent dies."""
+"""This process and its parent: what it computes on, and what happens when the parent dies."""
 
 from __future__ import annotations
 
@@ -7,11 +7,22 @@ import multiprocessing
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 def cpus() -> int:
     """Returns how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def best_device() -> torch.device:
+    """Returns the GPU where there is one, else the CPU."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def die_with_parent() -> None:

@@ -25,10 +25,10 @@ from torch import Tensor
 
 from srt.data.sampling import Presentation
 from srt.data.scenes import Scenes
-from srt.distributed import best_device
 from srt.geometry import camera_rays, rigid_inverse, stride_intrinsics
 from srt.models import SRT, decode_in_groups
 from srt.pictures import to_uint8
+from srt.processes import best_device
 from srt.rays import Rays
 from srt.shapes import Float, UInt8
 from srt.trained import load_model

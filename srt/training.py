@@ -23,7 +23,7 @@ from srt.config import Experiment
 from srt.data.loading import batches
 from srt.data.sampling import Batch, Sampler, presentation
 from srt.data.scenes import Scenes
-from srt.distributed import Processes, StopRequest
+from srt.distributed import Processes, Reduction, StopRequest
 from srt.errors import UserError
 from srt.evaluation import comparison, evaluate_items, protocol_items
 from srt.gradients import accumulate_gradients, compiled_decoder
@@ -76,6 +76,7 @@ def fit(
     tracker.rewind(training.step)
     sampler = make_sampler(experiment, processes)
     decode = compiled_decoder(training.model, processes.device)
+    reduction = processes.reduction(training.model.parameters())
     started = time.monotonic() - training.seconds
     if requests.validate_now:
         log.info("validation: %.4f dB", measure_validation(training, data, processes))
@@ -86,7 +87,7 @@ def fit(
     with progress_bar(training.step, end, experiment.name, processes) as bar:
         for batch in batches(sampler, data.train, training.step, end):
             rate = learning_rate(training.step, train)
-            training.loss_sum += train_step(training, decode, batch, rate, processes)
+            training.loss_sum += train_step(training, decode, batch, rate, reduction)
             training.step += 1
             bar.update()
 
@@ -113,13 +114,21 @@ def fit(
 
 
 def train_step(
-    training: Training, decode: Any, batch: Batch, rate: float, processes: Processes
+    training: Training,
+    decode: Any,
+    batch: Batch,
+    rate: float,
+    reduction: Reduction | None = None,
 ) -> Tensor:
-    """Updates the weights once; returns the loss, on the device: nothing waits for it."""
+    """Updates the weights once; returns the loss, on the device: nothing waits for it.
+
+    Args:
+        decode: what `compiled_decoder` returns.
+        reduction: over the processes of the training, where there are several.
+    """
     training.optimizer.zero_grad(set_to_none=True)
     rays = training.experiment.train.rays_per_group
-    loss = accumulate_gradients(training.model, decode, batch, rays)
-    processes.average_gradients(training.model.parameters())
+    loss = accumulate_gradients(training.model, decode, batch, rays, reduction)
     training.update(rate, loss)
     return loss
 

@@ -115,6 +115,12 @@ def test_a_name_that_yaml_does_not_read_as_text_is_refused(tmp_path, section, na
         ("datasets.clevr3d.ranges", None, "layout obsurf has no lists of scenes, so ranges"),
         ("profiles.quick.datasets.msn.synthetic.scene", "object", "'object' is none of layout msn"),
         ("profiles.quick.datasets.nmr.synthetic.scene", "solids", "'solids' is none of layout nmr"),
+        ("profiles.quick.datasets.nmr.synthetic.scene", "object_anywhere", "is none of layout nmr"),
+        (
+            "profiles.bench.datasets.nmr.source",
+            "renders.zip",
+            "of layout generated is synthetic",
+        ),
         ("datasets.msn.subset", subset(shards="3-1"), "shards '3-1' is neither like `0-3,7` nor"),
         ("datasets.msn.subset", subset(shards="0-"), "shards '0-' is neither like `0-3,7` nor"),
         ("datasets.msn.subset", subset(max_scenes=0), "max_scenes 0 is not positive"),

@@ -11,16 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from srt.config import SPLITS, SyntheticConfig
-from srt.data.synthetic import (
-    Colour,
-    Light,
-    Material,
-    Solid,
-    bounding_box,
-    first_hits,
-    pixel_rays,
-    render,
-)
+from srt.data.solids import Colour, Material, Solid, bounding_box
+from srt.data.synthetic import Light, first_hits, pixel_rays, render
 from srt.data.synthetic_nmr import SyntheticScene, write_nmr
 from srt.data.synthetic_objects import CLASSES, place, random_object
 from srt.errors import UserError

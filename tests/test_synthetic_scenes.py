@@ -13,7 +13,7 @@ from PIL import Image
 
 from srt.config import SPLITS, SplitRanges, SyntheticConfig
 from srt.data import synthetic, synthetic_msn
-from srt.data.synthetic import Solid, bounding_box
+from srt.data.solids import Solid, bounding_box
 from srt.data.synthetic_msn import write_msn
 from srt.data.synthetic_obsurf import write_obsurf
 from srt.data.synthetic_scenes import (

@@ -262,7 +262,7 @@ def test_clipped_gradients_have_at_most_the_norm(experiment, data):
     for clip in (None, 1e-3):
         training = Training(changed(experiment, clip_norm=clip), CPU)
         batch = make_sampler(experiment, ALONE).batch(data.train, 0)
-        train_step(training, training.model.decoder, batch, 0.01, ALONE)
+        train_step(training, training.model.decoder, batch, 0.01)
         grads = [parameter.grad for parameter in training.model.parameters()]
         norms.append((training.gradient_norm, torch.nn.utils.get_total_norm(grads)))
     assert norms[0][0] == norms[0][1] == norms[1][0] > 1e-3
@@ -275,7 +275,7 @@ def test_the_weights_average_is_what_is_measured_and_kept_and_resumes(experiment
     expected = {name: p.detach().clone() for name, p in training.model.named_parameters()}
     for step in range(3):
         batch = make_sampler(experiment, ALONE).batch(data.train, step)
-        train_step(training, training.model.decoder, batch, 0.01, ALONE)
+        train_step(training, training.model.decoder, batch, 0.01)
         for name, parameter in training.model.named_parameters():
             expected[name] = 0.5 * expected[name] + 0.5 * parameter.detach()
     current = {name: p.detach().clone() for name, p in training.model.named_parameters()}

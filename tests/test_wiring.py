@@ -42,10 +42,13 @@ PLUMBING = {  # a change of these shows in no output
 ONLY_FOR_DATASETS = {  # the stages fetch and weights share a module
     "srt/data/bucket.py",
     "srt/data/extract.py",
+    "srt/data/generated.py",
     "srt/data/msn.py",
     "srt/data/nmr.py",
     "srt/data/raw.py",
+    "srt/data/solids.py",
     "srt/data/synthetic.py",
+    "srt/data/synthetic_gpu.py",
     "srt/data/synthetic_msn.py",
     "srt/data/synthetic_nmr.py",
     "srt/data/synthetic_objects.py",

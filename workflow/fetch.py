@@ -124,6 +124,10 @@ def synthetic_writer(layout: str) -> Callable[..., None]:
         from srt.data.synthetic_obsurf import write_obsurf
 
         return write_obsurf
+    if layout == "generated":
+        from srt.data.generated import write_generated
+
+        return write_generated
     from srt.data.synthetic_msn import write_msn
 
     return write_msn

@@ -15,11 +15,11 @@ import torch
 from srt.config import Layout, Motion, RenderConfig, shard_numbers
 from srt.data.sampling import Presentation, presentation
 from srt.data.scenes import Scenes
-from srt.distributed import best_device
 from srt.errors import UserError
 from srt.models import SRT
 from srt.params import load_experiment
 from srt.pictures import SheetRow, contact_sheet, depth_map, side_by_side, to_uint8, write_picture
+from srt.processes import best_device
 from srt.rendering import EncodedScene, Frame, check_scenes, encode_scene, frame_size, render_frames
 from srt.shapes import UInt8
 from srt.strict import ConfigError, read

@@ -29,10 +29,10 @@ from srt.data.shards import (
     write_shard,
     write_split,
 )
+from srt.data.synthetic import start_worker
 from srt.errors import DataError
 from srt.files import CANNOT_WRITE, locked, sha256_of, write_atomically
 from srt.fingerprint import fingerprint
-from srt.processes import die_with_parent
 
 
 def pack(
@@ -99,7 +99,8 @@ def _pack(
 
 def _versions(config: DatasetConfig) -> dict[str, str]:
     """Returns the versions of what decodes the raw images and writes ours."""
-    packages = ["numpy", "pillow", *(["tensorflow-cpu"] if config.layout == "msn" else [])]
+    more = {"msn": ["tensorflow-cpu"], "generated": ["torch"]}
+    packages = ["numpy", "pillow", *more.get(config.layout, [])]
     return {name: importlib.metadata.version(name) for name in packages}
 
 
@@ -169,7 +170,7 @@ def _write_shards(shards: list[Shard], name: str, workers: int) -> None:
     context = multiprocessing.get_context("spawn")
     with (
         tqdm(total=total, desc=f"pack {name}", unit="scene") as progress,
-        ProcessPoolExecutor(max(1, min(workers, len(shards))), context, die_with_parent) as pool,
+        ProcessPoolExecutor(max(1, min(workers, len(shards))), context, start_worker) as pool,
     ):
         futures = [pool.submit(write_shard, shard) for shard in shards]
         try:

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from srt.config import DatasetConfig
-from srt.data import msn, nmr, obsurf
+from srt.data import generated, msn, nmr, obsurf
 from srt.data.images import compress
 from srt.data.raw import SceneInfo
 from srt.data.scenes import FORMAT
@@ -26,7 +26,7 @@ from srt.files import write_atomically
 from srt.shapes import UInt8
 
 SHARD_BYTES = 128 * 2**20  # of uncompressed images; what a kill costs, at most
-READERS = {"nmr": nmr, "obsurf": obsurf, "msn": msn}
+READERS = {"nmr": nmr, "obsurf": obsurf, "msn": msn, "generated": generated}
 SUFFIXES = {"raw": ".npy", "compressed": ".webp"}
 
 

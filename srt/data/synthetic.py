@@ -1,8 +1,7 @@
 """Synthetic scenes, the analytic ray caster that renders them, and the processes that do it.
 
-A scene is a list of solids, each a canonical shape under an affine map: the unit sphere, the box
-[-1, 1]³, and the frustum around the z axis from -1 to 1, with radius 1 at its bottom and `taper` at
-its top (1: cylinder, 0: cone). One directional light; white where a ray hits nothing.
+A scene is a list of solids. One directional light; white where a ray hits nothing. On a GPU what
+is asked of all solids comes from srt/data/synthetic_gpu.py.
 
 Letters: n rays, or packets of k rays from one origin (a pixel's, or one alone towards the light).
 Coordinates come first, (3, n): each is then contiguous in memory, as a CPU needs it.
@@ -14,114 +13,37 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from srt.data import synthetic_gpu
+from srt.data.solids import (
+    Solid,
+    bounding_box,
+    enter_box,
+    enter_frustum,
+    enter_sphere,
+    local_normals,
+    to_local,
+    unit,
+)
 from srt.geometry import camera_rays, resize_intrinsics
 from srt.processes import die_with_parent
 from srt.shapes import Bool, Float, Int, UInt8
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-Colour = tuple[float, float, float]  # red, green, blue in [0, 1]
 CHUNK = 1 << 17  # packets of rays in flight: bounds the memory
 SHADOW_OFFSET = 1e-3  # shadow rays start this far off their surface
-
-
-@dataclass(frozen=True, kw_only=True)
-class Material:
-    """Two colours that alternate along the axes of the canonical shape, `pattern` times a unit.
-
-    `pattern` (0, 0, 0) is the first colour alone, (0, 0, 2) stripes across z, (2, 2, 2) checks.
-    """
-
-    colours: tuple[Colour, Colour]
-    pattern: tuple[float, float, float]
-    specular: float  # strength of the white highlight; 0 is matte
-    shininess: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Solid:
-    shape: Literal["sphere", "box", "frustum"]
-    to_world: Float[np.ndarray, "4 4"]
-    material: Material
-    taper: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Light:
     direction: tuple[float, float, float]  # towards the light
     ambient: float  # what a surface in shadow gets; the light adds the rest, up to 1
-
-
-def bounding_box(solid: Solid) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
-    """Returns the lowest and highest corner of the solid's axis-aligned box in the world."""
-    linear, centre = solid.to_world[:3, :3], solid.to_world[:3, 3]
-    if solid.shape == "sphere":
-        half = np.linalg.norm(linear, axis=1)
-        return centre - half, centre + half
-    if solid.shape == "box":
-        half = np.abs(linear).sum(axis=1)
-        return centre - half, centre + half
-    disc = np.linalg.norm(linear[:, :2], axis=1)
-    bottom, top = centre - linear[:, 2], centre + linear[:, 2]
-    low = np.minimum(bottom - disc, top - solid.taper * disc)
-    return low, np.maximum(bottom + disc, top + solid.taper * disc)
-
-
-def _unit(vectors: Float[Tensor, "3 n"]) -> Float[Tensor, "3 n"]:
-    return vectors * vectors.square().sum(0).rsqrt()
-
-
-def _positive(distance: Tensor, valid: Tensor) -> Tensor:
-    return torch.where(valid & (distance > 0), distance, torch.inf)
-
-
-def _enter_sphere(o: Float[Tensor, "3 n 1"], d: Float[Tensor, "3 n k"]) -> Float[Tensor, "n k"]:
-    a, b, c = (d * d).sum(0), (o * d).sum(0), (o * o).sum(0) - 1
-    root = b * b - a * c
-    return _positive((-b - root.clamp_min(0).sqrt()) / a, root > 0)
-
-
-def _enter_box(o: Float[Tensor, "3 n 1"], d: Float[Tensor, "3 n k"]) -> Float[Tensor, "n k"]:
-    inverse = torch.where(d.abs() < 1e-9, 1e-9, d).reciprocal()
-    middle, half = -o * inverse, inverse.abs()
-    enter = (middle - half).amax(0)
-    return _positive(enter, enter < (middle + half).amin(0))
-
-
-def _enter_frustum(
-    o: Float[Tensor, "3 n 1"], d: Float[Tensor, "3 n k"], taper: float
-) -> Float[Tensor, "n k"]:
-    (ox, oy, oz), (dx, dy, dz) = o, d
-    middle, slope = (1 + taper) / 2, (1 - taper) / 2  # radius = middle - slope z
-    dz = torch.where(dz.abs() < 1e-9, 1e-9, dz)
-    cap_z = -dz.sign()
-    cap = (cap_z - oz) / dz
-    inside = (ox + cap * dx).square() + (oy + cap * dy).square() < (middle - slope * cap_z).square()
-    nearest = _positive(cap, inside)
-    at_o, along_d = middle - slope * oz, -slope * dz
-    a = dx * dx + dy * dy - along_d * along_d
-    a = torch.where(a.abs() < 1e-9, 1e-9, a)
-    b = ox * dx + oy * dy - at_o * along_d
-    c = ox * ox + oy * oy - at_o * at_o
-    root = b * b - a * c
-    offset = root.clamp_min(0).sqrt()
-    for side in ((-b - offset) / a, (-b + offset) / a):  # a < 0: the nearer root may be the second
-        on_side = (root > 0) & ((oz + side * dz).abs() < 1)
-        nearest = torch.minimum(nearest, _positive(side, on_side))
-    return nearest
-
-
-def _to_local(
-    solids: Sequence[Solid], like: Tensor
-) -> tuple[Float[Tensor, "solids 3 3"], Float[Tensor, "solids 3 1"]]:
-    inverse = torch.from_numpy(np.linalg.inv([solid.to_world for solid in solids])).to(like)
-    return inverse[:, :3, :3], inverse[:, :3, 3:]
 
 
 def _passes_near(
@@ -161,7 +83,9 @@ def first_hits(
     owners = torch.full_like(directions[0], -1, dtype=torch.int32)
     if not owners.numel():
         return distances, owners
-    linear, offset = _to_local(solids, origins)
+    if origins.device.type == "cuda":
+        return synthetic_gpu.first_hits(solids, origins, directions)
+    linear, offset = to_local(solids, origins)
     near = _passes_near(solids, origins, directions)
     for index, solid in enumerate(solids):
         packets = near[index].nonzero()[:, 0]
@@ -169,38 +93,28 @@ def first_hits(
         d = directions.index_select(1, packets)
         d = (linear[index] @ d.flatten(1)).view_as(d)
         if solid.shape == "frustum":
-            entered = _enter_frustum(o, d, solid.taper)
+            entered = enter_frustum(o, d, solid.taper)
         else:
-            entered = (_enter_sphere if solid.shape == "sphere" else _enter_box)(o, d)
+            entered = (enter_sphere if solid.shape == "sphere" else enter_box)(o, d)
         before, owner = distances.index_select(0, packets), owners.index_select(0, packets)
         owners.index_copy_(0, packets, torch.where(entered < before, index, owner))
         distances.index_copy_(0, packets, torch.minimum(entered, before))
     return distances, owners
 
 
-def _local_normals(solid: Solid, points: Float[Tensor, "3 n"]) -> Float[Tensor, "3 n"]:
-    if solid.shape == "sphere":
-        return points
-    if solid.shape == "box":
-        return points * (points.abs() == points.abs().amax(0))
-    radius, slope = points[:2].square().sum(0).sqrt(), (1 - solid.taper) / 2
-    full_radius = (1 + solid.taper) / 2 - slope * points[2]
-    on_cap = points[2].abs() - 1 > radius - full_radius
-    side = torch.stack((points[0], points[1], slope * radius))
-    cap = torch.stack((torch.zeros_like(radius), torch.zeros_like(radius), points[2]))
-    return torch.where(on_cap, cap, side)
-
-
-def _surfaces(
+def surfaces(
     solids: Sequence[Solid], owners: Int[Tensor, "n"], points: Float[Tensor, "3 n"]
 ) -> tuple[Float[Tensor, "3 n"], Float[Tensor, "3 n"], Float[Tensor, "2 n"]]:
     """Returns the unit normals, the colours, and the highlights' strength and shininess."""
+    if points.device.type == "cuda":
+        return synthetic_gpu.surfaces(solids, owners, points)
     normals, colours, highlights = points.clone(), points.clone(), points[:2].clone()
-    linear, offset = _to_local(solids, points)
+    linear, offset = to_local(solids, points)
     for index, solid in enumerate(solids):
         chosen, material = (owners == index).nonzero()[:, 0], solid.material
         local = torch.addmm(offset[index], linear[index], points.index_select(1, chosen))
-        normals.index_copy_(1, chosen, linear[index].T @ _local_normals(solid, local))
+        outward = local_normals(solid.shape, solid.taper, local)
+        normals.index_copy_(1, chosen, linear[index].T @ outward)
         pattern = torch.tensor(material.pattern).to(points)[:, None]
         # A face lies on a whole number: without the shrinking, rounding would choose its colour.
         second = (local * pattern * (1 - 1e-4)).floor().sum(0).remainder(2).long()
@@ -208,7 +122,7 @@ def _surfaces(
         colours.index_copy_(1, chosen, both.index_select(1, second))
         highlight = torch.tensor([[material.specular], [material.shininess]]).to(points)
         highlights.index_copy_(1, chosen, highlight.expand(2, len(chosen)))
-    return _unit(normals), colours, highlights
+    return unit(normals), colours, highlights
 
 
 def _shade(
@@ -219,15 +133,15 @@ def _shade(
     directions: Float[Tensor, "3 n"],
 ) -> Float[Tensor, "3 n"]:
     """Returns the colours of the surfaces' points, in [0, 1], by Blinn and Phong's formula."""
-    normals, colours, (specular, shininess) = _surfaces(solids, owners, points)
-    to_light = _unit(torch.tensor(light.direction).to(points)[:, None])
+    normals, colours, (specular, shininess) = surfaces(solids, owners, points)
+    to_light = unit(torch.tensor(light.direction).to(points)[:, None])
     facing = (normals * to_light).sum(0).clamp_min(0)
     lit = facing.nonzero()[:, 0]
     starts = (points + SHADOW_OFFSET * normals).index_select(1, lit)
     to_lights = to_light.expand_as(starts)[:, :, None]
     blocked = first_hits(solids, starts, to_lights)[1][:, 0] >= 0
     facing.index_fill_(0, lit[blocked], 0)
-    half_way = _unit(to_light - directions)
+    half_way = unit(to_light - directions)
     shine = specular * (normals * half_way).sum(0).clamp_min(0).pow(shininess) * (facing > 0)
     # The sky gives more than the ground, so that surfaces in shadow still show their shape.
     ambient = light.ambient * (0.8 + 0.2 * normals[2])
@@ -288,11 +202,12 @@ def in_workers(
     from tqdm import tqdm
 
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker) as pool:
         done = pool.map(work, jobs, chunksize=4)
         yield from tqdm(done, total=len(jobs), desc="synthetic scenes", unit="scene")
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
+    """Prepares a process of a pool."""
     torch.set_num_threads(1)  # the workers are the threads; and then they all round alike
     die_with_parent()

@@ -22,6 +22,7 @@ from srt.data.synthetic_scenes import (
     look_at_origin,
     pictures,
     png,
+    style_of,
 )
 from srt.geometry import resize_intrinsics, rigid_inverse
 
@@ -57,10 +58,8 @@ def write_msn(root: Path, *, config: DatasetConfig, name: str, seed: int, worker
 
 def _record(config: DatasetConfig, key: SceneKey) -> Record:
     """Returns what a record of the layout says of a scene."""
-    assert config.synthetic is not None  # the configuration was checked
-    assert config.synthetic.scene != "object"
     rng, size = key.generator(), config.image_size
-    scene = ground_scene(config.synthetic.scene, rng)
+    scene = ground_scene(style_of(config), rng)
     positions = camera_positions(rng, config.views, DISTANCES, ELEVATIONS)
     intrinsics = resize_intrinsics(INTRINSICS, (128, 128), size)
     from_world = rigid_inverse(look_at_origin(positions))

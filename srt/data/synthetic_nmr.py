@@ -47,8 +47,16 @@ class SyntheticScene:
         return f"synth{self.class_index + 1:03d}"
 
     @property
+    def class_name(self) -> str:
+        return list(CLASSES)[self.class_index]
+
+    @property
     def name(self) -> str:
         return f"{self.split}_{self.index:05d}"
+
+    def source_view(self, views: int) -> int:
+        """Returns the input view of protocol pixelnerf."""
+        return int(self.generator(1).integers(views))
 
     def generator(self, *purpose: int) -> np.random.Generator:
         split = SPLITS.index(self.split)
@@ -73,7 +81,7 @@ def write_nmr(root: Path, *, config: DatasetConfig, name: str, seed: int, worker
             f"datasets.{name}: image_size {[rows, columns]}: layout nmr has square images only;"
             " give rows and columns the same number"
         )
-    jobs = [scene for split in SPLITS for scene in _deal(config, seed, split)]
+    jobs = [scene for split in SPLITS for scene in deal(config, seed, split)]
     _write_index(root, jobs, config.views)
     for _ in in_workers(functools.partial(_write_scene, root, config.views, rows), jobs, workers):
         pass
@@ -88,7 +96,8 @@ def turntable(views: int) -> Float[Tensor, "views 4 4"]:
     return look_at(position, torch.zeros_like(position))
 
 
-def _deal(config: DatasetConfig, seed: int, split: str) -> Iterator[SyntheticScene]:
+def deal(config: DatasetConfig, seed: int, split: str) -> Iterator[SyntheticScene]:
+    """Yields a split's scenes, dealt out to the classes in turn."""
     for number in range(getattr(config.synthetic, split)):
         index, class_index = divmod(number, len(CLASSES))
         yield SyntheticScene(seed=seed, split=split, class_index=class_index, index=index)
@@ -108,8 +117,7 @@ def _write_index(root: Path, scenes: list[SyntheticScene], views: int) -> None:
             (root / class_id / f"softras_{split}.lst").write_text("".join(names))
         for scene in members:
             if scene.split == "test":
-                view = scene.generator(1).integers(views)
-                sources.append(f"{class_id} {scene.name} {view}\n")
+                sources.append(f"{class_id} {scene.name} {scene.source_view(views)}\n")
     (root / "metadata.yaml").write_text(yaml.safe_dump(metadata, sort_keys=False))
     (root / "src_dvr.txt").write_text("".join(sources))
 
@@ -120,7 +128,7 @@ def _write_scene(root: Path, views: int, image_size: int, scene: SyntheticScene)
     folder = root / scene.class_id / scene.name
     (folder / "image").mkdir(parents=True)
     (folder / "cameras.npz").write_bytes(_camera_file(views))
-    solids = random_object(list(CLASSES)[scene.class_index], scene.generator())
+    solids = random_object(scene.class_name, scene.generator())
     pixels = render(solids, LIGHT, *_rays(views, image_size))
     images = pixels.view(views, image_size, image_size, 3).numpy()
     # Run lengths are what a white background needs: half the time of the default, and no larger.

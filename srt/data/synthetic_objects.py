@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from srt.data.synthetic import Colour, Material, Solid, bounding_box
+from srt.data.solids import Colour, Material, Solid, bounding_box
 from srt.shapes import Float
 
 Vector = Sequence[float | int] | NDArray[np.float64]

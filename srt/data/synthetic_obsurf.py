@@ -9,7 +9,14 @@ import numpy as np
 
 from srt.config import SPLITS, DatasetConfig
 from srt.data.synthetic import in_workers
-from srt.data.synthetic_scenes import SceneKey, camera_positions, ground_scene, pictures, png
+from srt.data.synthetic_scenes import (
+    SceneKey,
+    camera_positions,
+    ground_scene,
+    pictures,
+    png,
+    style_of,
+)
 from srt.errors import UserError
 from srt.geometry import pinhole
 from srt.shapes import Float
@@ -66,10 +73,8 @@ def _places(config: DatasetConfig, name: str, seed: int) -> dict[int, SceneKey]:
 
 def _write_scene(root: Path, config: DatasetConfig, job: tuple[int, SceneKey]) -> Metadata:
     place, key = job
-    assert config.synthetic is not None  # the configuration was checked
-    assert config.synthetic.scene != "object"
     rng = key.generator()
-    scene = ground_scene(config.synthetic.scene, rng)
+    scene = ground_scene(style_of(config), rng)
     positions = camera_positions(rng, config.views, DISTANCES, ELEVATIONS)
     intrinsics = pinhole(FOCAL_LENGTH, SENSOR_WIDTH, *config.image_size)
     for view, picture in enumerate(pictures(scene, positions, intrinsics, config.image_size)):

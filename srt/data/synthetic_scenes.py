@@ -21,16 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srt.config import SPLITS
-from srt.data.synthetic import (
-    Colour,
-    Light,
-    Material,
-    Solid,
-    bounding_box,
-    pixel_rays,
-    render,
-)
+from srt.config import SPLITS, DatasetConfig
+from srt.data.solids import Colour, Material, Solid, bounding_box
+from srt.data.synthetic import Light, pixel_rays, render
 from srt.data.synthetic_objects import CLASSES, PLAIN, place, random_object
 from srt.geometry import look_at
 from srt.shapes import Float, UInt8
@@ -39,6 +32,7 @@ Style = Literal["solids", "objects", "clutter"]
 RADIUS = 3.2  # all objects are within it
 GROUND_HALF = 60.0  # so far away that its edge is nearly the horizon
 GAP = 0.1  # between the circles that objects stand in
+CPU = torch.device("cpu")
 TRIES = 100  # places drawn for an object before all are made smaller
 DETAIL = 0.2  # diagonal, in an object of size 1: of a scene's few pixels, a part of one
 LIGHT = Light(direction=(0.5, -0.4, 0.9), ambient=0.6)
@@ -78,6 +72,13 @@ class GroundScene:
     kinds: tuple[int, ...]  # of each object: its number in KINDS, counted from 1
     ground: Solid
     light: Light
+
+
+def style_of(config: DatasetConfig) -> Style:
+    """Returns the style of a dataset's scenes, which the configuration was checked to have."""
+    if config.synthetic is None or config.synthetic.scene not in KINDS:
+        raise ValueError(f"{config.synthetic} are no scenes on a ground")
+    return config.synthetic.scene
 
 
 def ground_scene(style: Style, rng: np.random.Generator) -> GroundScene:
@@ -129,13 +130,14 @@ def pictures(
     positions: Float[np.ndarray, "views 3"],
     intrinsics: Float[Tensor, "3 3"],
     image_size: tuple[int, int],
+    device: torch.device = CPU,
 ) -> UInt8[np.ndarray, "views h w 3"]:
     """Returns what cameras at these positions see that look at the origin."""
     poses = look_at_origin(positions)
     rays = pixel_rays(intrinsics.expand(len(poses), 3, 3), poses, *image_size)
     solids = [solid for parts in scene.objects for solid in parts]
-    pixels = render([*solids, scene.ground], scene.light, *rays)
-    return pixels.view(len(poses), *image_size, 3).numpy()
+    pixels = render([*solids, scene.ground], scene.light, *(part.to(device) for part in rays))
+    return pixels.view(len(poses), *image_size, 3).cpu().numpy()
 
 
 def png(pixels: UInt8[np.ndarray, "h w 3"] | UInt8[np.ndarray, "h w"]) -> bytes:

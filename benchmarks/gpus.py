@@ -1,0 +1,172 @@
+"""One GPU and several of one host, with the same global batch: time of a step, and the loss.
+
+    python -m benchmarks.gpus --data data/bench/packed/nmr --out reports/performance
+
+Each setting of benchmarks.training runs its published batch alone and under torchrun, and alone
+once more with one process' share of the batch: what a step would take if nothing had to be sent.
+Then profile bench's nmr_srt is trained for some steps on one GPU and on several: the same losses,
+but for rounding. Writes gpus.json and gpus.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.packed import write_packed
+from benchmarks.training import ROOT, paper, time_steps, with_size
+from srt import training
+from srt.config import Experiment
+from srt.data.scenes import Scenes
+from srt.distributed import Processes, join_processes
+from srt.gradients import compiled_decoder
+from srt.params import load_experiment
+from srt.schedule import learning_rate
+from srt.training_state import Training
+
+SETTINGS = ("nmr_srt", "msn_srt")
+SCENES = {"nmr_srt": 256, "msn_srt": 64}  # of the global batch
+DRAWN = 512
+TIMED = 20
+
+
+class Stepper:
+    """A training of drawn or given scenes, a step at a time."""
+
+    def __init__(self, experiment: Experiment, scenes: Scenes, processes: Processes) -> None:
+        self.state, self.scenes = Training(experiment, processes.device), scenes
+        self.decode = compiled_decoder(self.state.model, processes.device)
+        self.reduction = processes.reduction(self.state.model.parameters())
+        self.sampler = training.make_sampler(experiment, processes)
+
+    def __call__(self) -> torch.Tensor:
+        """Returns this process' loss."""
+        state = self.state
+        batch = self.sampler.batch(self.scenes, state.step)
+        rate = learning_rate(state.step, state.experiment.train)
+        loss = training.train_step(state, self.decode, batch, rate, self.reduction)
+        state.step += 1
+        return loss
+
+
+def step_times(name: str, scenes: int, processes: Processes, folder: Path) -> dict[str, float]:
+    """Returns what a step of so many scenes takes; all processes are timed, one's is returned."""
+    experiment = paper(name)
+    path = folder / f"{experiment.dataset_name}-{processes.rank}"
+    if not path.exists():
+        size = experiment.dataset.image_size[0]
+        write_packed(path, DRAWN, experiment.dataset.views, size, "raw")
+    step = Stepper(with_size(experiment, scenes, None), Scenes(path, processes.device), processes)
+    figures = time_steps(step, TIMED)
+    del step
+    gc.collect()
+    torch.compiler.reset()
+    torch.cuda.empty_cache()
+    return figures
+
+
+def losses(data: Path, steps: int, processes: Processes) -> list[float]:
+    """Returns the global batch' loss at each step of profile bench's nmr_srt."""
+    experiment = load_experiment(ROOT / "params.yaml", "nmr_srt", "bench")
+    step = Stepper(experiment, Scenes(data / "train", processes.device), processes)
+    values = torch.stack([step() for _ in range(steps)]).cpu()
+    return torch.tensor(processes.gather(values.tolist())).mean(dim=0).tolist()
+
+
+def work(arguments: argparse.Namespace) -> None:
+    """Measures in this process and those beside it; the first one prints a line of JSON."""
+    processes, found = join_processes(), {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in arguments.settings:
+            scenes = SCENES[name] // arguments.share
+            found[name] = step_times(name, scenes, processes, Path(folder))
+    if arguments.share == 1 and arguments.steps:
+        found["losses"] = losses(arguments.data, arguments.steps, processes)
+    if processes.main:
+        print(f"\n{json.dumps(found)}", flush=True)
+    processes.leave()
+
+
+def measured(arguments: argparse.Namespace, processes: int, share: int) -> dict[str, Any]:
+    """Returns what a run of so many processes measures."""
+    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+    command = [sys.executable, "-m", *(launcher if processes > 1 else ())]
+    command += ["benchmarks.gpus", "--worker", f"--share={share}", f"--steps={arguments.steps}"]
+    command += ["--data", str(arguments.data), "--settings", *arguments.settings]
+    environment = dict(os.environ)
+    if processes == 1:
+        environment["CUDA_VISIBLE_DEVICES"] = "0"
+    result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(result.stdout.strip().splitlines()[-1])
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Draws the losses of one GPU and of several, and how far they are apart."""
+    from srt.figures import COLOURS, LINES, figure_pixels
+    from srt.pictures import write_picture
+
+    runs = {name: torch.tensor(run["losses"]) for name, run in results["runs"].items()}
+    (_, alone), *others = runs.items()
+
+    def panels(axes: Any) -> None:
+        for number, (name, values) in enumerate(runs.items()):
+            style = {
+                "color": COLOURS[number],
+                "linestyle": LINES[number],
+                "linewidth": 2.5 - number,
+            }
+            axes[0].plot(values, label=name, **style)
+        for number, (name, values) in enumerate(others, 1):
+            axes[1].plot((values - alone).abs() / alone, color=COLOURS[number], label=name)
+        axes[0].set_ylabel("loss of the global batch")
+        axes[1].set_ylabel("relative difference")
+        for panel in axes:
+            panel.set_xlabel("step")
+            panel.set_yscale("log")
+
+    title = "The same training on one GPU and on several (nmr_srt, profile bench, synthetic)"
+    write_picture(path, figure_pixels(title, 3.6, panels))
+
+
+def main() -> None:
+    """Prints the ratios, and writes JSON and a figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="packed; of profile bench's nmr")
+    parser.add_argument("--settings", nargs="*", default=list(SETTINGS))
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--share", type=int, default=1, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        work(arguments)
+        return
+    count = torch.cuda.device_count()
+    runs = {"1 GPU": measured(arguments, 1, 1), f"{count} GPUs": measured(arguments, count, 1)}
+    share = measured(arguments, 1, count)
+    results: dict[str, Any] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
+    results |= {"gpus": count, "runs": runs, "share_alone": share, "ratios": {}}
+    for name in arguments.settings:
+        alone, together = (run[name]["median_ms"] for run in runs.values())
+        results["ratios"][name] = alone / together
+        alone_ms = share[name]["median_ms"]
+        print(
+            f"{name}: {alone:.1f} ms on one, {together:.1f} ms on {count}: {alone / together:.2f}"
+            f" times as fast; a share of the batch alone: {alone_ms:.1f} ms"
+        )
+    (arguments.out / "gpus.json").write_text(json.dumps(results, indent=1) + "\n")
+    if arguments.steps:
+        draw(results, arguments.out / "gpus.png")
+
+
+if __name__ == "__main__":
+    main()
