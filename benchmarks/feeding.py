@@ -72,13 +72,13 @@ def main() -> None:
     results: dict[str, Any] = {"device": torch.cuda.get_device_name(), "threads": reading_threads()}
     with tempfile.TemporaryDirectory() as folder:
         nmr = load_experiment(ROOT / "params.yaml", "nmr_srt", "paper")
-        packed = write_packed(Path(folder) / "nmr", 512, nmr.dataset.views, 64, "raw")
+        packed = write_packed(Path(folder) / "nmr", 512, nmr.dataset.views, (64, 64), "raw")
         results["NMR, resident"] = compare(nmr, Scenes(packed, ALONE.device), arguments.steps)
         msn = load_experiment(ROOT / "params.yaml", "msn_srt", "paper")
         train = dataclasses.replace(msn.train, batch_size=64)
         msn = dataclasses.replace(msn, train=train)
         for storage, count in (("raw", arguments.msn_scenes), ("compressed", 1000)):
-            packed = write_packed(Path(folder) / storage, count, 10, 128, storage)
+            packed = write_packed(Path(folder) / storage, count, 10, (128, 128), storage)
             scenes = Scenes(packed, ALONE.device, resident=False)
             results[f"MSN, {storage}"] = compare(msn, scenes, arguments.steps)
             torch.cuda.empty_cache()

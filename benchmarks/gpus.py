@@ -63,8 +63,8 @@ def step_times(name: str, scenes: int, processes: Processes, folder: Path) -> di
     experiment = paper(name)
     path = folder / f"{experiment.dataset_name}-{processes.rank}"
     if not path.exists():
-        size = experiment.dataset.image_size[0]
-        write_packed(path, DRAWN, experiment.dataset.views, size, "raw")
+        dataset = experiment.dataset
+        write_packed(path, DRAWN, dataset.views, dataset.image_size, "raw")
     step = Stepper(with_size(experiment, scenes, None), Scenes(path, processes.device), processes)
     figures = time_steps(step, TIMED)
     del step

@@ -117,7 +117,7 @@ def gathering(scenes: Scenes, kind: dict[str, int]) -> Callable[[int], Any]:
 
 def measure(folder: Path, count: int, rounds: int) -> dict[str, float]:
     """Returns items (NMR) and scenes (MSN) a second, by the way they are loaded."""
-    nmr = write_packed(folder / "nmr", count, NMR["views"], NMR["size"], "raw")
+    nmr = write_packed(folder / "nmr", count, NMR["views"], (NMR["size"], NMR["size"]), "raw")
     images = np.load(nmr / "images-00000.npy", mmap_mode="r")
     for number in range(BATCH):
         write_raw_item(folder / "raw" / str(number), images[number])
@@ -130,7 +130,7 @@ def measure(folder: Path, count: int, rounds: int) -> dict[str, float]:
         results[f"NMR, {name}, pixels only"] = rate(gathering(scenes, NMR), BATCH, rounds)
     for storage in ("raw", "compressed"):
         msn = write_packed(
-            folder / f"msn-{storage}", count // 8, MSN["views"], MSN["size"], storage
+            folder / f"msn-{storage}", count // 8, MSN["views"], (MSN["size"], MSN["size"]), storage
         )
         scenes = Scenes(msn, CPU, resident=False)
         results[f"MSN, {storage}"] = rate(drawing(scenes, MSN), BATCH, rounds)

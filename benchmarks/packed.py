@@ -16,10 +16,12 @@ from srt.geometry import look_at, pinhole
 DRAWN = 1000  # different images: the others repeat them
 
 
-def write_packed(folder: Path, scenes: int, views: int, size: int, storage: str) -> Path:
+def write_packed(
+    folder: Path, scenes: int, views: int, size: tuple[int, int], storage: str
+) -> Path:
     """Writes shaded discs on a gradient, which compress about as renders do; returns `folder`."""
     rng = np.random.default_rng(0)
-    drawn = np.stack([draw_image(rng, size) for _ in range(min(DRAWN, scenes * views))])
+    drawn = np.stack([draw_image(rng, *size) for _ in range(min(DRAWN, scenes * views))])
     return write_images(folder, drawn, storage, rng.integers(len(drawn), size=(scenes, views)))
 
 
@@ -81,11 +83,11 @@ def write_images(
     return folder
 
 
-def draw_image(rng: np.random.Generator, size: int) -> np.ndarray:
+def draw_image(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
     """Returns a gradient with noise and a few shaded discs."""
-    y, x = np.mgrid[0:size, 0:size] / size
+    y, x = np.mgrid[0:rows, 0:columns] / columns
     tint = rng.uniform(100, 220, 3)
-    image = tint * (0.7 + 0.3 * y[..., None]) + rng.normal(0, 1, (size, size, 3))
+    image = tint * (0.7 + 0.3 * y[..., None]) + rng.normal(0, 1, (rows, columns, 3))
     for _ in range(4):
         (cx, cy), radius = rng.uniform(0.2, 0.8, 2), rng.uniform(0.08, 0.25)
         height = 1 - ((x - cx) ** 2 + (y - cy) ** 2) / radius**2

@@ -13,6 +13,8 @@ from srt.params import load_dataset
 from srt.processes import cpus
 from workflow.command import run
 
+RENDERING = 12  # processes: enough to keep a GPU busy, and their memory fits it
+
 
 def pack_dataset(
     *, profile: str, dataset: str, raw: Path, out: Path, params: Path = Path("params.yaml")
@@ -39,7 +41,7 @@ def pack_dataset(
         config,
         out,
         provenance=manifest,
-        workers=cpus(),
+        workers=min(cpus(), RENDERING) if config.layout == "generated" else cpus(),
     )
 
 

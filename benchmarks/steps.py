@@ -1,0 +1,70 @@
+"""How many steps of a profile's experiments fit a time on this GPU: what params.yaml is to say.
+
+    python -m benchmarks.steps --profile bench --minutes 4 --experiments nmr_srt nmr_vsrt
+
+Data is drawn, not published. Validation, pictures and states come on top. Prints lines for the
+profile's `experiments`, with as many validations as `--validations`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import tempfile
+from pathlib import Path
+
+import torch
+
+from benchmarks.training import ALONE, COMPILING, ROOT, packed
+from srt import gradients, training
+from srt.config import Experiment
+from srt.data.scenes import Scenes
+from srt.params import load_experiment
+from srt.training_state import Training
+
+SCENES = 512
+TIMED = 40
+
+
+def step_seconds(experiment: Experiment, scenes: Scenes) -> float:
+    """Returns the median time of a step: sampling, forward, backward, optimiser."""
+    state = Training(experiment, ALONE.device)
+    sampler = training.make_sampler(experiment, ALONE)
+    decode = gradients.compiled_decoder(state.model, ALONE.device)
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(TIMED)]
+    for number in range(-COMPILING, TIMED):
+        batch = sampler.batch(scenes, state.step)
+        training.train_step(state, decode, batch, 1e-4)
+        state.step += 1
+        if number >= 0:
+            marks[number].record()
+    torch.cuda.synchronize()
+    torch.compiler.reset()
+    return statistics.median(a.elapsed_time(b) for a, b in itertools.pairwise(marks)) / 1000
+
+
+def main() -> None:
+    """Prints a line of params.yaml for each experiment."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--profile", required=True)
+    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--experiments", nargs="+", required=True)
+    parser.add_argument("--validations", type=int, default=8)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        for name in arguments.experiments:
+            experiment = load_experiment(ROOT / "params.yaml", name, arguments.profile)
+            seconds = step_seconds(experiment, packed(Path(folder), experiment, SCENES))
+            every = int(60 * arguments.minutes / seconds) // (100 * arguments.validations) * 100
+            steps = every * arguments.validations
+            print(f"# {name}: {1000 * seconds:.1f} ms a step on {torch.cuda.get_device_name()}")
+            print(
+                f"      {name}: {{train: {{steps: {steps}, decay_steps: {steps},"
+                f" validate_every: {every}}}}}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
