@@ -37,6 +37,7 @@ SETTINGS = ("nmr_srt", "msn_srt")
 SCENES = {"nmr_srt": 256, "msn_srt": 64}  # of the global batch
 DRAWN = 512
 TIMED = 20
+ALONE, SHARE = "1 GPU", "a share alone"
 
 
 class Stepper:
@@ -92,7 +93,7 @@ def work(arguments: argparse.Namespace) -> None:
     if arguments.share == 1 and arguments.steps:
         found["losses"] = losses(arguments.data, arguments.steps, processes)
     if processes.main:
-        print(f"\n{json.dumps(found)}", flush=True)
+        arguments.worker.write_text(json.dumps(found))
     processes.leave()
 
 
@@ -100,13 +101,15 @@ def measured(arguments: argparse.Namespace, processes: int, share: int) -> dict[
     """Returns what a run of so many processes measures."""
     launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
     command = [sys.executable, "-m", *(launcher if processes > 1 else ())]
-    command += ["benchmarks.gpus", "--worker", f"--share={share}", f"--steps={arguments.steps}"]
+    command += ["benchmarks.gpus", f"--share={share}", f"--steps={arguments.steps}"]
     command += ["--data", str(arguments.data), "--settings", *arguments.settings]
     environment = dict(os.environ)
     if processes == 1:
         environment["CUDA_VISIBLE_DEVICES"] = "0"
-    result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(result.stdout.strip().splitlines()[-1])
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder) / "found.json"
+        subprocess.run([*command, "--worker", str(found)], env=environment, check=True)
+        return json.loads(found.read_text())
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
@@ -114,7 +117,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
     from srt.figures import COLOURS, LINES, figure_pixels
     from srt.pictures import write_picture
 
-    runs = {name: torch.tensor(run["losses"]) for name, run in results["runs"].items()}
+    every = results["runs"].items()
+    runs = {name: torch.tensor(run["losses"]) for name, run in every if "losses" in run}
     (_, alone), *others = runs.items()
 
     def panels(axes: Any) -> None:
@@ -144,24 +148,26 @@ def main() -> None:
     parser.add_argument("--settings", nargs="*", default=list(SETTINGS))
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--share", type=int, default=1, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         work(arguments)
         return
     count = torch.cuda.device_count()
-    runs = {"1 GPU": measured(arguments, 1, 1), f"{count} GPUs": measured(arguments, count, 1)}
-    share = measured(arguments, 1, count)
+    several = f"{count} GPUs"
+    wanted = {ALONE: (1, 1), several: (count, 1), SHARE: (1, count)}  # processes, parts of a batch
     results: dict[str, Any] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
-    results |= {"gpus": count, "runs": runs, "share_alone": share, "ratios": {}}
-    for name in arguments.settings:
-        alone, together = (run[name]["median_ms"] for run in runs.values())
-        results["ratios"][name] = alone / together
-        alone_ms = share[name]["median_ms"]
+    results |= {"gpus": count, "runs": {}, "ratios": {}}
+    for name, sizes in wanted.items():
+        results["runs"][name] = measured(arguments, *sizes)
+        (arguments.out / "gpus.json").write_text(json.dumps(results, indent=1) + "\n")
+    for setting in arguments.settings:
+        alone, together, share = (run[setting]["median_ms"] for run in results["runs"].values())
+        results["ratios"][setting] = alone / together
         print(
-            f"{name}: {alone:.1f} ms on one, {together:.1f} ms on {count}: {alone / together:.2f}"
-            f" times as fast; a share of the batch alone: {alone_ms:.1f} ms"
+            f"{setting}: {alone:.1f} ms on one, {together:.1f} ms on {several}:"
+            f" {alone / together:.2f} times as fast; a share of the batch alone: {share:.1f} ms"
         )
     (arguments.out / "gpus.json").write_text(json.dumps(results, indent=1) + "\n")
     if arguments.steps:
