@@ -81,6 +81,20 @@ def exclusive(folder: Path) -> Iterator[None]:
         yield
 
 
+def is_held(folder: Path) -> bool:
+    """Returns whether a training holds the folder's lock.
+
+    To see it, the lock is shared for some microseconds; a training that begins just then is refused
+    as if there were another.
+    """
+    with contextlib.suppress(FileNotFoundError), (folder / "lock").open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def save_state(folder: Path, state: State, config: dict[str, Any]) -> None:
     """Writes the state of a step and deletes all but the last two."""
     header = {"config": config, "progress": state.progress}
@@ -98,6 +112,15 @@ def load_latest_state(folder: Path, config: dict[str, Any]) -> State | None:
         except safetensors.SafetensorError as error:
             log.warning("%s: damaged (%s); falling back to the state before", path, error)
     return None
+
+
+def latest_progress(folder: Path) -> dict[str, Any]:
+    """Returns the numbers of the folder's newest readable state, or none."""
+    for path in reversed(_states(folder)):
+        # Not found: the training has deleted it, and has a newer one by now.
+        with contextlib.suppress(safetensors.SafetensorError, FileNotFoundError):
+            return read_header(path)["progress"]
+    return {}
 
 
 def load_state(path: Path, config: dict[str, Any]) -> State:
@@ -143,6 +166,12 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path}: not readable as weights of this project ({error}); delete it, then run again:"
             " a finished training only writes it anew"
         ) from error
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Returns what a file of weights or a state says of itself, without its tensors."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["srt"])
 
 
 def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:

@@ -27,6 +27,8 @@ from srt.checkpoint import (
     State,
     StateError,
     exclusive,
+    is_held,
+    latest_progress,
     load_latest_state,
     load_state,
     load_weights,
@@ -220,3 +222,23 @@ def test_a_second_holder_of_the_lock_is_refused_until_the_first_is_killed(tmp_pa
             assert (folder / "lock").read_text().startswith(f"process {os.getpid()} ")
     with exclusive(folder):  # released in order
         pass
+
+
+def test_whether_a_training_holds_a_folder_is_seen_without_taking_it(tmp_path):
+    folder = tmp_path / "states"
+    assert not is_held(folder)
+    assert not folder.exists()
+    with exclusive(folder):
+        assert is_held(folder)
+    assert not is_held(folder)
+    with exclusive(folder):
+        pass
+
+
+def test_how_far_a_folder_is_comes_from_its_newest_readable_state(tmp_path):
+    assert latest_progress(tmp_path) == {}
+    for step in (1, 2):
+        save_state(tmp_path, state_of(step), CONFIG)
+    assert latest_progress(tmp_path) == {"step": 2}
+    truncate(tmp_path / "state-000000002.safetensors", 0.5)
+    assert latest_progress(tmp_path) == {"step": 1}

@@ -103,6 +103,22 @@ def test_only_what_is_up_to_date_is_adopted_and_the_rest_is_named(made, tool, tm
     assert "rule pack" not in said
 
 
+@pytest.mark.parametrize("tool", ["dvc", "snakemake"])
+def test_status_tells_what_is_done_and_what_a_tool_would_make_and_why(made, tool, tmp_path):
+    copy = copied(made[tool], tmp_path / "asked")
+    asked = (sys.executable, "-m", "workflow.status", "--tool", tool)
+    code, said = copy.run(*asked)
+    assert code == 0, said
+    assert f"{tool} has nothing to make" in said
+    assert re.search(r"^nmr_srt +done +6 of 6 ", said, re.MULTILINE)
+    copy.edit("srt/rendering.py", "from __future__", "# changed\nfrom __future__")
+    why = "srt/rendering.py modified" if tool == "dvc" else "updated input files"
+    made_next = f"{tool} would make\n  render@nmr_srt: {why}\n  tabulate: what it is made of\n"
+    assert copy.run(*asked)[1].endswith(made_next)
+    copy.edit_params({"profiles.quick.train.learning_rate": 1.0e-2})
+    assert re.search(r"stale .*learning_rate: 0.01 here, 0.001 there", copy.run(*asked)[1])
+
+
 def test_the_report_is_one_file_with_tables_figures_and_videos(made, tmp_path):
     code, said = made["snakemake"].run("snakemake", "--report", tmp_path / "report.html")
     assert code == 0, said

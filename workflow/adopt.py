@@ -79,11 +79,14 @@ def as_file(path: str) -> str:
 
 def made_by_snakemake(stages: Stages) -> set[str]:
     """Returns the stages whose outputs Snakemake would not make again."""
-    table = csv.DictReader(
-        snakemake("--cores", "1", "--summary", "all").splitlines(), delimiter="\t"
-    )
-    ready = {row["output_file"] for row in table if row["plan"] == "no update"}
+    ready = {row["output_file"] for row in summary() if row["plan"] == "no update"}
     return {name for name, files in stages.outputs.items() if ready.issuperset(files)}
+
+
+def summary() -> list[dict[str, str]]:
+    """Returns what Snakemake says of every output: its `status` and its `plan`."""
+    text = snakemake("--cores", "1", "--summary", "all")
+    return list(csv.DictReader(text.splitlines(), delimiter="\t"))
 
 
 def made_by_dvc(stages: Stages, repo: Any) -> set[str]:
