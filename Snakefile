@@ -20,7 +20,7 @@ REPORT = {  # file: its kind in `snakemake --report`, where it is shown
     "index.html": "everything on one page",
     "reproduction.csv": "published figures and ours",
     "reproduction.md": None,
-    "reproduction.tex": "the same for LaTeX",
+    "reproduction.tex": "published figures and ours, for LaTeX",
     "results.csv": "raw figures",
     "results.md": None,
     "results.tex": "table for LaTeX",
