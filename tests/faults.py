@@ -9,6 +9,7 @@ from tiny_pipeline import DVC, MODEL, SNAKEMAKE, copied, rows, stages_in, tiny_c
 
 STAGES = ("fetch", "pack", "survey", "train", "evaluate", "render", "tabulate")
 COMMANDS = {"snakemake": SNAKEMAKE, "dvc": DVC}
+HEARING = ("env", "--default-signal=INT")  # tests in the background inherit a deaf ear to Ctrl-C
 UNLOCK = ("snakemake", "--cores", "1", "--unlock")
 SAME = (MODEL, *(f"outputs/quick/nmr_srt/{name}" for name in ("metrics.json", "video.mp4")))
 
@@ -54,7 +55,7 @@ class Broken:
 
         Returns the stage, or None where the tool comes to its end without them.
         """
-        process = self.copy.start(*COMMANDS[self.tool], start_new_session=True)
+        process = self.copy.start(*HEARING, *COMMANDS[self.tool], start_new_session=True)
         found = []
         wait_until(
             lambda: found.extend(self._running(stages)) or found or process.poll() is not None
