@@ -24,7 +24,7 @@ from torch import Tensor
 
 from srt.config import Experiment
 from srt.errors import UserError
-from srt.files import write_atomically
+from srt.files import naming, write_atomically
 from srt.fingerprint import differences, fingerprint
 
 KEPT_STATES = 2
@@ -66,18 +66,19 @@ def state_folder(root: Path, experiment: Experiment, config: dict[str, Any]) -> 
 def exclusive(folder: Path) -> Iterator[None]:
     """Holds the folder's lock; raises StateError at once if another training has it."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as file:
+    path = folder / "lock"
+    with path.open("a+b", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             raise StateError(
-                f"{folder / 'lock'}: held by {file.read().strip() or 'another process'}: this"
+                f"{path}: held by {file.read().decode().strip() or 'another process'}: this"
                 " experiment is being trained already; wait for it or stop it"
             ) from None
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {os.uname().nodename}")
-        file.flush()
+        with naming(path):  # the first that is written here: where there is no room, it shows now
+            file.write(f"process {os.getpid()} on {os.uname().nodename}".encode())
         yield
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -242,3 +243,13 @@ def test_how_far_a_folder_is_comes_from_its_newest_readable_state(tmp_path):
     assert latest_progress(tmp_path) == {"step": 2}
     truncate(tmp_path / "state-000000002.safetensors", 0.5)
     assert latest_progress(tmp_path) == {"step": 1}
+
+
+def test_where_there_is_no_room_for_a_lock_its_file_is_named(tmp_path):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+    try:
+        with pytest.raises(OSError, match=re.escape(f"{tmp_path / 'lock'}")), exclusive(tmp_path):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
