@@ -89,7 +89,7 @@ def test_a_cancelled_job_is_sent_again_with_more_and_goes_on(made, slurm, tmp_pa
     said = process.communicate()[0]
     assert process.returncode == 0, said
     assert (first["TimeLimit"], second["TimeLimit"]) == ("1-00:00:00", "2-00:00:00")
-    assert (first["MinMemoryNode"], second["MinMemoryNode"]) == ("64000M", "128000M")
+    assert (first["MinMemoryNode"], second["MinMemoryNode"]) == ("62.50G", "125G")  # of 1024 MB
     assert "resuming after step" in (copy.folder / "logs/quick/train/nmr_srt.log").read_text()
 
 
