@@ -67,7 +67,9 @@ class Lab:
     def evaluate(self):
         files = {"model": self.place.out / "model.safetensors"}
         files["data"] = self.place.data / "manifest.json"
-        files |= {key: self.place.weights / LPIPS[key] / "manifest.json" for key in LPIPS}
+        for key in LPIPS:
+            manifest = self.place.weights / LPIPS[key] / "manifest.json"
+            files[key] = manifest if manifest.is_file() else None
         metrics = describe(self.experiment, "test", files)
         metrics["protocols"] = {"stelzner": {"psnr": 17.25}, "pixelnerf": {"psnr": 3.0}}
         (self.place.out / "metrics.json").write_text(json.dumps(metrics))
@@ -165,6 +167,13 @@ def test_figures_of_another_model_or_evaluation_are_stale(lab):
     row = lab.row(dataclasses.replace(lab.experiment, evaluate=fewer))
     assert row.startswith("nmr_srt stale 8 of 8")
     assert row.endswith("metrics.json is of another model or evaluation")
+
+
+def test_figures_measured_without_a_distance_are_as_good(lab):
+    lab.train()
+    (lab.place.weights / "lpips_alex" / "manifest.json").unlink()
+    lab.evaluate()
+    assert [row.why for row in lab.rows()] == ["no video.mp4 yet"]
 
 
 def test_a_damaged_model_is_named(lab):

@@ -174,8 +174,9 @@ def measured(experiment: Experiment, place: Place, line: Standing) -> Standing:
         return line
     metrics = json.loads((place.out / "metrics.json").read_text())
     line = replace(line, test_psnr=next(iter(metrics["protocols"].values()))["psnr"])
-    files = {"model": place.out / "model.safetensors", "data": place.data / "manifest.json"}
-    files |= {name: place.weights / LPIPS[name] / "manifest.json" for name in LPIPS}
+    manifests = {name: place.weights / LPIPS[name] / "manifest.json" for name in LPIPS}
+    files = {name: path if path.is_file() else None for name, path in manifests.items()}
+    files |= {"model": place.out / "model.safetensors", "data": place.data / "manifest.json"}
     if describe(experiment, "test", files)["fingerprint"] != metrics["fingerprint"]:
         return replace(line, state="stale", why="metrics.json is of another model or evaluation")
     return line if missing else replace(line, state="done")
