@@ -15,6 +15,19 @@ def count(number: int) -> str:
     return f"{number:,}".replace(",", "\u00a0")
 
 
+def decibels(value: float | None) -> str:
+    """Returns a PSNR, or that there is none."""
+    return NONE if value is None else f"{value:.2f}"
+
+
+def precise_duration(seconds: float) -> str:
+    """Returns a time as `duration` does, but in whole seconds below a minute and tenths of minutes
+    below an hour: what is compared must be told apart."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else duration(seconds)
+
+
 def duration(seconds: float) -> str:
     """Returns a time to read: `40 s`, `2 min`, `3 h 10 min`, `12 d`."""
     minutes = round(seconds / 60)

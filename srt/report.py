@@ -39,6 +39,7 @@ CAPTIONS = {
 }
 SECTIONS = {
     "results": "Results",
+    "equal": "Equal cost",
     "scenes": "Scenes and videos",
     "curves": "Learning",
     "compute": "Compute",
@@ -56,11 +57,18 @@ class Report:
     profile: str
     data: list[str]  # a sentence for each dataset
     results: Table
+    equal: Table | None  # the models of a dataset after equal steps and equal time
     costs: Table
     classes: list[Table]
     reproduction: list[Table]
     surveys: list[dict[str, Any]]
     runs: list[Run]
+
+    @property
+    def tables(self) -> list[Table]:
+        """All of the runs, in the order in which they are shown."""
+        compared = [self.equal] if self.equal else []
+        return [self.results, *compared, self.costs, *self.classes]
 
     @property
     def title(self) -> str:
@@ -77,14 +85,13 @@ class Report:
 
 def markdown(report: Report) -> str:
     """Returns results.md."""
-    tables = [report.results, report.costs, *report.classes]
     figures = [f"![{CAPTIONS[name]}]({name}.png)\n" for name in FIGURES]
     datasets = [survey["dataset"] for survey in report.surveys]
     return "\n".join(
         [
             f"# {report.title}\n",
             *(f"{sentence}\n" for sentence in report.data),
-            *map(to_markdown, tables),
+            *map(to_markdown, report.tables),
             *figures,
             "Published figures beside these: [reproduction.md](reproduction.md). Scenes and videos"
             " of every run: `index.html`.\n",
@@ -118,9 +125,10 @@ def page(report: Report, folder: Path) -> str:
         title=report.title,
         style=Markup((TEMPLATES / "page.css").read_text().strip()),
         synthetic=all(run.metrics["synthetic"] for run in report.runs),
-        sections=SECTIONS,
+        sections={key: SECTIONS[key] for key in SECTIONS if key != "equal" or report.equal},
         captions=CAPTIONS,
         results=telling_columns(report.results),
+        equal=report.equal,
         costs=report.costs,
         classes=report.classes,
         reproduction=report.reproduction,

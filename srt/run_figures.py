@@ -10,9 +10,10 @@ import numpy as np
 
 from srt.class_tables import published_class
 from srt.figures import COLOURS, LINES, MARKERS, figure_pixels
+from srt.learning import Curve
 from srt.published import Result, published_result
 from srt.shapes import Float, UInt8
-from srt.tables import Curve, Run, is_of
+from srt.tables import Run, by_dataset, is_of
 
 POINTS = 100  # of a line at most: noise that is drawn thicker than its lines hides them
 LABELLED = 40  # bars at most that have their number above them
@@ -167,14 +168,6 @@ def averaged(curve: Curve, points: int) -> Float[np.ndarray, "points 2"]:
     starts = np.arange(0, len(array), max(neighbours, 1))
     counts = np.diff(starts, append=len(array))
     return np.add.reduceat(array, starts) / counts[:, None] if len(array) else array
-
-
-def by_dataset(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Returns the runs of each dataset, by what it is called."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.data, []).append(run)
-    return groups
 
 
 def models_of(runs: Sequence[Run]) -> list[str]:

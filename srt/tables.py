@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from srt.learning import Curve, reached_by_all, value_at
 from srt.numerals import NONE, count, duration, signed
 from srt.published import PROTOCOLS, Result, published_result
 from srt.typesetting import Table
 
 Row = dict[str, Any]
-Curve = list[tuple[float, float]]
 
 NOT_MEASURED = "not measured"
 MEASURES = {  # title, digits
@@ -37,6 +37,7 @@ class Run:
     history: dict[str, Curve]
     costs: dict[str, Any]
     model: str  # its name in params.yaml
+    validation_items: int  # at most, that params.yaml has it validated on
 
     @property
     def name(self) -> str:
@@ -61,13 +62,57 @@ class Run:
     def label(self) -> str:
         return f"{self.name}: {self.data}"
 
+    @property
+    def by_step(self) -> Curve:
+        """The PSNR on validation scenes after so many steps."""
+        return self.history["validation_psnr"]
+
+    @property
+    def by_time(self) -> Curve:
+        """The same after so many seconds, which are spread evenly over the steps: no training
+        writes when each step was."""
+        seconds = self.training["seconds"] / self.training["steps"]
+        return [(step * seconds, psnr) for step, psnr in self.by_step]
+
+
+def by_dataset(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Returns the runs of each dataset, by what it is called."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.data, []).append(run)
+    return groups
+
+
+class Equal(NamedTuple):
+    """Where the trainings of a dataset are compared; None is nowhere."""
+
+    steps: float | None = None
+    seconds: float | None = None
+
+
+def equal_cost(group: Sequence[Run]) -> Equal:
+    """Returns the steps and the seconds that all runs of a dataset were validated at or beyond.
+
+    None where all are of one model, and of seconds where not all ran on the same hardware.
+    """
+    if len({run.model for run in group}) == 1:
+        return Equal()
+    steps = reached_by_all([run.by_step for run in group])
+    alike = len({run.training["hardware"] for run in group}) == 1
+    return Equal(steps, reached_by_all([run.by_time for run in group]) if alike else None)
+
 
 def result_rows(runs: Sequence[Run]) -> list[Row]:
     """Returns the raw figures, a row for each run and protocol; None is not measured or absent."""
-    return [result_row(run, protocol) for run in runs for protocol in run.metrics["protocols"]]
+    equal = {data: equal_cost(group) for data, group in by_dataset(runs).items()}
+    return [
+        result_row(run, protocol, equal[run.data])
+        for run in runs
+        for protocol in run.metrics["protocols"]
+    ]
 
 
-def result_row(run: Run, protocol: str) -> Row:
+def result_row(run: Run, protocol: str, equal: Equal) -> Row:
     """Returns a row: no published figure for synthetic scenes, no difference on another test set.
 
     The published test set is told by its number of items. Nor is there a published figure for an
@@ -100,6 +145,10 @@ def result_row(run: Run, protocol: str) -> Row:
         "input_view_psnr": baselines[1],
         "gain_psnr": round(figures["psnr"] - max(baselines), 6),
         **{name: run.metrics["costs"][name] for name in COUNTED},
+        "equal_steps": equal.steps and int(equal.steps),
+        "equal_steps_psnr": value_at(run.by_step, equal.steps),
+        "equal_seconds": equal.seconds and round(equal.seconds, 6),
+        "equal_seconds_psnr": value_at(run.by_time, equal.seconds),
         **{name: run.costs[name] for name in TIMED},
         "training_seconds": run.training["seconds"],
         "hardware": run.training["hardware"],

@@ -71,7 +71,7 @@ def performance():
 
 def run_of(name, synthetic, of):
     metrics = metrics_of(name, "paper", synthetic, of, classes=("airplane", "vessel,watercraft"))
-    return Run(metrics, {"steps": 3_000_000}, {}, {}, "srt")
+    return Run(metrics, {"steps": 3_000_000}, {}, {}, "srt", 512)
 
 
 def test_what_was_not_run_on_published_data_has_no_figure_of_ours():

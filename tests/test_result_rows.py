@@ -14,7 +14,8 @@ def run_of(name, of, conditions=PLAIN, **settings):
     """Returns a run that was measured on published data."""
     metrics = metrics_of(name, "paper", False, of, **settings) | {"conditions": conditions}
     cost = {"steps": 1000, "best_step": 750, "seconds": 131.7, "hardware": "NVIDIA H200"}
-    return Run(metrics, cost, {}, SECONDS, "srt")
+    history = {"validation_psnr": [(750.0, 20.0)]}
+    return Run(metrics, cost, history, SECONDS, "srt", 512)
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_other_data_than_the_published_test_set_has_no_difference(tmp_path):
     assert row[PUBLISHED] == "26.80 [1]"
     assert row["difference"] == "–"
     assert "of another test set" in (tmp_path / "report" / "results.md").read_text()
-    assert "published" not in " ".join(cells(tmp_path / "report", table=1)[0])
+    assert "published" not in " ".join(cells(tmp_path / "report", table=3)[0])
 
 
 def test_what_is_not_measured_is_told_from_what_a_protocol_does_not_define(synthetic):
@@ -164,7 +164,7 @@ def test_the_csv_has_the_figures_as_they_were_measured_and_ends_with_time_and_ha
 
 
 def test_classes_stand_beside_the_published_ones_whatever_synonyms_the_data_lists(published):
-    rows = {row["class"]: row for row in cells(published, table=3)}
+    rows = {row["class"]: row for row in cells(published, table=4)}
     title = "PixelNeRF, published PSNR"
     assert rows["airplane,aeroplane,plane"][title] == "29.76"
     assert rows["vessel,watercraft"][title] == "29.18"

@@ -17,8 +17,10 @@ from srt.checkpoint import load_weights
 from srt.class_tables import class_tables
 from srt.config import SPLITS, Experiment
 from srt.cost_table import costs_table
+from srt.equal_cost_table import equal_cost_table
 from srt.errors import UserError
 from srt.files import write_atomically
+from srt.learning import Curve
 from srt.params import load_experiments, load_params
 from srt.pictures import write_picture
 from srt.report import Report, markdown, page
@@ -29,7 +31,7 @@ from srt.reproduction import (
     reproduction_table,
 )
 from srt.run_figures import CURVES, class_bars, learning_curves, quality_by_compute
-from srt.tables import Curve, Row, Run, result_rows, results_table
+from srt.tables import Row, Run, result_rows, results_table
 from srt.teaser import write_teaser
 from srt.typesetting import to_csv, to_latex
 from workflow.command import run
@@ -85,7 +87,7 @@ def tabulate(
     known = load_params(params)
     names = list(known.experiments)
     planned = load_experiments(params, profile)
-    runs = [read_run(outputs / plan.name, profile, plan.model.name) for plan in planned]
+    runs = [read_run(outputs / plan.name, plan) for plan in planned]
     surveyed = [read_survey(surveys / name) for name in known.datasets]
     scale = profile if not all(run.metrics["synthetic"] for run in runs) else PUBLISHED_SCALE
     rows, plans = result_rows(runs), load_experiments(params, scale)
@@ -94,6 +96,7 @@ def tabulate(
         profile=profile,
         data=describe_data(planned),
         results=results_table(rows, profile),
+        equal=equal_cost_table(runs, profile),
         costs=costs_table(runs),
         classes=class_tables(runs),
         reproduction=[reproduction_table(reproduced), class_table(reproduced)],
@@ -116,14 +119,13 @@ def tabulate(
 def write(report: Report, rows: Sequence[Row], reproduced: Sequence[Row], out: Path) -> None:
     """Writes the figures and the texts, the page last: it holds the figures."""
     runs, profile = report.runs, report.profile
-    tables = [report.results, report.costs, *report.classes]
     write_picture(out / "curves.png", learning_curves(runs, profile))
     write_picture(out / "compute.png", quality_by_compute(runs, profile))
     write_picture(out / "classes.png", class_bars(runs, profile))
     texts = {
         "results.csv": to_csv(rows),
         "results.md": markdown(report),
-        "results.tex": LATEX + "\n".join(map(to_latex, tables)),
+        "results.tex": LATEX + "\n".join(map(to_latex, report.tables)),
         "reproduction.csv": to_csv(reproduced),
         "reproduction.md": reproduction_page(report.reproduction),
         "reproduction.tex": LATEX + "\n".join(map(to_latex, report.reproduction)),
@@ -161,14 +163,18 @@ def log_table(profile: str, experiment: str, model: Path, table: Path, timeout: 
         tracker.close("FINISHED", timeout)
 
 
-def read_run(folder: Path, profile: str, model: str) -> Run:
-    """Returns what train and evaluate wrote; raises UserError for a file that is not theirs."""
+def read_run(folder: Path, plan: Experiment) -> Run:
+    """Returns what train and evaluate wrote; raises UserError for a file that is not theirs.
+
+    Args:
+        plan: what params.yaml says of it.
+    """
     for name in KEPT:
         check_picture(folder / name) if name in PICTURES else existing(folder / name)
     path = folder / "metrics.json"
     keys = ("experiment", "profile", "dataset", "synthetic", "split", "conditions", "costs")
     metrics = read_json(path, (*keys, "protocols"))
-    for key, expected in (("experiment", folder.name), ("profile", profile)):
+    for key, expected in (("experiment", folder.name), ("profile", plan.profile)):
         if metrics[key] != expected:
             raise UserError(f"{path}: {key} is {metrics[key]}, not {expected}; {remedy(path)}")
     costs = read_json(folder / "costs.json", ("encode_seconds", "frame_seconds", "hardware"))
@@ -179,7 +185,7 @@ def read_run(folder: Path, profile: str, model: str) -> Run:
         raise UserError(
             f"{path}: no validation at best_step {training['best_step']}; {remedy(path)}"
         )
-    return Run(metrics, training, history, costs, model)
+    return Run(metrics, training, history, costs, plan.model.name, plan.train.validation_items)
 
 
 def read_survey(folder: Path) -> dict[str, Any]:
