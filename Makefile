@@ -24,8 +24,8 @@ reports: .venv/installed
 	@for runs in reports/*/runs; do \
 	  report=$$(dirname $$runs); \
 	  python -m workflow.tabulate --profile $$(basename $$report) --outputs $$runs \
-	    --surveys $$report/datasets --performance reports/performance/training.json --out $$report \
-	    || exit 1; \
+	    --surveys $$report/datasets --performance reports/performance/training.json \
+	    --few-cameras reports/camera_overfitting --out $$report || exit 1; \
 	done
 
 test: .venv/installed

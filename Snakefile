@@ -277,6 +277,7 @@ rule tabulate:
             rules.render.output, experiment=config["experiments"], allow_missing=True
         ),
         expand(rules.survey.output, dataset=config["datasets"], allow_missing=True),
+        few_cameras="reports/camera_overfitting",
         performance="reports/performance/training.json",
     output:
         directory("reports/{profile}/runs"),
@@ -302,7 +303,7 @@ rule tabulate:
         "exec python -m workflow.tabulate --profile {wildcards.profile}"
         " --outputs outputs/{wildcards.profile}"
         " --surveys reports/{wildcards.profile}/datasets --performance {input.performance}"
-        " --out {params.out} >> {log} 2>&1"
+        " --few-cameras {input.few_cameras} --out {params.out} >> {log} 2>&1"
 
 
 def made(rule, **names):

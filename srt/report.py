@@ -23,6 +23,7 @@ LOSSLESS: dict[str, Any] = {
     "method": 2,
     "quality": 50,
 }  # half of a PNG
+FEW_CAMERAS = "../camera_overfitting"  # from a report's folder; with .md: what it is about
 FIGURES = ("curves", "compute", "classes")
 CAPTIONS = {
     "curves": "Learning curves by step and by time: thick on validation scenes, thin on the"
@@ -32,6 +33,9 @@ CAPTIONS = {
     "compute": "Test PSNR against what a model costs. The marks that a grey line joins are of one"
     " dataset: only they compare.",
     "classes": "Test PSNR by class. A diamond is a published figure on the same test set.",
+    "few_cameras": "PSNR of new objects by the angle to the nearest fixed camera: trained on 24"
+    " fixed cameras, a light field is sharp at these and falls below the input copied a few degrees"
+    " beside them.",
     "comparison": "Scenes that were never trained on: what the model is given, what it should"
     " show, what it shows, and how far that is off.",
     "extremes": "The best, the median and the worst of the measured scenes, by PSNR over all target"
@@ -44,6 +48,7 @@ SECTIONS = {
     "curves": "Learning",
     "compute": "Compute",
     "classes": "Classes",
+    "few_cameras": "Known limit",
     "reproduction": "Reproduction",
     "data": "Data",
     "commands": "To reproduce",
@@ -60,6 +65,7 @@ class Report:
     equal: Table | None  # the models of a dataset after equal steps and equal time
     costs: Table
     classes: list[Table]
+    few_cameras: Table
     reproduction: list[Table]
     surveys: list[dict[str, Any]]
     runs: list[Run]
@@ -93,6 +99,9 @@ def markdown(report: Report) -> str:
             *(f"{sentence}\n" for sentence in report.data),
             *map(to_markdown, report.tables),
             *figures,
+            to_markdown(report.few_cameras),
+            f"![{CAPTIONS['few_cameras']}]({FEW_CAMERAS}/psnr_by_angle.png)\n",
+            f"[How it was measured, and what was tried against it]({FEW_CAMERAS}.md)\n",
             "Published figures beside these: [reproduction.md](reproduction.md). Scenes and videos"
             " of every run: `index.html`.\n",
             to_markdown(datasets_table(report.surveys)),
@@ -104,11 +113,12 @@ def markdown(report: Report) -> str:
     )
 
 
-def page(report: Report, folder: Path) -> str:
+def page(report: Report, folder: Path, by_angle: Path) -> str:
     """Returns index.html, which loads nothing: pictures and videos are inside.
 
     Args:
         folder: of the report, where they lie.
+        by_angle: the figure of the known limit, which is of no profile.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -136,6 +146,9 @@ def page(report: Report, folder: Path) -> str:
         datasets=datasets_table(report.surveys),
         runs=[_shown_run(run, folder / "runs" / run.name, report.profile) for run in report.runs],
         figures={name: embedded(folder / f"{name}.png") for name in FIGURES},
+        few_cameras=report.few_cameras,
+        by_angle=embedded(by_angle),
+        few_cameras_page=f"{FEW_CAMERAS}.md",
         surveys=[_shown_survey(survey, folder / "datasets") for survey in report.surveys],
         commands=report.commands,
     )

@@ -12,6 +12,7 @@ import pytest
 from small_runs import metrics_of
 
 from srt.evaluation import extremes
+from srt.few_cameras import few_cameras_table
 from srt.params import load_experiments, load_params
 from srt.report import telling_columns
 from srt.reproduction import class_table, reproduction_rows, reproduction_table
@@ -24,6 +25,7 @@ from workflow.tabulate import tabulate
 ROOT = Path(__file__).parents[1]
 REPORTS = sorted(path.parent for path in (ROOT / "reports").glob("*/runs"))
 PERFORMANCE = ROOT / "reports" / "performance" / "training.json"
+FEW_CAMERAS = PERFORMANCE.parents[1] / "camera_overfitting"
 FILES = ("*.csv", "*.gif", "*.html", "*.md", "*.png", "*.tex", "runs/*/*")
 
 
@@ -37,6 +39,7 @@ def test_a_report_is_made_again_byte_for_byte_from_the_result_files_beside_it(re
         outputs=report / "runs",
         surveys=report / "datasets",
         performance=PERFORMANCE,
+        few_cameras=FEW_CAMERAS,
         out=out,
         params=ROOT / "params.yaml",
     )
@@ -127,6 +130,29 @@ def test_gpu_hours_are_a_measured_step_times_the_iterations_or_not_measured():
     assert {value for name, value in hours.items() if name != "nmr_srt"} == {None}
     cells = [row[-4:-1] for row in reproduction_table(rows).rows if row[2].startswith("nmr_vsrt")]
     assert cells == [["not measured"] * 3] * 2
+
+
+def test_the_known_limit_is_shown_as_it_was_measured():
+    measured = json.loads((FEW_CAMERAS / "results.json").read_text())
+    table = few_cameras_table(measured)
+    rows = {row[0]: row[1:] for row in table.rows}
+    for name, run in measured["runs"].items():
+        model, _, cameras = name.partition(", ")
+        steps, *values = rows[f"{model.upper()}, {cameras}"]
+        assert steps.replace("\u00a0", "") == str(run["steps"])
+        assert values == [f"{value:.1f}" for value in run["psnr_by_angle"]]
+    assert rows["input copied"][1:] == [f"{v:.1f}" for v in measured["baselines"]["input copied"]]
+    assert len(table.header) == len(measured["angle_edges"]) + 1
+    assert any(measured["device"] in note for note in table.notes)
+
+
+@pytest.mark.parametrize("report", REPORTS, ids=lambda path: path.name)
+def test_every_page_shows_the_known_limit_and_says_that_it_is_not_of_its_runs(report):
+    for name in ("index.html", "results.md"):
+        text = (report / name).read_text()
+        assert "Known limit: few cameras" in text
+        assert "Not of this profile" in text
+        assert "../camera_overfitting.md" in text
 
 
 def test_a_frame_of_a_video_has_the_colours_that_were_written(tmp_path):

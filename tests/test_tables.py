@@ -23,6 +23,7 @@ from workflow.tabulate import tabulate
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 PERFORMANCE = PARAMS.parent / "reports" / "performance" / "training.json"
+FEW_CAMERAS = PERFORMANCE.parents[1] / "camera_overfitting"
 PUBLISHED = "published PSNR"
 RANGES = ("distance_to_origin", "elevation_degrees", "field_of_view_degrees")
 TEST_SCENES = {  # of the published NMR data, by class
@@ -32,7 +33,7 @@ TEST_SCENES = {  # of the published NMR data, by class
 }  # fmt: skip
 
 
-def make_report(*, profile, outputs, out, params):
+def make_report(*, profile, outputs, out, params, few_cameras=FEW_CAMERAS):
     """Runs tabulate, with surveys of all datasets as survey writes them."""
     surveys = out / "datasets"
     for name in load_params(params).datasets:
@@ -55,6 +56,7 @@ def make_report(*, profile, outputs, out, params):
         outputs=outputs,
         surveys=surveys,
         performance=PERFORMANCE,
+        few_cameras=few_cameras,
         out=out,
         params=params,
     )
@@ -268,8 +270,19 @@ def test_a_missing_survey_is_named_with_its_stage(tmp_path):
     for experiment in load_params(PARAMS).experiments:
         write_run(tmp_path / experiment, "quick", True, {"stelzner": 32})
     arguments = {"outputs": tmp_path, "out": tmp_path / "report", "params": PARAMS}
+    arguments |= {"performance": PERFORMANCE, "few_cameras": FEW_CAMERAS}
     with pytest.raises(UserError, match=r"nmr/scenes\.png: .*python -m workflow\.survey. for nmr"):
-        tabulate(profile="quick", surveys=tmp_path / "none", performance=PERFORMANCE, **arguments)
+        tabulate(profile="quick", surveys=tmp_path / "none", **arguments)
+
+
+def test_a_missing_measurement_is_named_with_the_benchmark_that_makes_it(tmp_path):
+    for experiment in load_params(PARAMS).experiments:
+        write_run(tmp_path / experiment, "quick", True, {"stelzner": 32})
+    arguments = {"outputs": tmp_path, "out": tmp_path / "report", "params": PARAMS}
+    nowhere = tmp_path / "camera_overfitting"
+    expected = r"python -m benchmarks\.camera_overfitting --out .*camera_overfitting` on a GPU"
+    with pytest.raises(UserError, match=expected):
+        make_report(profile="quick", few_cameras=nowhere, **arguments)
 
 
 def test_every_format_escapes_what_it_must():

@@ -19,6 +19,7 @@ from srt.config import SPLITS, Experiment
 from srt.cost_table import costs_table
 from srt.equal_cost_table import equal_cost_table
 from srt.errors import UserError
+from srt.few_cameras import few_cameras_table
 from srt.files import write_atomically
 from srt.learning import Curve
 from srt.params import load_experiments, load_params
@@ -71,6 +72,7 @@ def tabulate(
     outputs: Path,
     surveys: Path,
     performance: Path,
+    few_cameras: Path,
     out: Path,
     params: Path = Path("params.yaml"),
 ) -> None:
@@ -81,6 +83,7 @@ def tabulate(
         outputs: the folder that has a folder for each experiment: `runs` of a report too.
         surveys: the folder that has a folder for each dataset, in the report's.
         performance: what a step takes at the published scale, from `benchmarks.training`.
+        few_cameras: the folder that `benchmarks.camera_overfitting` wrote.
         out: the report's folder.
         params: the configuration.
     """
@@ -92,6 +95,8 @@ def tabulate(
     scale = profile if not all(run.metrics["synthetic"] for run in runs) else PUBLISHED_SCALE
     rows, plans = result_rows(runs), load_experiments(params, scale)
     reproduced = reproduction_rows(runs, plans, read_json(performance, ("device", "rows")))
+    limit = read_json(few_cameras / "results.json", ("angle_edges", "runs", "baselines"))
+    check_picture(few_cameras / "psnr_by_angle.png")
     report = Report(
         profile=profile,
         data=describe_data(planned),
@@ -99,12 +104,13 @@ def tabulate(
         equal=equal_cost_table(runs, profile),
         costs=costs_table(runs),
         classes=class_tables(runs),
+        few_cameras=few_cameras_table(limit),
         reproduction=[reproduction_table(reproduced), class_table(reproduced)],
         surveys=surveyed,
         runs=runs,
     )
     keep(outputs, out / "runs", names)
-    write(report, rows, reproduced, out)
+    write(report, rows, reproduced, few_cameras / "psnr_by_angle.png", out)
     write_teaser(
         out / "teaser.gif",
         [out / "runs" / name / "video.mp4" for name in telling(rows)],
@@ -116,7 +122,9 @@ def tabulate(
         log_table(profile, name, model, out / "results.md", TIMEOUT / len(names))
 
 
-def write(report: Report, rows: Sequence[Row], reproduced: Sequence[Row], out: Path) -> None:
+def write(
+    report: Report, rows: Sequence[Row], reproduced: Sequence[Row], by_angle: Path, out: Path
+) -> None:
     """Writes the figures and the texts, the page last: it holds the figures."""
     runs, profile = report.runs, report.profile
     write_picture(out / "curves.png", learning_curves(runs, profile))
@@ -129,7 +137,7 @@ def write(report: Report, rows: Sequence[Row], reproduced: Sequence[Row], out: P
         "reproduction.csv": to_csv(reproduced),
         "reproduction.md": reproduction_page(report.reproduction),
         "reproduction.tex": LATEX + "\n".join(map(to_latex, report.reproduction)),
-        "index.html": page(report, out),
+        "index.html": page(report, out, by_angle),
     }
     for name, text in texts.items():
         write_atomically(out / name, text.encode())
@@ -234,6 +242,8 @@ def remedy(path: Path) -> str:
     """Returns what to run for an input of this stage."""
     if path.parent.name == "performance":
         return f"run `python -m benchmarks.training --out {path}` on a GPU first"
+    if path.parent.name == "camera_overfitting":
+        return f"run `python -m benchmarks.camera_overfitting --out {path.parent}` on a GPU first"
     stage = STAGES.get(path.name, "train")
     return f"run `python -m workflow.{stage}` for {path.parent.name} first"
 
