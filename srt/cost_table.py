@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from srt.numerals import count
+from srt.numerals import count, threads
 from srt.tables import COUNTED, TIMED, Run
 from srt.typesetting import Table
 
@@ -24,7 +24,7 @@ def costs_table(runs: Sequence[Run]) -> Table:
                 count(run.metrics["costs"]["parameters"]),
                 *(f"{run.metrics['costs'][name] / 1e9:.3g} GFLOP" for name in COUNTED[1:]),
                 *(f"{1000 * run.costs[name]:.3g} ms" for name in TIMED),
-                run.costs["hardware"],
+                threads(run.costs["hardware"]),
             ]
             for run in runs
         ],

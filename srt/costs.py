@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from srt.data.sampling import Batch, Presentation, whole_views
 from srt.data.scenes import Scenes
+from srt.distributed import processor
 from srt.evaluation import Item
 from srt.models import SRT, decode_in_groups
 from srt.models.decoder import LayerKeysValues
@@ -94,4 +94,4 @@ def hardware(device: torch.device) -> str:
     """Returns what one process runs on, e.g. `NVIDIA H200` or `x86_64 CPU, 2 threads`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    return processor(torch.get_num_threads())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import platform
 import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -109,6 +110,11 @@ class Reduction:
         if gradients:
             flat = torch.cat(gradients)
             self._sent.append((dist.all_reduce(flat, async_op=True), flat, parts))
+
+
+def processor(threads: int) -> str:
+    """Returns what computes where there is no GPU, e.g. `x86_64 CPU, 2 threads`."""
+    return f"{platform.machine()} CPU, {threads} thread{'s' * (threads > 1)}"
 
 
 def join_processes() -> Processes:

@@ -19,7 +19,7 @@ def few_cameras_table(measured: Mapping[str, Any]) -> Table:
         measured: results.json.
     """
     edges = measured["angle_edges"]
-    ranges = [f"{low:g}° to {high:g}°" for low, high in itertools.pairwise(edges)]
+    ranges = [f"{low:g}–{high:g}°" for low, high in itertools.pairwise(edges)]
     models = [
         _row(_label(name), count(run["steps"]), run["psnr_by_angle"])
         for name, run in measured["runs"].items()

@@ -38,3 +38,8 @@ def duration(seconds: float) -> str:
     if minutes < 48 * 60:
         return f"{minutes // 60} h {minutes % 60} min"
     return f"{round(minutes / 60 / 24)} d"
+
+
+def threads(hardware: str) -> str:
+    """Returns hardware as it is read; result files of older runs say `1 threads`."""
+    return hardware.replace(" 1 threads", " 1 thread")

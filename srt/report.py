@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from srt.numerals import NONE
-from srt.tables import Run
+from srt.tables import NOT_MEASURED, Run
 from srt.typesetting import Table, to_markdown
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -156,8 +156,9 @@ def page(report: Report, folder: Path, by_angle: Path) -> str:
 
 
 def telling_columns(table: Table) -> Table:
-    """Returns a table without the columns that say nothing in any row."""
-    told = [i for i, _ in enumerate(table.header) if any(row[i] != NONE for row in table.rows)]
+    """Returns a table without the columns that have no figure in any row."""
+    columns, silent = range(len(table.header)), {NONE, NOT_MEASURED}
+    told = [i for i in columns if not {row[i] for row in table.rows} <= silent]
     return Table(
         title=table.title,
         align="".join(table.align[i] for i in told),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from srt.learning import Curve, reached_by_all, value_at
-from srt.numerals import NONE, count, duration, signed
+from srt.numerals import NONE, count, duration, signed, threads
 from srt.published import PROTOCOLS, Result, published_result
 from srt.typesetting import Table
 
@@ -186,7 +186,7 @@ def results_table(rows: Sequence[Row], profile: str) -> Table:
         ("input copied PSNR", "r", lambda row: f"{row['input_view_psnr']:.2f}"),
         ("gain", "r", lambda row: signed(row["gain_psnr"])),
         ("training time", "r", lambda row: duration(row["training_seconds"])),
-        ("hardware", "l", lambda row: row["hardware"]),
+        ("hardware", "l", lambda row: threads(row["hardware"])),
     ]
     return Table(
         title=f"Results of profile {profile}",

@@ -104,4 +104,4 @@ def test_times_are_positive_and_say_where_they_were_measured(scenes, tmp_path):
     costs = timed(*model_and_frame(scenes, tmp_path, "srt"), 1000)
     assert costs["encode_seconds"] > 0
     assert costs["frame_seconds"] > 0
-    assert costs["hardware"].endswith("CPU, 1 threads")
+    assert costs["hardware"].endswith("CPU, 1 thread")

@@ -4,6 +4,7 @@ alone; published figures that are told apart by how they were read."""
 import csv
 import io
 import json
+import platform
 import re
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 from small_runs import metrics_of
 
+from srt.distributed import processor
 from srt.evaluation import extremes
 from srt.few_cameras import few_cameras_table
+from srt.numerals import threads
 from srt.params import load_experiments, load_params
 from srt.report import telling_columns
 from srt.reproduction import class_table, reproduction_rows, reproduction_table
@@ -173,10 +176,16 @@ def test_the_raw_figures_have_a_row_for_each_cell_of_the_tables():
         )
 
 
-def test_columns_that_say_nothing_are_left_out_of_the_page_and_no_others():
-    table = Table("a", "llr", ["x", "y", "z"], [["1", "–", "–"], ["–", "–", "2"]], [])
-    told = telling_columns(table)
+def test_columns_without_a_figure_are_left_out_of_the_page_and_no_others():
+    rows = [["1", "–", "–", "not measured"], ["–", "–", "2", "–"]]
+    told = telling_columns(Table("a", "llrl", ["x", "y", "z", "u"], rows, []))
     assert (told.header, told.align, told.rows) == (["x", "z"], "lr", [["1", "–"], ["–", "2"]])
+
+
+def test_one_thread_is_one_in_old_and_new_files():
+    assert threads("x86_64 CPU, 1 threads") == processor(1).replace(platform.machine(), "x86_64")
+    assert threads("x86_64 CPU, 11 threads") == "x86_64 CPU, 11 threads"
+    assert threads(processor(2)) == processor(2)
 
 
 def test_the_extremes_are_the_best_the_median_and_the_worst_by_psnr():

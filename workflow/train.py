@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import platform
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import torch
 from srt.checkpoint import exclusive, save_weights, state_folder, training_config
 from srt.config import Experiment
 from srt.data.scenes import Scenes
-from srt.distributed import Processes, StopRequest, join_processes
+from srt.distributed import Processes, StopRequest, join_processes, processor
 from srt.files import sha256_of, write_atomically
 from srt.models import SRT, build_model
 from srt.outbox import LoggedModel
@@ -163,10 +162,10 @@ def write_outputs(
 
 
 def hardware(processes: Processes) -> str:
-    """Returns what the training runs on, e.g. `2 x NVIDIA H200` or `CPU, 2 threads`."""
+    """Returns what the training runs on, e.g. `2 x NVIDIA H200` or `x86_64 CPU, 2 threads`."""
     if processes.device.type == "cuda":
         return f"{processes.world_size} x {torch.cuda.get_device_name(processes.device)}"
-    return f"{platform.machine()} CPU, {processes.world_size * torch.get_num_threads()} threads"
+    return processor(processes.world_size * torch.get_num_threads())
 
 
 def log_model(model: SRT) -> None:
