@@ -4,8 +4,11 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 
 def table_of(text):
@@ -43,7 +46,15 @@ def test_every_module_has_its_place_in_the_tree():
     assert not missing
 
 
-def test_every_picture_and_file_that_is_linked_exists():
-    links = re.findall(r"\]\(([^)#:]+)\)", README)
-    assert links
-    assert not [link for link in links if not (ROOT / link).exists()]
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda path: path.name)
+def test_every_picture_and_file_that_is_linked_exists(page):
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+    assert not [link for link in links if not (page.parent / link).exists()]
+
+
+def test_every_page_of_docs_is_linked_and_has_its_place_in_the_tree():
+    tree = README.split("## Where things are")[1].split("## ")[0]
+    assert PAGES
+    for page in PAGES:
+        assert f"](docs/{page.name})" in README
+        assert page.name in tree
