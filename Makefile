@@ -17,7 +17,8 @@ help:
 results: .venv/installed
 	@echo "== the whole pipeline; what is made already is not made again"
 	snakemake --cores all results $(ARGS)
-	@echo "== done: see reports/*/results.md and index.html, outputs/, and 'mlflow ui'"
+	python -m workflow.overview --reports reports
+	@echo "== done: see reports/index.html and reports/*/results.md, outputs/, and 'mlflow ui'"
 
 reports: .venv/installed
 	@echo "== every table and figure again, from the result files beside them; git shows no change"
@@ -27,6 +28,7 @@ reports: .venv/installed
 	    --surveys $$report/datasets --performance reports/performance/training.json \
 	    --few-cameras reports/camera_overfitting --out $$report || exit 1; \
 	done
+	python -m workflow.overview --reports reports
 
 test: .venv/installed
 	@echo "== the tests, one process a core; '-m slow' has the long ones"

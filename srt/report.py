@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from srt.numerals import NONE
+from srt.provenance import trained
 from srt.tables import NOT_MEASURED, Run
 from srt.typesetting import Table, to_markdown
 
@@ -81,6 +82,10 @@ class Report:
         return f"Scene Representation Transformers, profile {self.profile}"
 
     @property
+    def trained(self) -> str:
+        return trained([run.training for run in self.runs])
+
+    @property
     def commands(self) -> list[str]:
         return [
             f"snakemake --cores all --config profile={self.profile} -- results",
@@ -107,6 +112,7 @@ def markdown(report: Report) -> str:
             to_markdown(datasets_table(report.surveys)),
             *(f"![{name}](datasets/{name}/scenes.png)\n" for name in datasets),
             "## To reproduce\n",
+            f"{report.trained}\n",
             *(f"    {command}" for command in report.commands),
             "",
         ]
@@ -120,20 +126,9 @@ def page(report: Report, folder: Path, by_angle: Path) -> str:
         folder: of the report, where they lie.
         by_angle: the figure of the known limit, which is of no profile.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    text = environment.get_template("page.html").render(
+    return from_template(
+        "page.html",
         title=report.title,
-        style=Markup((TEMPLATES / "page.css").read_text().strip()),
         synthetic=all(run.metrics["synthetic"] for run in report.runs),
         sections={key: SECTIONS[key] for key in SECTIONS if key != "equal" or report.equal},
         captions=CAPTIONS,
@@ -150,9 +145,38 @@ def page(report: Report, folder: Path, by_angle: Path) -> str:
         by_angle=embedded(by_angle),
         few_cameras_page=f"{FEW_CAMERAS}.md",
         surveys=[_shown_survey(survey, folder / "datasets") for survey in report.surveys],
+        trained=report.trained,
         commands=report.commands,
     )
-    return text.lstrip()
+
+
+def overview(profiles: Sequence[dict[str, Any]]) -> str:
+    """Returns the page that leads to the report of each profile.
+
+    Args:
+        profiles: of each its `name`, how many `runs` of which `datasets`, whether all is
+            `synthetic`, and how it was `trained`.
+    """
+    return from_template(
+        "overview.html", title="Scene Representation Transformers", profiles=profiles
+    )
+
+
+def from_template(name: str, **values: Any) -> str:
+    """Returns a page in the reports' style."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    style = Markup((TEMPLATES / "page.css").read_text().strip())
+    return environment.get_template(name).render(style=style, **values).lstrip()
 
 
 def telling_columns(table: Table) -> Table:

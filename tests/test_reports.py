@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from small_runs import metrics_of
 
 from srt.distributed import processor
@@ -17,12 +18,14 @@ from srt.evaluation import extremes
 from srt.few_cameras import few_cameras_table
 from srt.numerals import threads
 from srt.params import load_experiments, load_params
+from srt.provenance import trained
 from srt.report import telling_columns
 from srt.reproduction import class_table, reproduction_rows, reproduction_table
 from srt.tables import Run
 from srt.teaser import frames_of, to_rgb
 from srt.typesetting import Table
 from srt.video import Mp4Writer
+from workflow.overview import write_overview
 from workflow.tabulate import tabulate
 
 ROOT = Path(__file__).parents[1]
@@ -65,6 +68,40 @@ def test_the_page_loads_nothing_and_leads_only_to_what_is_there(report):
     assert all('alt="' in image for image in re.findall(r"<img [^>]*>", text))
     names = load_params(ROOT / "params.yaml").experiments
     assert text.count("<video ") == len(names)
+
+
+def test_the_overview_is_made_again_and_leads_to_every_report(tmp_path):
+    for report in REPORTS:
+        (tmp_path / report.name).mkdir()
+        (tmp_path / report.name / "runs").symlink_to(report / "runs")
+    write_overview(reports=tmp_path)
+    text = (ROOT / "reports" / "index.html").read_text()
+    assert (tmp_path / "index.html").read_text() == text
+    found = re.findall(r'(?:href|src)="([^"#:]+)"', text)
+    assert {f"{report.name}/index.html" for report in REPORTS} <= set(found)
+    assert not [link for link in found if not (ROOT / "reports" / link).is_file()]
+
+
+def test_what_is_published_is_the_folder_that_the_overview_leads_through():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "pages.yml").read_text())
+    (job,) = workflow["jobs"].values()
+    steps = {step["uses"].split("@")[0]: step for step in job["steps"]}  # nothing is run
+    assert steps["actions/upload-pages-artifact"]["with"]["path"] == "reports"
+    assert list(steps)[-1] == "actions/deploy-pages"
+    assert workflow["permissions"]["pages"] == "write"
+
+
+def test_when_and_where_runs_were_trained_is_said_as_far_as_it_is_known():
+    old = {"hardware": "x86_64 CPU, 1 threads"}
+    assert trained([old, old]) == (
+        "Trained on x86_64 CPU, 1 thread; date: not recorded; commit: not recorded."
+    )
+    new = {"hardware": "1 x GPU", "finished": "2026-11-27", "commit": "0123456789" * 4}
+    other = {**new, "finished": "2026-11-26", "commit": f"{'9876543210' * 4} and changes"}
+    assert trained([new, other, old]) == (
+        "Trained on 1 x GPU, x86_64 CPU, 1 thread; date: 2026-11-26 to 2026-11-27;"
+        " commit: 0123456, 9876543 and changes."
+    )
 
 
 def plans():

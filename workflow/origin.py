@@ -40,9 +40,8 @@ def stage_tags(stage: str, root: Path, code: Path = CODE) -> dict[str, str]:
         root: of the repository whose dvc.lock says what DVC had made before.
     """
     lock = root / "dvc.lock"
-    commit = git(code, "rev-parse", "HEAD")
     tags = {
-        "commit": f"{commit}{' and changes' if changed(code) else ''}" if commit else "",
+        "commit": version(code),
         "host": platform.node(),
         "launched_by": launcher(stage),
         "slurm_job": os.environ.get("SLURM_JOB_ID", ""),
@@ -65,6 +64,12 @@ def parents() -> Iterable[str]:
     with suppress(psutil.Error):
         for process in psutil.Process().parents():
             yield " ".join(process.cmdline()[:4])
+
+
+def version(code: Path = CODE) -> str:
+    """Returns the commit of the code, and whether it was changed since; nothing where not known."""
+    commit = git(code, "rev-parse", "HEAD")
+    return f"{commit}{' and changes' if changed(code) else ''}" if commit else ""
 
 
 def changed(code: Path) -> bool:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from srt.tracking import Tracker
 from srt.training import Data, Requests, fit, learning_curve
 from srt.training_state import Training
 from workflow.command import run
+from workflow.origin import version
 from workflow.runs import ROOT, log_dataset, open_run
 from workflow.torchrun import start_torchrun
 
@@ -156,6 +158,8 @@ def write_outputs(
         "parameters": sum(parameter.numel() for parameter in training.model.parameters()),
         "seconds": round(training.seconds, 1),
         "hardware": hardware(processes),
+        "finished": datetime.now(UTC).date().isoformat(),
+        "commit": version(),
     }
     write_atomically(out / "training.json", (json.dumps(cost, indent=1) + "\n").encode())
     save_weights(out / "model.safetensors", training.best, settings)
