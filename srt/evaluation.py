@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from srt.baselines import guesses
 from srt.config import Protocol
 from srt.data.sampling import Batch, Presentation, whole_views
 from srt.data.scenes import Scenes
@@ -57,7 +58,6 @@ class Views:
     targets: Float[Tensor, "t h w 3"]
     predictions: Float[Tensor, "t h w 3"]
     depths: Float[Tensor, "t h w"] | None  # along the rays, of a model that knows them
-    nearest_inputs: Float[Tensor, "t h w 3"]  # the input whose camera is nearest to the target's
 
 
 def protocol_items(
@@ -131,8 +131,7 @@ def predict_item(
     model: SRT, scenes: Scenes, item: Item, *, shown: Presentation, rays_per_group: int | None
 ) -> Views:
     """Returns an item's images with the model's predictions."""
-    others = set(range(scenes.views)).difference(item.inputs, item.withheld)
-    wanted = list(range(scenes.views)) if shown.all_targets else sorted(others)
+    wanted = target_views(scenes, item, shown)
     scene, inputs, targets = (
         torch.tensor(index, device=scenes.device)
         for index in ([item.scene], [item.inputs], [wanted])
@@ -141,17 +140,35 @@ def predict_item(
     if item.pose_noise:
         batch = with_pose_noise(batch, scenes.names[item.scene], item)
     size = (len(wanted), scenes.height, scenes.width, 3)
-    images = whole_images(scenes, scene, inputs)
-    positions = scenes.cameras(scene)[1][0, :, :3, 3]
-    nearest = torch.cdist(positions[targets[0]], positions[inputs[0]]).argmin(dim=1)
     predicted = predict(model, batch, rays_per_group)
     return Views(
-        inputs=images,
+        inputs=whole_images(scenes, scene, inputs),
         targets=batch.colours[0].view(size),
         predictions=predicted.colours[0].view(size),
         depths=None if predicted.depth is None else predicted.depth[0].view(size[:3]),
-        nearest_inputs=images[nearest],
     )
+
+
+def target_views(scenes: Scenes, item: Item, shown: Presentation) -> list[int]:
+    """Returns the views that a model must show."""
+    others = set(range(scenes.views)).difference(item.inputs, item.withheld)
+    return list(range(scenes.views)) if shown.all_targets else sorted(others)
+
+
+def item_guesses(
+    scenes: Scenes,
+    item: Item,
+    views: Views,
+    shown: Presentation,
+    mean_colour: Sequence[float],
+) -> dict[str, Float[Tensor, "t h w 3"]]:
+    """Returns what the baselines show for an item's targets; they know the true cameras."""
+    scene, inputs, targets = (
+        torch.tensor(index, device=scenes.device)
+        for index in ([item.scene], item.inputs, target_views(scenes, item, shown))
+    )
+    intrinsics, poses = scenes.cameras(scene)
+    return guesses(views.inputs, (intrinsics[0], poses[0]), inputs, targets, mean_colour)
 
 
 def with_pose_noise(batch: Batch, scene: str, item: Item) -> Batch:
@@ -194,7 +211,7 @@ def evaluate_items(
     items: Sequence[Item],
     protocol: Protocol,
     *,
-    mean_colour: Sequence[float],
+    mean_colour: Sequence[float] | None,
     lpips: Mapping[str, Lpips] | None,
     shown: Presentation,
     rays_per_group: int | None,
@@ -202,10 +219,11 @@ def evaluate_items(
 ) -> list[dict[str, Any]]:
     """Returns a row for each item, in order, in every process; each measures its share.
 
-    A row holds the scene, its class, the input views, the protocol's measures, and the same of two
-    baselines: the training set's mean colour, and the nearest input view copied.
+    A row holds the scene, its class, the input views, the protocol's measures, and the same of the
+    baselines: the training set's mean colour, the nearest input view copied, and this view warped.
 
     Args:
+        mean_colour: of the training set; None: no baseline is measured.
         lpips: the distances that can be measured, by the measure's name; None: there are none.
     """
     from tqdm import tqdm
@@ -215,8 +233,10 @@ def evaluate_items(
     for index in tqdm(mine, desc=f"evaluate {protocol}", unit="item", disable=not processes.main):
         item = items[index]
         views = predict_item(model, scenes, item, shown=shown, rays_per_group=rays_per_group)
-        mean = views.targets.new_tensor(mean_colour).expand_as(views.targets)
-        images = {"": views.predictions, "mean_colour_": mean, "input_view_": views.nearest_inputs}
+        images = {"": views.predictions}
+        if mean_colour is not None:
+            shown_by = item_guesses(scenes, item, views, shown, mean_colour)
+            images |= {f"{name}_": image for name, image in shown_by.items()}
         info = scenes.info(item.scene)
         row: dict[str, Any] = {"scene": info.name, "class": info.class_name}
         row["inputs"] = " ".join(map(str, item.inputs))

@@ -14,7 +14,7 @@ from srt.shapes import Float
 
 BEST_PSNR = 100.0  # dB, of equal images, whose PSNR is infinite
 MEASURES = ("psnr", "ssim", "lpips", "lpips_alex")
-BASELINES = ("mean_colour", "input_view")
+BASELINES = ("mean_colour", "input_view", "warped_input")  # see srt/baselines.py
 
 
 def measure(

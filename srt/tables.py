@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from srt.learning import Curve, reached_by_all, value_at
-from srt.numerals import NONE, count, duration, signed, threads
+from srt.numerals import NONE, count, decibels, duration, signed, threads
 from srt.published import PROTOCOLS, Result, published_result
 from srt.typesetting import Table
 
@@ -23,6 +23,11 @@ MEASURES = {  # title, digits
     "ssim": ("SSIM", 3),
     "lpips": ("LPIPS", 3),
     "lpips_alex": ("LPIPS (AlexNet)", 3),
+}
+BASELINES = {  # of srt/scores.py
+    "mean_colour": "mean colour",
+    "input_view": "input copied",
+    "warped_input": "input warped",
 }
 COUNTED = ("parameters", "encode_flops", "frame_flops")
 TIMED = ("encode_seconds", "frame_seconds")
@@ -121,7 +126,8 @@ def result_row(run: Run, protocol: str, equal: Equal) -> Row:
     figures = run.metrics["protocols"][protocol]
     alike = not run.metrics["synthetic"] and not run.departure
     published = published_result(run.name, protocol) if alike else None
-    baselines = [figures["baselines"][name]["psnr"] for name in ("mean_colour", "input_view")]
+    baselines = {name: figures["baselines"].get(name, {}).get("psnr") for name in BASELINES}
+    best = max(psnr for psnr in baselines.values() if psnr is not None)
     return {
         "run": run.name,
         "dataset": run.metrics["dataset"],
@@ -141,9 +147,8 @@ def result_row(run: Run, protocol: str, equal: Equal) -> Row:
         "difference_psnr": round(figures["psnr"] - published.psnr, 6)
         if published and is_of(published, run)
         else None,
-        "mean_colour_psnr": baselines[0],
-        "input_view_psnr": baselines[1],
-        "gain_psnr": round(figures["psnr"] - max(baselines), 6),
+        **{f"{name}_psnr": psnr for name, psnr in baselines.items()},
+        "gain_psnr": round(figures["psnr"] - best, 6),
         **{name: run.metrics["costs"][name] for name in COUNTED},
         "equal_steps": equal.steps and int(equal.steps),
         "equal_steps_psnr": value_at(run.by_step, equal.steps),
@@ -182,8 +187,7 @@ def results_table(rows: Sequence[Row], profile: str) -> Table:
         *((MEASURES[name][0], "r", _measure(name)) for name in _defined(rows)),
         ("published PSNR", "r", published),
         ("difference", "r", lambda row: signed(row["difference_psnr"])),
-        ("mean colour PSNR", "r", lambda row: f"{row['mean_colour_psnr']:.2f}"),
-        ("input copied PSNR", "r", lambda row: f"{row['input_view_psnr']:.2f}"),
+        *((f"{title} PSNR", "r", _baseline(name)) for name, title in BASELINES.items()),
         ("gain", "r", lambda row: signed(row["gain_psnr"])),
         ("training time", "r", lambda row: duration(row["training_seconds"])),
         ("hardware", "l", lambda row: threads(row["hardware"])),
@@ -204,8 +208,10 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     notes = [
         "Selected: the step of the weights that are measured, the best by PSNR on the validation"
         " scenes. PSNR, differences and gains are in dB.",
-        "Mean colour and input copied are baselines: the training set's mean colour everywhere, and"
-        " the nearest input view as the prediction. Gain: PSNR over the better of the two.",
+        "Mean colour, input copied and input warped are baselines: the training set's mean colour"
+        " everywhere; the nearest input view as the prediction; and this view as if it were painted"
+        " on a plane through the world's origin that faces its camera, the mean colour of its edge"
+        " around it. Gain: PSNR over the best of them.",
         *(
             f"Protocol {p}: {PROTOCOLS[p].text}."
             for p in dict.fromkeys(r["protocol"] for r in rows)
@@ -213,6 +219,11 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     ]
     if any(row["items"] < row["items_of"] for row in rows):
         notes.append("Items measured: where not all were, they are spread evenly over all.")
+    if any(row["warped_input_psnr"] is None for row in rows):
+        notes.append(
+            f"Input warped {NONE}: evaluated before there was this baseline; the gain is over the"
+            " others."
+        )
     if any(row["departure"] for row in rows):
         notes.append(
             "What is said after a protocol departs from it, and no published figure is compared"
@@ -264,6 +275,10 @@ def _defined(rows: Sequence[Row]) -> list[str]:
     return [
         name for name in MEASURES if any(name in PROTOCOLS[r["protocol"]].measures for r in rows)
     ]
+
+
+def _baseline(name: str) -> Callable[[Row], str]:
+    return lambda row: decibels(row[f"{name}_psnr"])
 
 
 def _measure(name: str) -> Callable[[Row], str]:

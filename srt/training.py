@@ -215,7 +215,7 @@ def measure_validation(training: Training, data: Data, processes: Processes) -> 
             scenes,
             items,
             "stelzner",
-            mean_colour=(0.0, 0.0, 0.0),
+            mean_colour=None,
             lpips=None,
             shown=shown,
             rays_per_group=train.rays_per_group,

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from srt.pictures import comparison_columns, grid
-from srt.scores import summarise
+from srt.scores import BASELINES, summarise
 from srt.video import Mp4Writer
 
 PLAIN = {"input_views": 1, "trained_input_views": 1, "pose_noise": 0.0}
@@ -23,7 +23,7 @@ def metrics_of(name, profile, synthetic, of, lpips=None, classes=("table", "lamp
         rows = []
         for item in range(30):
             row = {"class": classes[item % len(classes)]}
-            for prefix, psnr in (("", 24), ("mean_colour_", 13), ("input_view_", 15)):
+            for prefix, psnr in (("", 24), *((f"{name}_", 13) for name in BASELINES)):
                 row[f"{prefix}psnr"] = psnr + generator.normal()
                 row[f"{prefix}ssim"] = 0.85 + 0.02 * generator.normal() if full else None
                 row[f"{prefix}lpips"] = lpips if full else None

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from srt.metrics import Lpips
-from srt.scores import measure, summarise
+from srt.scores import BASELINES, measure, summarise
 
 SIZE = 16
 
@@ -47,7 +47,7 @@ def row(class_name, psnr, ssim, baseline):
     measures = {"psnr": psnr, "ssim": ssim, "lpips": None, "lpips_alex": None}
     baselines = {
         f"{name}_{measure}": value
-        for name, shift in (("mean_colour", 0), ("input_view", 1))
+        for shift, name in enumerate(BASELINES)
         for measure, value in (measures | {"psnr": baseline + shift}).items()
     }
     return {"class": class_name, **measures, **baselines}
@@ -70,3 +70,4 @@ def test_the_summary_holds_means_over_items_classes_and_baselines():
     }
     assert summary["baselines"]["mean_colour"]["psnr"] == 12
     assert summary["baselines"]["input_view"]["psnr"] == 13
+    assert summary["baselines"]["warped_input"]["psnr"] == 14
