@@ -8,7 +8,8 @@ from typing import Any
 
 from srt.numerals import NONE
 from srt.published import PROTOCOLS, Result, published_result
-from srt.tables import MEASURES, NOT_MEASURED, Run, is_of, number
+from srt.runs import Run
+from srt.tables import MEASURES, NOT_MEASURED, is_of, number
 from srt.typesetting import Table
 
 

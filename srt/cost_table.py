@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from srt.numerals import count, threads
-from srt.tables import COUNTED, TIMED, Run
+from srt.numerals import NONE, count, threads
+from srt.runs import Run
+from srt.tables import COUNTED, TIMED
 from srt.typesetting import Table
+
+TRAINING_NOTE = (
+    "To train: GPUs times hours of training, validation included, and, where the GPUs count it, the"
+    " energy that their boards used meanwhile."
+)
 
 
 def costs_table(runs: Sequence[Run]) -> Table:
-    """Returns what each model costs, a row a run."""
-
+    """Returns what each model costs, a row a run; what its training cost where one had a GPU."""
     header = ["run", "dataset", "parameters", "encode a scene", "render a frame"]
+    header += ["encode time", "render time", "hardware"]
+    on_gpu = any(run.gpu_hours is not None for run in runs)
     return Table(
         title="Costs",
-        align="llrrrrrl",
-        header=[*header, "encode time", "render time", "hardware"],
+        align="llrrrrrl" + "r" * on_gpu,
+        header=[*header, *["to train"] * on_gpu],
         rows=[
             [
                 run.name,
@@ -25,12 +32,23 @@ def costs_table(runs: Sequence[Run]) -> Table:
                 *(f"{run.metrics['costs'][name] / 1e9:.3g} GFLOP" for name in COUNTED[1:]),
                 *(f"{1000 * run.costs[name]:.3g} ms" for name in TIMED),
                 threads(run.costs["hardware"]),
+                *[_training(run)] * on_gpu,
             ]
             for run in runs
         ],
         notes=[
             "Of one scene with its input views, and of one frame of the dataset's size, in float32."
             " Operations of matrix products, convolutions and attention, counted; a multiplication"
-            " and an addition are two. Times are medians of the evaluation's machine."
+            " and an addition are two. Times are medians of the evaluation's machine.",
+            *[TRAINING_NOTE] * on_gpu,
         ],
     )
+
+
+def _training(run: Run) -> str:
+    """Returns e.g. `0.15 GPU hours, 96 Wh`."""
+    hours, joules = run.gpu_hours, run.training.get("joules")
+    if hours is None:
+        return NONE
+    energy = "" if joules is None else f", {count(round(joules / 3600))} Wh"
+    return f"{hours:.2f} GPU hours{energy}"

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from srt.learning import value_at
 from srt.numerals import NONE, count, decibels, precise_duration
 from srt.published import PROTOCOLS
-from srt.tables import MEASURES, Equal, Run, by_dataset, equal_cost, number
+from srt.runs import Equal, Run, by_dataset, equal_cost
+from srt.tables import MEASURES, number
 from srt.typesetting import Table
 
 Groups = list[list[Run]]  # of one dataset each, and of several models

@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 from srt.numerals import NONE
 from srt.provenance import trained
-from srt.tables import NOT_MEASURED, Run
+from srt.runs import Run
+from srt.tables import NOT_MEASURED
 from srt.typesetting import Table, to_markdown
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -15,7 +15,8 @@ from srt.class_tables import published_classes
 from srt.config import Experiment
 from srt.numerals import NONE, count
 from srt.published import PROTOCOLS, RESULTS
-from srt.tables import MEASURES, NOT_MEASURED, Row, Run, number
+from srt.runs import Run
+from srt.tables import MEASURES, NOT_MEASURED, Row, number
 from srt.typesetting import Table, to_markdown
 
 NOT_RUN = "not run"

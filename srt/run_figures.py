@@ -12,8 +12,9 @@ from srt.class_tables import published_class
 from srt.figures import COLOURS, LINES, MARKERS, figure_pixels
 from srt.learning import Curve
 from srt.published import Result, published_result
+from srt.runs import Run, by_dataset
 from srt.shapes import Float, UInt8
-from srt.tables import Run, by_dataset, is_of
+from srt.tables import is_of
 
 POINTS = 100  # of a line at most: noise that is drawn thicker than its lines hides them
 LABELLED = 40  # bars at most that have their number above them

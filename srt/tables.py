@@ -7,12 +7,12 @@ decides, time and hardware, is last.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from srt.learning import Curve, reached_by_all, value_at
+from srt.learning import value_at
 from srt.numerals import NONE, count, decibels, duration, signed, threads
 from srt.published import PROTOCOLS, Result, published_result
+from srt.runs import Equal, Run, by_dataset, equal_cost
 from srt.typesetting import Table
 
 Row = dict[str, Any]
@@ -31,80 +31,6 @@ BASELINES = {  # of srt/scores.py
 }
 COUNTED = ("parameters", "encode_flops", "frame_flops")
 TIMED = ("encode_seconds", "frame_seconds")
-
-
-@dataclass(frozen=True)
-class Run:
-    """What train and evaluate wrote of an experiment."""
-
-    metrics: dict[str, Any]
-    training: dict[str, Any]
-    history: dict[str, Curve]
-    costs: dict[str, Any]
-    model: str  # its name in params.yaml
-    validation_items: int  # at most, that params.yaml has it validated on
-
-    @property
-    def name(self) -> str:
-        return str(self.metrics["experiment"])
-
-    @property
-    def data(self) -> str:
-        return f"{self.metrics['dataset']}{' (synthetic)' if self.metrics['synthetic'] else ''}"
-
-    @property
-    def departure(self) -> str:
-        """What the evaluation changed in its protocols, e.g. `3 input views instead of 5`."""
-        conditions = self.metrics["conditions"]
-        given, trained = conditions["input_views"], conditions["trained_input_views"]
-        changes = [f"{given} input view{'s' * (given > 1)} instead of {trained}"]
-        changes = changes if given != trained else []
-        if conditions["pose_noise"]:
-            changes.append(f"pose noise {conditions['pose_noise']:g}")
-        return ", ".join(changes)
-
-    @property
-    def label(self) -> str:
-        return f"{self.name}: {self.data}"
-
-    @property
-    def by_step(self) -> Curve:
-        """The PSNR on validation scenes after so many steps."""
-        return self.history["validation_psnr"]
-
-    @property
-    def by_time(self) -> Curve:
-        """The same after so many seconds, which are spread evenly over the steps: no training
-        writes when each step was."""
-        seconds = self.training["seconds"] / self.training["steps"]
-        return [(step * seconds, psnr) for step, psnr in self.by_step]
-
-
-def by_dataset(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Returns the runs of each dataset, by what it is called."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.data, []).append(run)
-    return groups
-
-
-class Equal(NamedTuple):
-    """Where the trainings of a dataset are compared; None is nowhere."""
-
-    steps: float | None = None
-    seconds: float | None = None
-
-
-def equal_cost(group: Sequence[Run]) -> Equal:
-    """Returns the steps and the seconds that all runs of a dataset were validated at or beyond.
-
-    None where all are of one model, and of seconds where not all ran on the same hardware.
-    """
-    if len({run.model for run in group}) == 1:
-        return Equal()
-    steps = reached_by_all([run.by_step for run in group])
-    alike = len({run.training["hardware"] for run in group}) == 1
-    return Equal(steps, reached_by_all([run.by_time for run in group]) if alike else None)
 
 
 def result_rows(runs: Sequence[Run]) -> list[Row]:
@@ -155,6 +81,8 @@ def result_row(run: Run, protocol: str, equal: Equal) -> Row:
         "equal_seconds": equal.seconds and round(equal.seconds, 6),
         "equal_seconds_psnr": value_at(run.by_time, equal.seconds),
         **{name: run.costs[name] for name in TIMED},
+        "gpu_hours": run.gpu_hours,
+        "joules": run.training.get("joules"),
         "training_seconds": run.training["seconds"],
         "hardware": run.training["hardware"],
     }

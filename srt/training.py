@@ -11,7 +11,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from srt.data.loading import batches
 from srt.data.sampling import Batch, Sampler, presentation
 from srt.data.scenes import Scenes
 from srt.distributed import Processes, Reduction, StopRequest
+from srt.energy import EnergyMeter
 from srt.errors import UserError
 from srt.evaluation import comparison, evaluate_items, protocol_items
 from srt.gradients import accumulate_gradients, compiled_decoder
@@ -77,7 +78,8 @@ def fit(
     sampler = make_sampler(experiment, processes)
     decode = compiled_decoder(training.model, processes.device)
     reduction = processes.reduction(training.model.parameters())
-    started = time.monotonic() - training.seconds
+    started, used = time.monotonic() - training.seconds, training.joules
+    meter = EnergyMeter(processes.device)
     if requests.validate_now:
         log.info("validation: %.4f dB", measure_validation(training, data, processes))
     if requests.picture_now:
@@ -102,6 +104,7 @@ def fit(
                 picture(training, data, tracker, processes)
             if training.step % train.checkpoint_every == 0 or last or stopping:
                 training.seconds = time.monotonic() - started
+                training.joules = total([used, *processes.gather(meter.joules())])
                 training.loss_sum.fill_(finite_loss(training, data, processes))
                 if processes.main:
                     save_state(folder, training.state(), config)
@@ -168,6 +171,12 @@ def log_step(
     values["train/seconds"] = training.seconds  # an axis without the interruptions
     tracker.log_metrics(values, training.step)
     return f"train {psnr:.2f} dB, validation {training.best_psnr:.2f} dB"
+
+
+def total(parts: Sequence[float | None]) -> float | None:
+    """Returns a sum; None where a part is not known."""
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
 
 
 class NotFiniteError(UserError):

@@ -7,7 +7,8 @@ from small_runs import metrics_of
 
 from srt.equal_cost_table import equal_cost_table
 from srt.learning import reached_by_all, value_at
-from srt.tables import Run, equal_cost, result_rows
+from srt.runs import Run, equal_cost
+from srt.tables import result_rows
 
 SECONDS = {"encode_seconds": 0.0123, "frame_seconds": 1.5, "hardware": "a GPU"}
 

@@ -21,7 +21,7 @@ from srt.params import load_experiments, load_params
 from srt.provenance import trained
 from srt.report import telling_columns
 from srt.reproduction import class_table, reproduction_rows, reproduction_table
-from srt.tables import Run
+from srt.runs import Run
 from srt.teaser import frames_of, to_rgb
 from srt.typesetting import Table
 from srt.video import Mp4Writer

@@ -1,12 +1,15 @@
 """What the tables say of runs: departures, published figures, classes and costs."""
 
+import dataclasses
+
 import pytest
 from small_runs import PLAIN, metrics_of
 
 from srt import scores
 from srt.class_tables import class_tables
 from srt.cost_table import costs_table
-from srt.tables import BASELINES, Run, result_rows, results_table
+from srt.runs import Run
+from srt.tables import BASELINES, result_rows, results_table
 
 SECONDS = {"encode_seconds": 0.0123, "frame_seconds": 1.5, "hardware": "NVIDIA H200"}
 
@@ -84,6 +87,31 @@ def test_classes_are_sorted_as_people_count_and_a_single_class_has_no_table():
     order = ["3 objects", "6 objects", "9 objects", "10 objects", "all"]
     assert [row[0] for row in table.rows] == order
     assert class_tables([run_of("a", {"stelzner": 7}, classes=("scene",))]) == []
+
+
+def trained_on(run, hardware, **figures):
+    training = {**run.training, "hardware": hardware, **figures}
+    return dataclasses.replace(run, training=training)
+
+
+def test_gpu_hours_are_of_all_gpus_and_energy_is_shown_where_it_was_measured():
+    run = run_of("a", {"stelzner": 7})
+    one = trained_on(run, "1 x NVIDIA H200", seconds=540.0, joules=None)
+    four = trained_on(run, "4 x NVIDIA H200", seconds=7200.0, joules=3.6e6)
+    cpu = trained_on(run, "x86_64 CPU, 2 threads", seconds=540.0)
+    table = costs_table([one, four, cpu])
+    assert [row[-1] for row in table.rows] == [
+        "0.15 GPU hours",
+        "8.00 GPU hours, 1\u00a0000 Wh",
+        "–",
+    ]
+    assert table.header[-1] == "to train"
+    assert len(table.align) == len(table.header)
+    rows = result_rows([four, cpu])
+    assert [(row["gpu_hours"], row["joules"]) for row in rows] == [(8.0, 3.6e6), (None, None)]
+    alone = costs_table([cpu])
+    assert "to train" not in alone.header
+    assert "GPU" not in str(alone.notes)
 
 
 def test_the_table_of_costs_has_a_row_for_each_run():

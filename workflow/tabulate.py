@@ -32,7 +32,8 @@ from srt.reproduction import (
     reproduction_table,
 )
 from srt.run_figures import CURVES, class_bars, learning_curves, quality_by_compute
-from srt.tables import Row, Run, result_rows, results_table
+from srt.runs import Run
+from srt.tables import Row, result_rows, results_table
 from srt.teaser import write_teaser
 from srt.typesetting import to_csv, to_latex
 from workflow.command import run

@@ -157,6 +157,7 @@ def write_outputs(
         "validation_psnr": training.best_psnr,
         "parameters": sum(parameter.numel() for parameter in training.model.parameters()),
         "seconds": round(training.seconds, 1),
+        "joules": None if training.joules is None else round(training.joules),
         "hardware": hardware(processes),
         "finished": datetime.now(UTC).date().isoformat(),
         "commit": version(),
