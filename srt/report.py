@@ -65,6 +65,7 @@ class Report:
     data: list[str]  # a sentence for each dataset
     results: Table
     equal: Table | None  # the models of a dataset after equal steps and equal time
+    seeds: Table | None  # means over seeds, where there are several
     costs: Table
     classes: list[Table]
     few_cameras: Table
@@ -75,8 +76,8 @@ class Report:
     @property
     def tables(self) -> list[Table]:
         """All of the runs, in the order in which they are shown."""
-        compared = [self.equal] if self.equal else []
-        return [self.results, *compared, self.costs, *self.classes]
+        some = [table for table in (self.seeds, self.equal) if table]
+        return [self.results, *some, self.costs, *self.classes]
 
     @property
     def title(self) -> str:
@@ -134,6 +135,7 @@ def page(report: Report, folder: Path, by_angle: Path) -> str:
         sections={key: SECTIONS[key] for key in SECTIONS if key != "equal" or report.equal},
         captions=CAPTIONS,
         results=telling_columns(report.results),
+        seeds=report.seeds,
         equal=report.equal,
         costs=report.costs,
         classes=report.classes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ class Run:
     costs: dict[str, Any]
     model: str  # its name in params.yaml
     validation_items: int  # at most, that params.yaml has it validated on
+    repeats: tuple[Run, ...] = ()  # the same from other seeds
 
     @property
     def name(self) -> str:
@@ -55,6 +57,18 @@ class Run:
         writes when each step was."""
         seconds = self.training["seconds"] / self.training["steps"]
         return [(step * seconds, psnr) for step, psnr in self.by_step]
+
+    @property
+    def seeds(self) -> tuple[Run, ...]:
+        """The run of each seed."""
+        return (self, *self.repeats)
+
+    def over_seeds(self, protocol: str, measure: str) -> tuple[float, float] | None:
+        """Returns mean and standard deviation over the seeds; None of one, or if not measured."""
+        values = [run.metrics["protocols"][protocol][measure] for run in self.seeds]
+        if len(values) == 1 or None in values:
+            return None
+        return round(statistics.mean(values), 6), round(statistics.stdev(values), 6)
 
     @property
     def gpu_hours(self) -> float | None:

@@ -75,6 +75,8 @@ def result_row(run: Run, protocol: str, equal: Equal) -> Row:
         else None,
         **{f"{name}_psnr": psnr for name, psnr in baselines.items()},
         "gain_psnr": round(figures["psnr"] - best, 6),
+        "seeds": len(run.seeds),
+        **_over_seeds(run, protocol),
         **{name: run.metrics["costs"][name] for name in COUNTED},
         "equal_steps": equal.steps and int(equal.steps),
         "equal_steps_psnr": value_at(run.by_step, equal.steps),
@@ -86,6 +88,12 @@ def result_row(run: Run, protocol: str, equal: Equal) -> Row:
         "training_seconds": run.training["seconds"],
         "hardware": run.training["hardware"],
     }
+
+
+def _over_seeds(run: Run, protocol: str) -> Row:
+    figures = {name: run.over_seeds(protocol, name) or (None, None) for name in MEASURES}
+    means = {f"{name}_mean": mean for name, (mean, _) in figures.items()}
+    return means | {f"{name}_spread": spread for name, (_, spread) in figures.items()}
 
 
 def is_of(published: Result, run: Run) -> bool:

@@ -30,6 +30,7 @@ class Place:
 
     root: Path  # of params.yaml, the data and a stand-in for mlflow, which takes seconds to import
     name: str
+    more: tuple[str, ...] = ()  # options
 
     @property
     def out(self):
@@ -68,6 +69,7 @@ class Place:
         }
         command = [sys.executable, *launcher, "workflow.train"]
         command += [text for key, value in arguments.items() for text in (f"--{key}", str(value))]
+        command += self.more
         path = os.pathsep.join((str(self.root / "stand-in"), str(ROOT)))
         own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
         environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"} | own
@@ -166,6 +168,18 @@ def test_two_processes_give_the_weights_of_one(root, uninterrupted):
         json.loads((where.out / "training.json").read_text()) for where in (place, uninterrupted)
     ]
     assert costs[0]["best_step"] == costs[1]["best_step"]
+
+
+def test_another_seed_changes_the_weights_and_nothing_that_is_not_the_seed(root, uninterrupted):
+    place = Place(root, "seed", ("--seed", "7"))
+    place.finish()
+    assert place.weights != uninterrupted.weights
+    costs = [
+        json.loads((where.out / "training.json").read_text()) for where in (place, uninterrupted)
+    ]
+    assert [cost["seed"] for cost in costs] == [7, 0]
+    assert costs[0]["but_for_seed"] == costs[1]["but_for_seed"]
+    assert place.folder.name != uninterrupted.folder.name  # no state of the other is taken
 
 
 PARENT = "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1:]).returncode)"

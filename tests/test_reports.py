@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 REPORTS = sorted(path.parent for path in (ROOT / "reports").glob("*/runs"))
 PERFORMANCE = ROOT / "reports" / "performance" / "training.json"
 FEW_CAMERAS = PERFORMANCE.parents[1] / "camera_overfitting"
-FILES = ("*.csv", "*.gif", "*.html", "*.md", "*.png", "*.tex", "runs/*/*")
+FILES = ("*.csv", "*.gif", "*.html", "*.md", "*.png", "*.tex", "runs/*/*.*", "runs/*/seeds/*/*")
 
 
 @pytest.mark.parametrize("report", REPORTS, ids=lambda path: path.name)

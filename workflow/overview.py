@@ -10,7 +10,7 @@ from srt.files import write_atomically
 from srt.provenance import trained
 from srt.report import overview
 from workflow.command import run
-from workflow.tabulate import read_json
+from workflow.results import read_json
 
 log = logging.getLogger(__name__)
 

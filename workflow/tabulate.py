@@ -6,22 +6,17 @@ The small files that these are made of are kept beside them, in `runs`, and are 
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from srt.checkpoint import load_weights
 from srt.class_tables import class_tables
 from srt.config import SPLITS, Experiment
 from srt.cost_table import costs_table
 from srt.equal_cost_table import equal_cost_table
-from srt.errors import UserError
 from srt.few_cameras import few_cameras_table
 from srt.files import write_atomically
-from srt.learning import Curve
 from srt.params import load_experiments, load_params
 from srt.pictures import write_picture
 from srt.report import Report, markdown, page
@@ -31,34 +26,23 @@ from srt.reproduction import (
     reproduction_rows,
     reproduction_table,
 )
-from srt.run_figures import CURVES, class_bars, learning_curves, quality_by_compute
-from srt.runs import Run
+from srt.run_figures import class_bars, learning_curves, quality_by_compute
+from srt.seed_table import seeds_table
 from srt.tables import Row, result_rows, results_table
 from srt.teaser import write_teaser
 from srt.typesetting import to_csv, to_latex
 from workflow.command import run
+from workflow.results import (
+    FIGURES,
+    KEPT,
+    check_picture,
+    read_json,
+    read_run,
+    read_survey,
+    repeats_of,
+)
 from workflow.runs import open_run
 
-KEPT = (  # of a run, beside the report
-    "metrics.json",
-    "costs.json",
-    "training.json",
-    "history.csv",
-    "comparison.png",
-    "extremes.png",
-    "video.mp4",
-)
-PICTURES = ("comparison.png", "extremes.png", "scenes.png", "cameras.png")
-STAGES = {  # that write a file; the others are train's
-    "metrics.json": "evaluate",
-    "comparison.png": "evaluate",
-    "extremes.png": "evaluate",
-    "costs.json": "evaluate",
-    "video.mp4": "render",
-    "statistics.json": "survey",
-    "scenes.png": "survey",
-    "cameras.png": "survey",
-}
 LATEX = "% Needs booktabs and adjustbox.\n"
 PUBLISHED_SCALE = "paper"  # the profile that the cost of a reproduction is reckoned of
 TEASERS = 2  # videos in the teaser, of different datasets
@@ -103,6 +87,7 @@ def tabulate(
         data=describe_data(planned),
         results=results_table(rows, profile),
         equal=equal_cost_table(runs, profile),
+        seeds=seeds_table(runs, profile),
         costs=costs_table(runs),
         classes=class_tables(runs),
         few_cameras=few_cameras_table(limit),
@@ -147,9 +132,16 @@ def write(
 def keep(outputs: Path, runs: Path, names: Sequence[str]) -> None:
     """Copies what a report is made of to beside it."""
     for name in names:
-        (runs / name).mkdir(parents=True, exist_ok=True)
-        for file in KEPT:
-            write_atomically(runs / name / file, (outputs / name / file).read_bytes())
+        copy(outputs / name, runs / name, KEPT)
+        for repeat in repeats_of(outputs / name):
+            copy(repeat, runs / name / repeat.relative_to(outputs / name), FIGURES)
+
+
+def copy(source: Path, target: Path, files: Sequence[str]) -> None:
+    """Copies these files of a folder, also where both are the same."""
+    target.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        write_atomically(target / file, (source / file).read_bytes())
 
 
 def telling(rows: Sequence[Row]) -> list[str]:
@@ -170,83 +162,6 @@ def log_table(profile: str, experiment: str, model: Path, table: Path, timeout: 
         tracker = open_run("tabulate", profile, experiment, load_weights(model)[1])
         tracker.log_artifact(table, "report")
         tracker.close("FINISHED", timeout)
-
-
-def read_run(folder: Path, plan: Experiment) -> Run:
-    """Returns what train and evaluate wrote; raises UserError for a file that is not theirs.
-
-    Args:
-        plan: what params.yaml says of it.
-    """
-    for name in KEPT:
-        check_picture(folder / name) if name in PICTURES else existing(folder / name)
-    path = folder / "metrics.json"
-    keys = ("experiment", "profile", "dataset", "synthetic", "split", "conditions", "costs")
-    metrics = read_json(path, (*keys, "protocols"))
-    for key, expected in (("experiment", folder.name), ("profile", plan.profile)):
-        if metrics[key] != expected:
-            raise UserError(f"{path}: {key} is {metrics[key]}, not {expected}; {remedy(path)}")
-    costs = read_json(folder / "costs.json", ("encode_seconds", "frame_seconds", "hardware"))
-    training = read_json(folder / "training.json", ("steps", "best_step", "seconds", "hardware"))
-    history = read_history(folder / "history.csv")
-    if training["best_step"] not in dict(history["validation_psnr"]):
-        path = folder / "history.csv"
-        raise UserError(
-            f"{path}: no validation at best_step {training['best_step']}; {remedy(path)}"
-        )
-    return Run(metrics, training, history, costs, plan.model.name, plan.train.validation_items)
-
-
-def read_survey(folder: Path) -> dict[str, Any]:
-    """Returns what survey wrote of a dataset."""
-    for name in ("scenes.png", "cameras.png"):
-        check_picture(folder / name)
-    return read_json(folder / "statistics.json", ("dataset", "synthetic", "splits"))
-
-
-def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
-    """Returns a stage's file, which must have these keys."""
-    try:
-        values: dict[str, Any] = json.loads(existing(path).read_text())
-        return values | {key: values[key] for key in keys}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not as written ({error!r}); {remedy(path)}") from error
-
-
-def read_history(path: Path) -> dict[str, Curve]:
-    """Returns each PSNR column's steps and values, where it has a value."""
-    rows = list(csv.DictReader(existing(path).read_text().splitlines()))
-    try:
-        return {key: [(float(r["step"]), float(r[key])) for r in rows if r[key]] for key in CURVES}
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{path}: not as written ({error!r}); {remedy(path)}") from error
-
-
-def check_picture(path: Path) -> None:
-    """Raises UserError that names the stage, where a PNG is missing or cannot be read."""
-    from PIL import Image
-
-    try:
-        Image.open(existing(path)).load()
-    except (OSError, SyntaxError) as error:
-        raise UserError(f"{path}: not readable ({error}); {remedy(path)}") from error
-
-
-def existing(path: Path) -> Path:
-    """Returns the path; raises UserError that names the stage that makes it."""
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file; {remedy(path)}")
-    return path
-
-
-def remedy(path: Path) -> str:
-    """Returns what to run for an input of this stage."""
-    if path.parent.name == "performance":
-        return f"run `python -m benchmarks.training --out {path}` on a GPU first"
-    if path.parent.name == "camera_overfitting":
-        return f"run `python -m benchmarks.camera_overfitting --out {path.parent}` on a GPU first"
-    stage = STAGES.get(path.name, "train")
-    return f"run `python -m workflow.{stage}` for {path.parent.name} first"
 
 
 def describe_data(experiments: Sequence[Experiment]) -> list[str]:

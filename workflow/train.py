@@ -6,6 +6,7 @@ Starts torchrun over all visible GPUs, and all nodes of a Slurm job.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
@@ -21,6 +22,7 @@ from srt.config import Experiment
 from srt.data.scenes import Scenes
 from srt.distributed import Processes, StopRequest, join_processes, processor
 from srt.files import sha256_of, write_atomically
+from srt.fingerprint import fingerprint
 from srt.models import SRT, build_model
 from srt.outbox import LoggedModel
 from srt.params import load_experiment
@@ -44,6 +46,7 @@ def train(
     out: Path,
     params: Path = Path("params.yaml"),
     states: Path = ROOT / "ckpt",
+    seed: int | None = None,
     stop_after: int | None = None,
     validate_now: bool = False,
     picture_now: bool = False,
@@ -59,12 +62,14 @@ def train(
             history.csv and training.json.
         params: the configuration.
         states: where resume states are kept, by profile, experiment and configuration.
+        seed: instead of that of params.yaml; see docs/seeds.md.
         stop_after: save and stop once so many steps are done, without writing the model.
         validate_now: measure the validation set before the first step.
         picture_now: log pictures before the first step.
         print_model: print the model and its parameters before the first step.
     """
     config = load_experiment(params, experiment, profile)
+    config = config if seed is None else dataclasses.replace(config, seed=seed)
     start_torchrun("workflow.train")
     processes, stop = join_processes(), StopRequest()
     packed = Data(*(Scenes(data / split, processes.device) for split in ("train", "val")))
@@ -159,6 +164,8 @@ def write_outputs(
         "seconds": round(training.seconds, 1),
         "joules": None if training.joules is None else round(training.joules),
         "hardware": hardware(processes),
+        "seed": training.experiment.seed,
+        "but_for_seed": fingerprint(settings | {"seed": None}),
         "finished": datetime.now(UTC).date().isoformat(),
         "commit": version(),
     }
