@@ -16,6 +16,7 @@ LATEX = str.maketrans(
         "–": "--",
         "−": "$-$",
         "×": r"$\times$",
+        "±": r"$\pm$",
         "\u00a0": "~",
         **{character: f"\\{character}" for character in "_%&#${}"},
     }

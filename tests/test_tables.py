@@ -287,9 +287,9 @@ def test_a_missing_measurement_is_named_with_the_benchmark_that_makes_it(tmp_pat
 
 
 def test_every_format_escapes_what_it_must():
-    table = Table("50 % of a_b", "lr", ["x|y", "<z>"], [["a_b & c#", "−1 × 2"]], ["{note}"])
+    table = Table("50 % of a_b", "lr", ["x|y", "<z>"], [["a_b & c#", "−1 × 2 ± 3"]], ["{note}"])
     assert r"| x\|y | <z> |" in to_markdown(table)
-    assert r"a\_b \& c\# & $-$1 $\times$ 2 \\" in to_latex(table)
+    assert r"a\_b \& c\# & $-$1 $\times$ 2 $\pm$ 3 \\" in to_latex(table)
     assert r"\caption{50 \% of a\_b}" in to_latex(table)
     assert r"\{note\}" in to_latex(table)
 
