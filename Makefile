@@ -26,7 +26,7 @@ reports: .venv/installed
 	  report=$$(dirname $$runs); \
 	  python -m workflow.tabulate --profile $$(basename $$report) --outputs $$runs \
 	    --surveys $$report/datasets --performance reports/performance/training.json \
-	    --few-cameras reports/camera_overfitting --out $$report || exit 1; \
+	    --few-cameras reports/camera_overfitting --partial --out $$report || exit 1; \
 	done
 	python -m workflow.overview --reports reports
 

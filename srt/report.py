@@ -224,11 +224,12 @@ def data_address(content: bytes, kind: str) -> str:
 
 def _shown_run(run: Run, folder: Path, profile: str) -> dict[str, Any]:
     protocol, figures = next(iter(run.metrics["protocols"].items()))
+    video = folder / "video.mp4"
     return {
         "name": run.name,
         "label": run.label,
         "quality": f"test PSNR {figures['psnr']:.2f} dB, protocol {protocol}",
-        "video": data_address((folder / "video.mp4").read_bytes(), "video/mp4"),
+        "video": data_address(video.read_bytes(), "video/mp4") if video.is_file() else None,
         "comparison": embedded(folder / "comparison.png"),
         "extremes": embedded(folder / "extremes.png"),
         "mlflow": f"{MLFLOW}/{quote(f'{profile}-{run.name}')}",

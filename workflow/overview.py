@@ -10,7 +10,7 @@ from srt.files import write_atomically
 from srt.provenance import trained
 from srt.report import overview
 from workflow.command import run
-from workflow.results import read_json
+from workflow.results import read_json, was_measured
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def write_overview(*, reports: Path) -> None:
 
 def describe(report: Path) -> dict[str, Any]:
     """Returns what a profile's result files say of it."""
-    runs = sorted(path for path in (report / "runs").iterdir() if path.is_dir())
+    runs = sorted(path for path in (report / "runs").iterdir() if was_measured(path))
     metrics = [read_json(path / "metrics.json", ("dataset", "synthetic")) for path in runs]
     return {
         "name": report.name,

@@ -16,28 +16,37 @@ from srt.run_figures import CURVES
 from srt.runs import Run
 
 FIGURES = ("metrics.json", "costs.json", "training.json", "history.csv")
-KEPT = (*FIGURES, "comparison.png", "extremes.png", "video.mp4")  # of a run, beside the report
+VIDEO = "video.mp4"
+KEPT = (*FIGURES, "comparison.png", "extremes.png", VIDEO)  # of a run, beside the report
 PICTURES = ("comparison.png", "extremes.png", "scenes.png", "cameras.png")
 STAGES = {  # that write a file; the others are train's
     "metrics.json": "evaluate",
     "comparison.png": "evaluate",
     "extremes.png": "evaluate",
     "costs.json": "evaluate",
-    "video.mp4": "render",
+    VIDEO: "render",
     "statistics.json": "survey",
     "scenes.png": "survey",
     "cameras.png": "survey",
 }
 
 
-def read_run(folder: Path, plan: Experiment) -> Run:
+def was_measured(folder: Path) -> bool:
+    """Says whether an experiment has been trained and evaluated."""
+    return (folder / "metrics.json").is_file()
+
+
+def read_run(folder: Path, plan: Experiment, partial: bool = False) -> Run:
     """Returns what train and evaluate wrote; raises UserError for a file that is not theirs.
 
     Args:
+        partial: its video may be missing.
         folder: named as the experiment; `seeds/1` in it has what was trained from seed 1.
         plan: what params.yaml says of it.
     """
     for name in KEPT:
+        if partial and name == VIDEO:
+            continue
         check_picture(folder / name) if name in PICTURES else existing(folder / name)
     repeats = tuple(read_repeat(path, folder, plan) for path in repeats_of(folder))
     return dataclasses.replace(read_figures(folder, plan), repeats=repeats)

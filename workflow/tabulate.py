@@ -15,6 +15,7 @@ from srt.class_tables import class_tables
 from srt.config import SPLITS, Experiment
 from srt.cost_table import costs_table
 from srt.equal_cost_table import equal_cost_table
+from srt.errors import UserError
 from srt.few_cameras import few_cameras_table
 from srt.files import write_atomically
 from srt.params import load_experiments, load_params
@@ -35,11 +36,13 @@ from workflow.command import run
 from workflow.results import (
     FIGURES,
     KEPT,
+    VIDEO,
     check_picture,
     read_json,
     read_run,
     read_survey,
     repeats_of,
+    was_measured,
 )
 from workflow.runs import open_run
 
@@ -60,6 +63,7 @@ def tabulate(
     few_cameras: Path,
     out: Path,
     params: Path = Path("params.yaml"),
+    partial: bool = False,
 ) -> None:
     """Writes the tables and figures of all experiments of params.yaml, in its order.
 
@@ -71,12 +75,19 @@ def tabulate(
         few_cameras: the folder that `benchmarks.camera_overfitting` wrote.
         out: the report's folder.
         params: the configuration.
+        partial: leave out experiments that have not been measured, and videos that are not there.
     """
-    known = load_params(params)
-    names = list(known.experiments)
-    planned = load_experiments(params, profile)
-    runs = [read_run(outputs / plan.name, plan) for plan in planned]
-    surveyed = [read_survey(surveys / name) for name in known.datasets]
+    planned, left_out = load_experiments(params, profile), []
+    if partial:
+        left_out = [plan.name for plan in planned if not was_measured(outputs / plan.name)]
+        planned = [plan for plan in planned if plan.name not in left_out]
+    if not planned:
+        raise UserError(f"{outputs}: no experiment of profile {profile} has been measured")
+    names = [plan.name for plan in planned]
+    runs = [read_run(outputs / plan.name, plan, partial) for plan in planned]
+    shown = {plan.dataset_name for plan in planned}
+    datasets = [name for name in load_params(params).datasets if name in shown or not partial]
+    surveyed = [read_survey(surveys / name) for name in datasets]
     scale = profile if not all(run.metrics["synthetic"] for run in runs) else PUBLISHED_SCALE
     rows, plans = result_rows(runs), load_experiments(params, scale)
     reproduced = reproduction_rows(runs, plans, read_json(performance, ("device", "rows")))
@@ -84,7 +95,7 @@ def tabulate(
     check_picture(few_cameras / "psnr_by_angle.png")
     report = Report(
         profile=profile,
-        data=describe_data(planned),
+        data=[*describe_data(planned), *describe_missing(left_out)],
         results=results_table(rows, profile),
         equal=equal_cost_table(runs, profile),
         seeds=seeds_table(runs, profile),
@@ -97,11 +108,9 @@ def tabulate(
     )
     keep(outputs, out / "runs", names)
     write(report, rows, reproduced, few_cameras / "psnr_by_angle.png", out)
-    write_teaser(
-        out / "teaser.gif",
-        [out / "runs" / name / "video.mp4" for name in telling(rows)],
-        planned[0].render.frames,
-    )
+    videos = [out / "runs" / name / VIDEO for name in telling(rows)]
+    if videos := [video for video in videos if video.is_file()]:
+        write_teaser(out / "teaser.gif", videos, planned[0].render.frames)
     log.info("wrote %s", out / "index.html")
     for name in names:
         model = outputs / name / "model.safetensors"
@@ -141,7 +150,8 @@ def copy(source: Path, target: Path, files: Sequence[str]) -> None:
     """Copies these files of a folder, also where both are the same."""
     target.mkdir(parents=True, exist_ok=True)
     for file in files:
-        write_atomically(target / file, (source / file).read_bytes())
+        if (source / file).is_file():
+            write_atomically(target / file, (source / file).read_bytes())
 
 
 def telling(rows: Sequence[Row]) -> list[str]:
@@ -164,6 +174,11 @@ def log_table(profile: str, experiment: str, model: Path, table: Path, timeout: 
         tracker.close("FINISHED", timeout)
 
 
+def describe_missing(names: Sequence[str]) -> list[str]:
+    """Returns which experiments a partial report does not have."""
+    return [f"Not run yet, or not measured: {', '.join(names)}."] if names else []
+
+
 def describe_data(experiments: Sequence[Experiment]) -> list[str]:
     """Returns a sentence for each dataset, so that nobody takes synthetic scenes for others."""
     sentences = {}
@@ -171,7 +186,8 @@ def describe_data(experiments: Sequence[Experiment]) -> list[str]:
         dataset = experiment.dataset
         if experiment.synthetic and dataset.synthetic:
             counts = [f"{getattr(dataset.synthetic, split)} {split}" for split in SPLITS]
-            source = f"synthetic scenes in the published layout ({', '.join(counts)})"
+            form = "" if dataset.layout == "generated" else " in the published layout"
+            source = f"synthetic scenes{form} ({', '.join(counts)})"
         else:
             source = f"the data of {dataset.source}"
         size = " × ".join(map(str, dataset.image_size))
