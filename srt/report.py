@@ -69,6 +69,7 @@ class Report:
     costs: Table
     classes: list[Table]
     few_cameras: Table
+    by_angle: Path  # the figure to it
     reproduction: list[Table]
     surveys: list[dict[str, Any]]
     runs: list[Run]
@@ -121,12 +122,11 @@ def markdown(report: Report) -> str:
     )
 
 
-def page(report: Report, folder: Path, by_angle: Path) -> str:
+def page(report: Report, folder: Path) -> str:
     """Returns index.html, which loads nothing: pictures and videos are inside.
 
     Args:
         folder: of the report, where they lie.
-        by_angle: the figure of the known limit, which is of no profile.
     """
     return from_template(
         "page.html",
@@ -145,7 +145,7 @@ def page(report: Report, folder: Path, by_angle: Path) -> str:
         runs=[_shown_run(run, folder / "runs" / run.name, report.profile) for run in report.runs],
         figures={name: embedded(folder / f"{name}.png") for name in FIGURES},
         few_cameras=report.few_cameras,
-        by_angle=embedded(by_angle),
+        by_angle=embedded(report.by_angle),
         few_cameras_page=f"{FEW_CAMERAS}.md",
         surveys=[_shown_survey(survey, folder / "datasets") for survey in report.surveys],
         trained=report.trained,

@@ -18,6 +18,7 @@ from srt.runs import Run
 FIGURES = ("metrics.json", "costs.json", "training.json", "history.csv")
 VIDEO = "video.mp4"
 KEPT = (*FIGURES, "comparison.png", "extremes.png", VIDEO)  # of a run, beside the report
+BY_ANGLE = "psnr_by_angle.png"
 PICTURES = ("comparison.png", "extremes.png", "scenes.png", "cameras.png")
 STAGES = {  # that write a file; the others are train's
     "metrics.json": "evaluate",
@@ -107,6 +108,12 @@ def read_survey(folder: Path) -> dict[str, Any]:
     for name in ("scenes.png", "cameras.png"):
         check_picture(folder / name)
     return read_json(folder / "statistics.json", ("dataset", "synthetic", "splits"))
+
+
+def read_few_cameras(folder: Path) -> dict[str, Any]:
+    """Returns what `benchmarks.camera_overfitting` wrote; its figure is there too."""
+    check_picture(folder / BY_ANGLE)
+    return read_json(folder / "results.json", ("angle_edges", "runs", "baselines"))
 
 
 def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:

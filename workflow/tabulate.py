@@ -34,10 +34,11 @@ from srt.teaser import write_teaser
 from srt.typesetting import to_csv, to_latex
 from workflow.command import run
 from workflow.results import (
+    BY_ANGLE,
     FIGURES,
     KEPT,
     VIDEO,
-    check_picture,
+    read_few_cameras,
     read_json,
     read_run,
     read_survey,
@@ -91,8 +92,6 @@ def tabulate(
     scale = profile if not all(run.metrics["synthetic"] for run in runs) else PUBLISHED_SCALE
     rows, plans = result_rows(runs), load_experiments(params, scale)
     reproduced = reproduction_rows(runs, plans, read_json(performance, ("device", "rows")))
-    limit = read_json(few_cameras / "results.json", ("angle_edges", "runs", "baselines"))
-    check_picture(few_cameras / "psnr_by_angle.png")
     report = Report(
         profile=profile,
         data=[*describe_data(planned), *describe_missing(left_out)],
@@ -101,13 +100,14 @@ def tabulate(
         seeds=seeds_table(runs, profile),
         costs=costs_table(runs),
         classes=class_tables(runs),
-        few_cameras=few_cameras_table(limit),
+        few_cameras=few_cameras_table(read_few_cameras(few_cameras)),
+        by_angle=few_cameras / BY_ANGLE,
         reproduction=[reproduction_table(reproduced), class_table(reproduced)],
         surveys=surveyed,
         runs=runs,
     )
     keep(outputs, out / "runs", names)
-    write(report, rows, reproduced, few_cameras / "psnr_by_angle.png", out)
+    write(report, rows, reproduced, out)
     videos = [out / "runs" / name / VIDEO for name in telling(rows)]
     if videos := [video for video in videos if video.is_file()]:
         write_teaser(out / "teaser.gif", videos, planned[0].render.frames)
@@ -117,9 +117,7 @@ def tabulate(
         log_table(profile, name, model, out / "results.md", TIMEOUT / len(names))
 
 
-def write(
-    report: Report, rows: Sequence[Row], reproduced: Sequence[Row], by_angle: Path, out: Path
-) -> None:
+def write(report: Report, rows: Sequence[Row], reproduced: Sequence[Row], out: Path) -> None:
     """Writes the figures and the texts, the page last: it holds the figures."""
     runs, profile = report.runs, report.profile
     write_picture(out / "curves.png", learning_curves(runs, profile))
@@ -132,7 +130,7 @@ def write(
         "reproduction.csv": to_csv(reproduced),
         "reproduction.md": reproduction_page(report.reproduction),
         "reproduction.tex": LATEX + "\n".join(map(to_latex, report.reproduction)),
-        "index.html": page(report, out, by_angle),
+        "index.html": page(report, out),
     }
     for name, text in texts.items():
         write_atomically(out / name, text.encode())
