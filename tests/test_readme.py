@@ -1,13 +1,17 @@
 """What the README says about results and files is what the tree holds."""
 
+import csv
 import json
 import re
 from pathlib import Path
 
 import pytest
 
+from srt.numerals import count
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+BASELINES = ("mean_colour_psnr", "input_view_psnr", "warped_input_psnr")
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 
@@ -21,6 +25,20 @@ def test_the_results_table_is_the_one_that_the_pipeline_wrote():
     wanted = table_of(report.split("## Results of profile quick")[1].split("\n- ")[0])
     assert len(wanted) > 2
     assert table_of(shown[1]) == wanted
+
+
+def test_the_figures_of_profile_bench_are_those_that_were_measured():
+    shown = re.search(r"<!-- bench.*?-->\n(.*?)<!-- /bench -->", README, re.DOTALL)
+    with (ROOT / "reports" / "bench" / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    wanted = []
+    for row in rows:
+        best = max(float(row[name]) for name in BASELINES if row[name])
+        ssim = f"{float(row['ssim']):.3f}" if row["ssim"] else "–"
+        cells = [row["run"], row["protocol"], f"{float(row['psnr']):.2f}", ssim, f"{best:.2f}"]
+        cells += [count(int(row["steps"])), f"{float(row['training_seconds']) / 60:.1f} min"]
+        wanted.append(f"| {' | '.join(cells)} |")
+    assert table_of(shown[1])[2:] == wanted
 
 
 def test_the_times_and_memory_of_a_step_are_those_that_were_measured():
