@@ -11,6 +11,7 @@ STAGES = ("fetch", "pack", "survey", "train", "evaluate", "render", "tabulate")
 COMMANDS = {"snakemake": SNAKEMAKE, "dvc": DVC}
 HEARING = ("env", "--default-signal=INT")  # tests in the background inherit a deaf ear to Ctrl-C
 UNLOCK = ("snakemake", "--cores", "1", "--unlock")
+DELETE_LOCK = ("rm", ".dvc/tmp/rwlock")
 SAME = (MODEL, *(f"outputs/quick/nmr_srt/{name}" for name in ("metrics.json", "video.mp4")))
 
 
@@ -34,17 +35,23 @@ class Broken:
     def finish(self):
         """Runs the tool to its end, having done what its message asks for."""
         code, said = self.copy.run(*COMMANDS[self.tool])
-        if code != 0 and "--unlock" in said:
-            self.unlock()
+        if code != 0 and self.mend(said):
             code, said = self.copy.run(*COMMANDS[self.tool])
         assert code == 0, said
         return said
 
-    def unlock(self):
-        """Does what Snakemake asks for after a kill."""
-        code, said = self.copy.run(*UNLOCK)
+    def mend(self, said):
+        """Does what a tool's message asks for; returns whether it asks for anything."""
+        if "--unlock" in said:
+            command = UNLOCK
+        elif "Unable to read RWLock-file" in said:  # DVC was hit as it wrote that file
+            command = DELETE_LOCK
+        else:
+            return False
+        code, said = self.copy.run(*command)
         assert code == 0, said
-        self.typed.append(" ".join(UNLOCK))
+        self.typed.append(" ".join(command))
+        return True
 
     def strike(self, victim, number, stages, delay):
         """Runs the tool, and sends a signal at a random moment of the first of some stages.
@@ -62,8 +69,7 @@ class Broken:
         )
         if not found:
             said = process.communicate()[0]
-            if process.returncode != 0 and "--unlock" in said:
-                self.unlock()
+            if process.returncode != 0 and self.mend(said):
                 return self.strike(victim, number, stages, delay)
             assert process.returncode == 0, said
             return None
