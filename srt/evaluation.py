@@ -128,13 +128,23 @@ def predict(model: SRT, batch: Batch, rays_per_group: int | None) -> Prediction:
 
 
 def predict_item(
-    model: SRT, scenes: Scenes, item: Item, *, shown: Presentation, rays_per_group: int | None
+    model: SRT,
+    scenes: Scenes,
+    item: Item,
+    *,
+    shown: Presentation,
+    rays_per_group: int | None,
+    wanted: Sequence[int] | None = None,
 ) -> Views:
-    """Returns an item's images with the model's predictions."""
-    wanted = target_views(scenes, item, shown)
+    """Returns an item's images with the model's predictions.
+
+    Args:
+        wanted: the views to predict; None: all of its targets.
+    """
+    wanted = target_views(scenes, item, shown) if wanted is None else wanted
     scene, inputs, targets = (
         torch.tensor(index, device=scenes.device)
-        for index in ([item.scene], [item.inputs], [wanted])
+        for index in ([item.scene], [item.inputs], [list(wanted)])
     )
     batch = whole_views(scenes, scene, inputs, targets, shown)
     if item.pose_noise:
@@ -270,13 +280,14 @@ def comparison(
     """
     inputs, targets, predictions = [], [], []
     for number, item in enumerate(items):
-        views = predict_item(model, scenes, item, shown=shown, rays_per_group=rays_per_group)
-        given = item.inputs if shown.all_targets else ()
-        others = [view for view in range(len(views.targets)) if view not in given]
+        others = [v for v in target_views(scenes, item, shown) if v not in item.inputs]
         angle = others[((number + 1) * len(others)) // (len(items) + 1)]
+        views = predict_item(
+            model, scenes, item, shown=shown, rays_per_group=rays_per_group, wanted=[angle]
+        )
         inputs.append(views.inputs)
-        targets.append(views.targets[angle])
-        predictions.append(views.predictions[angle])
+        targets.append(views.targets[0])
+        predictions.append(views.predictions[0])
     images = [to_uint8(torch.stack(part)) for part in (inputs, targets, predictions)]
     return grid(comparison_columns(*images), labels)
 

@@ -222,6 +222,26 @@ def test_a_picture_never_shows_an_input_as_its_target(scenes, images, model, mon
         assert (targets[view] != given).any()
 
 
+def test_a_picture_decodes_only_the_view_that_it_shows_the_same_as_among_all(
+    scenes, model, monkeypatch
+):
+    columns, decoded = [], []
+    monkeypatch.setattr("srt.evaluation.grid", lambda given, labels: np.zeros((1, 1, 3), np.uint8))
+    monkeypatch.setattr("srt.evaluation.comparison_columns", lambda *given: columns.append(given))
+    item = Item(1, (2,))
+    everything = predict_item(model, scenes, item, shown=CANONICAL, rays_per_group=100)
+    decode = model.decode
+    monkeypatch.setattr(
+        model, "decode", lambda pair, rays: decoded.append(rays) or decode(pair, rays)
+    )
+    comparison(model, scenes, [item], shown=CANONICAL, rays_per_group=100)
+    ((_, targets, predictions),) = columns
+    assert sum(rays.directions.shape[1] for rays in decoded) == scenes.height * scenes.width
+    (angle,) = (i for i, t in enumerate(everything.targets) if (to_uint8(t) == targets[0]).all())
+    levels = to_uint8(everything.predictions[angle]).astype(int) - predictions[0]
+    assert abs(levels).max() <= 1  # groups of other sizes may round a value to the next level
+
+
 def test_strided_inputs_are_shown_whole_but_seen_strided(scenes, images, model, monkeypatch):
     seen = []
     encode = model.encode
