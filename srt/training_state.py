@@ -23,7 +23,7 @@ class Training:
         self.experiment = experiment
         self.device = device
         self.model = build_model(experiment.model, experiment.seed).to(device)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), fused=device.type == "cuda")
+        self.optimizer = torch.optim.Adam(self.model.parameters(), fused=True)
         self.step = 0
         self.saved_step = 0  # of the state on disk
         self.seconds = 0.0
