@@ -41,6 +41,23 @@ def test_the_figures_of_profile_bench_are_those_that_were_measured():
     assert table_of(shown[1])[2:] == wanted
 
 
+def test_params_yaml_says_of_each_experiment_what_the_reproduction_table_does():
+    with (ROOT / "reports" / "quick" / "reproduction.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["protocol"] == "stelzner"]
+    published = [f"{float(row['psnr']):.2f} dB" for row in rows if row["psnr"]]
+    costs = {
+        row["ours"]: f"{float(row['gpu_hours']):.0f} hours, {float(row['peak_gigabytes']):.1f} GB"
+        f" on an {row['hardware']}"
+        for row in rows
+        if row["gpu_hours"]
+    }
+    lines = (ROOT / "params.yaml").read_text().split("\nexperiments:")[1].split("\nprofiles:")[0]
+    said = dict(re.findall(r"^  (\w+): +# (.*)$", lines, re.MULTILINE))
+    assert re.findall(r"expected: ([\d.]+ dB)", lines) == published
+    assert {name: cost for name, cost in costs.items() if cost not in said[name]} == {}
+    assert len(costs) == lines.count(" hours, ")
+
+
 def test_the_times_and_memory_of_a_step_are_those_that_were_measured():
     rows = json.loads((ROOT / "reports" / "performance" / "training.json").read_text())["rows"]
     section = README.split("## What differs from the published code")[1].split("\n## ")[0]
