@@ -9,7 +9,7 @@ from srt import scores
 from srt.class_tables import class_tables
 from srt.cost_table import costs_table
 from srt.runs import Run
-from srt.tables import BASELINES, result_rows, results_table
+from srt.tables import BASELINES, PEER, result_rows, results_table
 
 SECONDS = {"encode_seconds": 0.0123, "frame_seconds": 1.5, "hardware": "NVIDIA H200"}
 
@@ -65,20 +65,21 @@ def test_lpips_of_alexnet_has_a_column_where_a_protocol_defines_it():
     assert [row[column] for row in table.rows] == ["–", "–", "0.250"]
 
 
-def test_files_from_before_a_baseline_have_a_dash_and_their_gain_is_over_the_others():
+def test_files_from_before_the_peer_have_a_dash():
     new, old = run_of("a", {"stelzner": 7}), run_of("b", {"stelzner": 7})
     del old.metrics["protocols"]["stelzner"]["baselines"]["warped_input"]
     figures = old.metrics["protocols"]["stelzner"]
     best = max(figures["baselines"][name]["psnr"] for name in ("mean_colour", "input_view"))
     rows = result_rows([new, old])
     assert rows[1]["warped_input_psnr"] is None
+    assert rows[1]["gain_over_peer_psnr"] is None
     assert rows[1]["gain_psnr"] == pytest.approx(figures["psnr"] - best)
     table = results_table(rows, "paper")
     column = table.header.index("input warped PSNR")
     assert [row[column] == "–" for row in table.rows] == [False, True]
-    assert any("before there was this baseline" in note for note in table.notes)
-    assert "before there was" not in str(results_table(rows[:1], "paper").notes)
-    assert {*BASELINES} == {*scores.BASELINES}
+    assert any("evaluated before this was measured" in note for note in table.notes)
+    assert "evaluated before" not in str(results_table(rows[:1], "paper").notes)
+    assert {*BASELINES, PEER} == {*scores.BASELINES}
 
 
 def test_classes_are_sorted_as_people_count_and_a_single_class_has_no_table():
