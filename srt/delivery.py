@@ -50,7 +50,7 @@ def deliver(folder: Path, root: Path) -> None:
     """Sends what is released and not delivered; after an error of MLflow's, the rest waits."""
     with outbox.locked(folder / "lock"):
         client, artifacts = _connect(root)
-        delivery = _Delivery.resume(client, folder, artifacts)
+        delivery = _Delivery.resume(client, folder, artifacts, root)
         end = outbox.released_end(folder, delivery.start)
         delivery.send_metrics(end)
         delivery.send_status(end)
@@ -80,7 +80,9 @@ class _Delivery:
         return min(self.metrics, self.items, self.status, self.models)
 
     @classmethod
-    def resume(cls, client: MlflowClient, folder: Path, artifacts: str | None) -> _Delivery:
+    def resume(
+        cls, client: MlflowClient, folder: Path, artifacts: str | None, root: Path
+    ) -> _Delivery:
         """Returns the delivery that was recorded, or a new one if MLflow does not have its run."""
         path = folder / "delivered.json"
         if path.exists():
@@ -88,7 +90,7 @@ class _Delivery:
             if _is_active(client, delivery.run_id):
                 return delivery
         run = json.loads((folder / "run.json").read_text())
-        delivery = cls(client, folder, _create_run(client, run, artifacts))
+        delivery = cls(client, folder, _create_run(client, run, artifacts, root))
         delivery.record()
         return delivery
 
@@ -194,7 +196,9 @@ def _is_active(client: MlflowClient, run_id: str) -> bool:
         raise
 
 
-def _create_run(client: MlflowClient, run: dict[str, Any], artifacts: str | None) -> str:
+def _create_run(
+    client: MlflowClient, run: dict[str, Any], artifacts: str | None, root: Path
+) -> str:
     """Returns the id of a new run, or of the one that a delivery created just before it was cut."""
     from mlflow.entities import Param
 
@@ -206,7 +210,8 @@ def _create_run(client: MlflowClient, run: dict[str, Any], artifacts: str | None
         count = len(client.search_runs([experiment], max_results=1000))
         tags = run["tags"] | {"mlflow.runColor": COLOURS[count % len(COLOURS)]}
         if run.get("parent"):
-            tags["mlflow.parentRunId"] = _parent_run(client, experiment, run)
+            with outbox.locked(root / "mlflow.db.parents.lock"):  # one tree makes one parent
+                tags["mlflow.parentRunId"] = _parent_run(client, experiment, run)
         described = (experiment, run["start_time"], tags, run["name"])
         run_id = str(client.create_run(*described).info.run_id)
     parameters = iter([Param(key, value) for key, value in run["parameters"].items()])
@@ -227,7 +232,7 @@ def _parent_run(client: MlflowClient, experiment: str, run: dict[str, Any]) -> s
         client.set_terminated(made, "FINISHED", run["start_time"])
     order = ["attributes.start_time ASC", "attributes.run_id ASC"]
     oldest, *others = client.search_runs([experiment], own, order_by=order)
-    for other in others:  # processes that began at the same moment made one each
+    for other in others:  # trees on two machines that began at the same moment made one each
         if other.info.run_id == made:
             client.delete_run(made)
     return str(oldest.info.run_id)

@@ -32,7 +32,7 @@ from srt.tracking import Tracker
 from srt.trained import load_model
 from srt.training import Requests, fit
 from workflow.import_published import import_published
-from workflow.tabulate import read_history, read_json
+from workflow.results import read_history, read_json
 from workflow.train import write_outputs
 
 SHORT = {"rays_per_scene": 32, "rays_per_group": 2048, "validation_items": 1, "picture_every": 100}
