@@ -290,14 +290,3 @@ def comparison(
         predictions.append(views.predictions[0])
     images = [to_uint8(torch.stack(part)) for part in (inputs, targets, predictions)]
     return grid(comparison_columns(*images), labels)
-
-
-def extremes(rows: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[str]]:
-    """Returns the places of the best, the median and the worst row by PSNR, and what they are."""
-    order = sorted(range(len(rows)), key=lambda index: -rows[index]["psnr"])
-    places = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
-    texts = [
-        f"{name} of {len(rows)}: {rows[place]['psnr']:.2f} dB ({rows[place]['class']})"
-        for name, place in places.items()
-    ]
-    return list(places.values()), texts

@@ -74,3 +74,14 @@ def _mean(values: Iterable[float | None]) -> float | None:
 def metrics_text(metrics: dict[str, Any]) -> str:
     """Returns metrics.json's text: the same for the same figures."""
     return json.dumps(metrics, indent=1) + "\n"
+
+
+def extremes(rows: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[str]]:
+    """Returns the places of the best, the median and the worst row by PSNR, and what they are."""
+    order = sorted(range(len(rows)), key=lambda index: -rows[index]["psnr"])
+    places = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
+    texts = [
+        f"{name} of {len(rows)}: {rows[place]['psnr']:.2f} dB ({rows[place]['class']})"
+        for name, place in places.items()
+    ]
+    return list(places.values()), texts

@@ -15,7 +15,6 @@ from small_runs import metrics_of
 
 from srt.distributed import processor
 from srt.errors import UserError
-from srt.evaluation import extremes
 from srt.few_cameras import few_cameras_table
 from srt.numerals import threads
 from srt.params import load_experiments, load_params
@@ -23,6 +22,7 @@ from srt.provenance import trained
 from srt.report import telling_columns
 from srt.reproduction import class_table, reproduction_rows, reproduction_table
 from srt.runs import Run
+from srt.scores import extremes
 from srt.teaser import frames_of, to_rgb
 from srt.typesetting import Table
 from srt.video import Mp4Writer

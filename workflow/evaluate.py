@@ -25,7 +25,6 @@ from srt.evaluation import (
     Item,
     comparison,
     evaluate_items,
-    extremes,
     protocol_items,
 )
 from srt.files import sha256_of, write_atomically
@@ -34,7 +33,7 @@ from srt.metrics import Lpips, LpipsNetwork
 from srt.models import SRT
 from srt.params import load_experiment
 from srt.pictures import write_picture
-from srt.scores import MEASURES, metrics_text, summarise
+from srt.scores import MEASURES, extremes, metrics_text, summarise
 from srt.trained import load_model
 from workflow.command import run
 from workflow.runs import log_dataset, open_run
