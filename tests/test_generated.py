@@ -77,6 +77,16 @@ def test_nmrs_objects_are_those_of_its_raw_layout(tmp_path):
     assert {info.name: info.source_view for info in tests} == sources
 
 
+def test_objects_of_one_class_stand_together_so_that_a_few_spread_evenly_are_of_all(tmp_path):
+    counts = SyntheticConfig(scene="object", train=1, val=1, test=64)
+    root, of, _ = made(tmp_path, "object", synthetic=counts)
+    scenes = list_scenes(root, "test", of, None)
+    assert len({info.class_name for info in scenes[::16]}) == 4
+    assert [info.class_name for info in scenes] == sorted(
+        (info.class_name for info in scenes), key=["chair", "car", "lamp", "airplane"].index
+    )
+
+
 def test_cameras_anywhere_are_at_one_distance_and_see_the_object(tmp_path):
     root, of, scenes = made(tmp_path, "object_anywhere", views=60)
     poses = np.concatenate([read_scene(root, info, of).camera_to_world for info in scenes])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import json
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,10 @@ def write_generated(
 def list_scenes(
     root: Path, split: str, config: DatasetConfig, view_list: Path | None
 ) -> list[SceneInfo]:
-    """Returns the scenes of a split."""
+    """Returns the scenes of a split, those of one class together, as layout nmr has them.
+
+    Were they dealt out in turn, items spread evenly over them could all be of one class.
+    """
     count, views = getattr(config.synthetic, split), config.views
     if config.subset and config.subset.max_scenes:
         count = min(count, config.subset.max_scenes)
@@ -59,7 +63,7 @@ def list_scenes(
         return [SceneInfo(f"{split}_{index:05d}", "scene", None) for index in range(count)]
     return [
         SceneInfo(f"{key.class_id}/{key.name}", key.class_name, key.source_view(views))
-        for key in list(deal(config, recipe(root)[1], split))[:count]
+        for key in sorted(islice(deal(config, recipe(root)[1], split), count), key=in_class)
     ]
 
 
@@ -72,6 +76,11 @@ def read_scene(root: Path, info: SceneInfo, config: DatasetConfig) -> RawScene:
     class_index = int(info.name.split("/")[0].removeprefix("synth")) - 1
     key = SyntheticScene(seed=seed, split=split, class_index=class_index, index=int(index))
     return an_object(key, config)
+
+
+def in_class(key: SyntheticScene) -> tuple[int, int]:
+    """Returns what objects are ordered by."""
+    return key.class_index, key.index
 
 
 def shows_object(config: DatasetConfig) -> bool:
