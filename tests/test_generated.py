@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 
 from srt.config import SyntheticConfig
-from srt.data import synthetic, synthetic_gpu
+from srt.data import synthetic_gpu
 from srt.data.generated import HIGHEST, list_scenes, read_scene, write_generated
 from srt.data.packing import pack
 from srt.data.raw import RawScene
 from srt.data.scenes import Scenes
-from srt.data.synthetic import pixel_rays, render
+from srt.data.synthetic import first_hits, pixel_rays, render
+from srt.data.synthetic_gpu import SolidTable
 from srt.data.synthetic_nmr import DISTANCE, write_nmr
 from srt.data.synthetic_scenes import SceneKey, camera_positions, ground_scene, look_at_origin
 from srt.geometry import pinhole
@@ -49,15 +50,15 @@ def test_all_solids_at_once_are_seen_as_one_after_the_other(style, index, monkey
     rays = pixel_rays(pinhole(1.1, 1.0, 40, 56).expand(2, 3, 3), poses, 40, 56)
     solids = [*(solid for parts in scene.objects for solid in parts), scene.ground]
     expected = render(solids, scene.light, *rays).int()
-    distances, owners = synthetic.first_hits(solids, *rays)
+    table = SolidTable(solids, torch.device("cpu"))
+    distances, owners = first_hits(solids, *rays)
     monkeypatch.setattr(synthetic_gpu, "PAIRS", 50_000)  # in several parts
-    found, whose = synthetic_gpu.first_hits(solids, *rays)
-    same = whose == owners
+    found, whose = first_hits(table, *rays)
+    order = sorted(range(len(solids)), key=lambda i: synthetic_gpu.SHAPES.index(solids[i].shape))
+    same = torch.where(whose < 0, -1, torch.tensor(order)[whose.long()]) == owners
     assert same.float().mean() > 0.999  # rounding decides where two meet
     torch.testing.assert_close(found[same], distances[same], rtol=1e-4, atol=1e-4)
-    monkeypatch.setattr(synthetic, "first_hits", synthetic_gpu.first_hits)
-    monkeypatch.setattr(synthetic, "surfaces", synthetic_gpu.surfaces)
-    pictures = render(solids, scene.light, *rays).int()
+    pictures = render(table, scene.light, *rays).int()
     assert expected.float().std() > 10
     assert ((pictures - expected).abs().amax(dim=1) > 1).float().mean() < 1e-3
 

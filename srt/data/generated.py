@@ -113,8 +113,9 @@ def an_object(key: SyntheticScene, config: DatasetConfig) -> RawScene:
     intrinsics, poses = pinhole(FOCAL, 2.0, rows, columns), turntable(config.views)
     if config.synthetic.scene == "object_anywhere":
         poses = anywhere(key.generator(2), config.views)
-    rays = pixel_rays(intrinsics.expand(config.views, 3, 3), poses, rows, columns)
-    pixels = render(solids, LIGHT, *(part.to(best_device()) for part in rays))
+    each, device = intrinsics.expand(config.views, 3, 3), best_device()
+    rays = pixel_rays(each.to(device), poses.to(device), rows, columns)
+    pixels = render(solids, LIGHT, *rays)
     return raw_scene(pixels.view(config.views, rows, columns, 3).cpu().numpy(), intrinsics, poses)
 
 

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srt.data import synthetic_gpu
 from srt.data.solids import (
     Solid,
     bounding_box,
@@ -30,6 +29,7 @@ from srt.data.solids import (
     to_local,
     unit,
 )
+from srt.data.synthetic_gpu import SolidTable
 from srt.geometry import camera_rays, resize_intrinsics
 from srt.processes import die_with_parent
 from srt.shapes import Bool, Float, Int, UInt8
@@ -70,7 +70,7 @@ def _passes_near(
 
 
 def first_hits(
-    solids: Sequence[Solid],
+    solids: Sequence[Solid] | SolidTable,
     origins: Float[Tensor, "3 n"],
     directions: Float[Tensor, "3 n k"],
 ) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
@@ -83,8 +83,8 @@ def first_hits(
     owners = torch.full_like(directions[0], -1, dtype=torch.int32)
     if not owners.numel():
         return distances, owners
-    if origins.device.type == "cuda":
-        return synthetic_gpu.first_hits(solids, origins, directions)
+    if isinstance(solids, SolidTable):
+        return solids.first_hits(origins, directions)
     linear, offset = to_local(solids, origins)
     near = _passes_near(solids, origins, directions)
     for index, solid in enumerate(solids):
@@ -103,11 +103,11 @@ def first_hits(
 
 
 def surfaces(
-    solids: Sequence[Solid], owners: Int[Tensor, "n"], points: Float[Tensor, "3 n"]
+    solids: Sequence[Solid] | SolidTable, owners: Int[Tensor, "n"], points: Float[Tensor, "3 n"]
 ) -> tuple[Float[Tensor, "3 n"], Float[Tensor, "3 n"], Float[Tensor, "2 n"]]:
     """Returns the unit normals, the colours, and the highlights' strength and shininess."""
-    if points.device.type == "cuda":
-        return synthetic_gpu.surfaces(solids, owners, points)
+    if isinstance(solids, SolidTable):
+        return solids.surfaces(owners, points)
     normals, colours, highlights = points.clone(), points.clone(), points[:2].clone()
     linear, offset = to_local(solids, points)
     for index, solid in enumerate(solids):
@@ -126,7 +126,7 @@ def surfaces(
 
 
 def _shade(
-    solids: Sequence[Solid],
+    solids: Sequence[Solid] | SolidTable,
     light: Light,
     owners: Int[Tensor, "n"],
     points: Float[Tensor, "3 n"],
@@ -164,18 +164,20 @@ def pixel_rays(
 
 
 def render(
-    solids: Sequence[Solid],
+    solids: Sequence[Solid] | SolidTable,
     light: Light,
     origins: Float[Tensor, "3 n"],
     directions: Float[Tensor, "3 n k"],
 ) -> UInt8[Tensor, "n 3"]:
     """Returns the mean colour of each packet's rays; see `first_hits`."""
+    if origins.device.type == "cuda" and not isinstance(solids, SolidTable):
+        solids = SolidTable(solids, origins.device)
     chunks = zip(origins.split(CHUNK, dim=1), directions.split(CHUNK, dim=1))
     return torch.cat([_render_chunk(solids, light, o, d) for o, d in chunks])
 
 
 def _render_chunk(
-    solids: Sequence[Solid],
+    solids: Sequence[Solid] | SolidTable,
     light: Light,
     origins: Float[Tensor, "3 n"],
     directions: Float[Tensor, "3 n k"],

@@ -1,7 +1,8 @@
 """What srt/data/synthetic.py asks of rays and solids, all at once: as a GPU likes it.
 
 A CPU goes through the solids and leaves out most rays of each. On a GPU that is thousands of small
-launches for a scene; here each formula is computed once, for all solids and rays.
+launches for a scene; here each formula is computed once, for all solids and rays, and the solids
+are copied there once.
 
 Letters: s solids; n rays, or packets of k rays from one origin.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,65 +27,73 @@ from srt.data.solids import (
 from srt.shapes import Float, Int
 
 SHAPES = ("sphere", "box", "frustum")
+WIDTHS = (1, 1, 3, 2, 6, 9, 3)  # of a solid's numbers, as they are copied
 PAIRS = 1 << 22  # of a ray and a solid in flight: bounds the memory
 
 
-def first_hits(
-    solids: Sequence[Solid], origins: Float[Tensor, "3 n"], directions: Float[Tensor, "3 n k"]
-) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
-    """Returns what `synthetic.first_hits` returns."""
-    size = max(1, PAIRS // (len(solids) * directions.shape[2]))
-    order = sorted(range(len(solids)), key=lambda index: SHAPES.index(solids[index].shape))
-    grouped = [solids[index] for index in order]
-    parts = [
-        _nearest(grouped, *part)
-        for part in zip(origins.split(size, dim=1), directions.split(size, dim=1))
-    ]
-    distances = torch.cat([distance for distance, _ in parts])
-    owners = torch.tensor(order, device=origins.device)[torch.cat([owner for _, owner in parts])]
-    return distances, torch.where(distances.isinf(), -1, owners).int()
+class SolidTable:
+    """Solids, grouped by shape, as arrays on a device."""
+
+    def __init__(self, solids: Sequence[Solid], device: torch.device) -> None:
+        grouped = sorted(solids, key=lambda solid: SHAPES.index(solid.shape))
+        counts = [sum(solid.shape == shape for solid in solids) for shape in SHAPES]
+        self.ends = np.cumsum(counts).tolist()
+        linear, offset = to_local(grouped, torch.empty(0))
+        own = torch.tensor([_numbers(solid) for solid in grouped], dtype=torch.float32)
+        numbers = torch.cat((own, linear.flatten(1), offset.flatten(1)), dim=1)
+        parts = numbers.to(device).split(WIDTHS, dim=1)
+        self.shape, self.taper, self.pattern, self.highlight, colours, linear, offset = parts
+        self.colours = colours.unflatten(1, (2, 3))
+        self.linear, self.offset = linear.unflatten(1, (3, 3)), offset[..., None]
+
+    def __len__(self) -> int:
+        return len(self.shape)
+
+    def first_hits(
+        self, origins: Float[Tensor, "3 n"], directions: Float[Tensor, "3 n k"]
+    ) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
+        """Returns what `synthetic.first_hits` returns; the solids are those of this table."""
+        size = max(1, PAIRS // (len(self) * directions.shape[2]))
+        pairs = zip(origins.split(size, dim=1), directions.split(size, dim=1))
+        distances, owners = (torch.cat(parts) for parts in zip(*(self._nearest(*p) for p in pairs)))
+        return distances, torch.where(distances.isinf(), -1, owners).int()
+
+    def _nearest(
+        self, origins: Float[Tensor, "3 n"], directions: Float[Tensor, "3 n k"]
+    ) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
+        """Returns the smallest distance, and whose it is."""
+        o = torch.einsum("sij,jn->isn", self.linear, origins) + self.offset.transpose(0, 1)
+        d = torch.einsum("sij,jnk->isnk", self.linear, directions)
+        entered, start = [], 0
+        for shape, end in zip(SHAPES, self.ends):
+            rays = o[:, start:end, :, None], d[:, start:end]
+            if shape == "frustum":
+                entered.append(enter_frustum(*rays, self.taper[start:end, None]))
+            else:
+                entered.append((enter_sphere if shape == "sphere" else enter_box)(*rays))
+            start = end
+        nearest, owners = torch.cat(entered).min(dim=0)
+        return nearest, owners
+
+    def surfaces(
+        self, owners: Int[Tensor, "n"], points: Float[Tensor, "3 n"]
+    ) -> tuple[Float[Tensor, "3 n"], Float[Tensor, "3 n"], Float[Tensor, "2 n"]]:
+        """Returns what `synthetic.surfaces` returns."""
+        owner = owners.long()
+        linear, taper = self.linear[owner], self.taper[owner, 0]
+        local = torch.einsum("nij,jn->in", linear, points) + self.offset[owner, :, 0].T
+        normals = torch.zeros_like(local)
+        for number, shape in enumerate(SHAPES):
+            own = local_normals(shape, taper, local)
+            normals = torch.where(self.shape[owner, 0] == number, own, normals)
+        second = (local * self.pattern[owner].T * (1 - 1e-4)).floor().sum(0).remainder(2).long()
+        colours = self.colours[owner, second].T
+        return unit(torch.einsum("nij,in->jn", linear, normals)), colours, self.highlight[owner].T
 
 
-def _nearest(
-    grouped: Sequence[Solid], origins: Float[Tensor, "3 n"], directions: Float[Tensor, "3 n k"]
-) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
-    """Returns the smallest distance and the place of its solid; these are grouped by shape."""
-    linear, offset = to_local(grouped, origins)
-    o = torch.einsum("sij,jn->isn", linear, origins) + offset.transpose(0, 1)
-    d = torch.einsum("sij,jnk->isnk", linear, directions)
-    entered, end = [], 0
-    for shape in SHAPES:
-        here = [solid for solid in grouped if solid.shape == shape]
-        start, end = end, end + len(here)
-        rays = o[:, start:end, :, None], d[:, start:end]
-        if shape == "frustum":
-            taper = torch.tensor([solid.taper for solid in here]).to(o)[:, None, None]
-            entered.append(enter_frustum(*rays, taper))
-        elif here:
-            entered.append((enter_sphere if shape == "sphere" else enter_box)(*rays))
-    distances, owners = torch.cat(entered).min(dim=0)
-    return distances, owners
-
-
-def surfaces(
-    solids: Sequence[Solid], owners: Int[Tensor, "n"], points: Float[Tensor, "3 n"]
-) -> tuple[Float[Tensor, "3 n"], Float[Tensor, "3 n"], Float[Tensor, "2 n"]]:
-    """Returns what `synthetic.surfaces` returns."""
-    owner = owners.long()
-
-    def of_owner(values: Sequence[object]) -> Tensor:
-        return torch.tensor(values).to(points)[owner]
-
-    linear, offset = (part[owner] for part in to_local(solids, points))
-    local = torch.einsum("nij,jn->in", linear, points) + offset[..., 0].T
-    taper, normals = of_owner([solid.taper for solid in solids]), torch.zeros_like(local)
-    shapes = of_owner([SHAPES.index(solid.shape) for solid in solids])
-    for number, shape in enumerate(SHAPES):
-        normals = torch.where(shapes == number, local_normals(shape, taper, local), normals)
-    materials = [solid.material for solid in solids]
-    pattern = of_owner([material.pattern for material in materials]).T
-    second = (local * pattern * (1 - 1e-4)).floor().sum(0).remainder(2).long()
-    both = of_owner([material.colours for material in materials])  # (n, 2, 3)
-    colours = both[torch.arange(len(owner), device=owner.device), second].T
-    highlights = of_owner([(material.specular, material.shininess) for material in materials]).T
-    return unit(torch.einsum("nij,in->jn", linear, normals)), colours, highlights
+def _numbers(solid: Solid) -> list[float]:
+    """Returns what a table has of a solid beside its place."""
+    material = solid.material
+    first, second = material.colours
+    form = [float(SHAPES.index(solid.shape)), solid.taper, *material.pattern]
+    return [*form, material.specular, material.shininess, *first, *second]

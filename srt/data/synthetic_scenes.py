@@ -134,9 +134,10 @@ def pictures(
 ) -> UInt8[np.ndarray, "views h w 3"]:
     """Returns what cameras at these positions see that look at the origin."""
     poses = look_at_origin(positions)
-    rays = pixel_rays(intrinsics.expand(len(poses), 3, 3), poses, *image_size)
+    each = intrinsics.expand(len(poses), 3, 3)
+    rays = pixel_rays(each.to(device), poses.to(device), *image_size)
     solids = [solid for parts in scene.objects for solid in parts]
-    pixels = render([*solids, scene.ground], scene.light, *(part.to(device) for part in rays))
+    pixels = render([*solids, scene.ground], scene.light, *rays)
     return pixels.view(len(poses), *image_size, 3).cpu().numpy()
 
 
