@@ -18,6 +18,7 @@ from srt.shapes import Float
 
 BYTES_PER_QUERY = 100_000  # at most, in training, of all models: of it, the input pixels' share
 MOST_QUERIES = 131_072  # more are hardly faster
+WITHOUT_GRADIENTS = 4  # times as many: nothing is kept of them, and launches are what takes long
 ATTENTION = [  # the fastest first; the first that can is taken
     SDPBackend.CUDNN_ATTENTION,
     SDPBackend.FLASH_ATTENTION,
@@ -96,6 +97,8 @@ def decode_in_groups(
     """
     scenes = rays.origins.shape[0]
     queries = queries_per_group or group_on(rays.origins.device)
+    if queries_per_group is None and rays.origins.is_cuda and not torch.is_grad_enabled():
+        queries *= WITHOUT_GRADIENTS
     size = max(1, queries // (scenes * model.decoder.queries_per_ray))
     groups = [model.decode(keys_values, group) for group in rays.split(size)]
     depths = [group.depth for group in groups if group.depth is not None]
