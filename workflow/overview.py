@@ -33,6 +33,7 @@ def describe(report: Path) -> dict[str, Any]:
     return {
         "name": report.name,
         "runs": len(runs),
+        "teaser": (report / "teaser.gif").is_file(),
         "datasets": list(dict.fromkeys(figures["dataset"] for figures in metrics)),
         "synthetic": all(figures["synthetic"] for figures in metrics),
         "trained": trained([read_json(path / "training.json", ("hardware",)) for path in runs]),

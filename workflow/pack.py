@@ -13,7 +13,7 @@ from srt.params import load_dataset
 from srt.processes import cpus
 from workflow.command import run
 
-RENDERING = 12  # processes: enough to keep a GPU busy, and their memory fits it
+RENDERING = 12  # processes at most where scenes are rendered: all use the memory of one GPU
 
 
 def pack_dataset(
