@@ -56,7 +56,8 @@ def main() -> None:
         for name in arguments.experiments:
             experiment = load_experiment(ROOT / "params.yaml", name, arguments.profile)
             seconds = step_seconds(experiment, packed(Path(folder), experiment, SCENES))
-            every = int(60 * arguments.minutes / seconds) // (100 * arguments.validations) * 100
+            every = int(60 * arguments.minutes / seconds / arguments.validations)
+            every = max(1, every // 100 * 100 or every)
             steps = every * arguments.validations
             print(f"# {name}: {1000 * seconds:.1f} ms a step on {torch.cuda.get_device_name()}")
             print(

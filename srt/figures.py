@@ -41,12 +41,14 @@ def figure_pixels(
     with matplotlib.rc_context(matplotlib.rcParamsDefault):
         figure = Figure(figsize=(WIDTH, height), dpi=DOTS_PER_INCH, layout="constrained")
         canvas: Any = FigureCanvasAgg(figure)
-        draw(figure.subplots(rows, columns, **subplots))
-        named: dict[str, Any] = {}
-        for axes in figure.axes:
+        panels = figure.subplots(rows, columns, **subplots)
+        for axes in figure.axes:  # before they are drawn on: a figure may want no grid
             axes.grid(color="0.9")
             axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
+        draw(panels)
+        named: dict[str, Any] = {}
+        for axes in figure.axes:
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
                 named.setdefault(label, handle)
         figure.suptitle(title)
