@@ -10,7 +10,7 @@ from srt.files import write_atomically
 from srt.provenance import trained
 from srt.report import overview
 from workflow.command import run
-from workflow.results import read_json, was_measured
+from workflow.results import VIDEO, read_json, was_measured
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def describe(report: Path) -> dict[str, Any]:
     return {
         "name": report.name,
         "runs": len(runs),
-        "teaser": (report / "teaser.gif").is_file(),
+        "teaser": any((path / VIDEO).is_file() for path in runs),  # what it is made of
         "datasets": list(dict.fromkeys(figures["dataset"] for figures in metrics)),
         "synthetic": all(figures["synthetic"] for figures in metrics),
         "trained": trained([read_json(path / "training.json", ("hardware",)) for path in runs]),
