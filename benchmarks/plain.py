@@ -12,7 +12,7 @@ from torch import Tensor
 
 from srt import gradients, models, rendering
 from srt.models.encoder import Encoder
-from srt.models.encoding import encode_rays
+from srt.models.encoding import encode, of_rays
 
 
 def materialised_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ def whole_first_layer(
 ) -> Tensor:
     """Returns the first convolution of all channels at each pixel, as published."""
     positions = origins[:, :, None, None].expand_as(directions)
-    channels = torch.cat((images, encode_rays(positions, directions, encoder.config)), dim=-1)
+    channels = torch.cat((images, encode(of_rays(positions, directions, encoder.config))), dim=-1)
     return F.relu(encoder.convolutions[0](channels.flatten(0, 1).permute(0, 3, 1, 2)))
 
 

@@ -79,19 +79,52 @@ def of_scenes(
         keys_values: list[Any] = model.decoder.keys_values(tokens)
     leaves = [each._make(part.detach().requires_grad_() for part in each) for each in keys_values]
     mse = torch.zeros((), dtype=torch.float64, device=device)
-    scenes, rays, _ = batch.colours.shape
-    size = group_size(scenes, rays, max(1, rays_per_group // model.decoder.queries_per_ray))
-    for group, colours in zip(batch.rays.split(size), batch.colours.split(size, dim=1)):
-        with precision(device):
-            predicted = decode(leaves, group)
-        parts = (predicted.colours, predicted.coarse_colours)
-        errors = [(part.float() - colours).square().sum() for part in parts if part is not None]
-        (sum(errors) * (share / batch.colours.numel())).backward()
-        mse += errors[0].detach() / batch.colours.numel()
+    queries = model.decoder.queries_per_ray
+    scenes, rays = group_shape(*batch.colours.shape[:2], max(1, rays_per_group // queries))
+    for start, part in zip(range(0, len(batch.images), scenes), batch.split(scenes)):
+        here = slice(start, start + scenes)
+        seen = [cut(each, here) for each in leaves]
+        for group, colours in zip(part.rays.split(rays), part.colours.split(rays, dim=1)):
+            with precision(device):
+                predicted = decode(seen, group)
+            parts = (predicted.colours, predicted.coarse_colours)
+            errors = [(part.float() - colours).square().sum() for part in parts if part is not None]
+            (sum(errors) * (share / batch.colours.numel())).backward()
+            mse += errors[0].detach() / batch.colours.numel()
+        for each, own in zip(leaves, seen):
+            take_gradients(each, here, own)
     flat = [tensor for each in keys_values for tensor in each]
     with reduction.last_backward() if reduction else contextlib.nullcontext():
         torch.autograd.backward(flat, [leaf.grad for each in leaves for leaf in each])
     return mse
+
+
+def cut(leaves: Any, here: slice) -> Any:
+    """Returns leaves of which those that each scene has of its own are these scenes' alone."""
+    own = {name: getattr(leaves, name)[here].detach() for name in leaves.PER_SCENE}
+    return leaves._replace(**{name: part.requires_grad_() for name, part in own.items()})
+
+
+def take_gradients(leaves: Any, here: slice, own: Any) -> None:
+    """Gives leaves the gradients of what was cut from them."""
+    for name in leaves.PER_SCENE:
+        leaf = getattr(leaves, name)
+        if leaf.grad is None:
+            leaf.grad = torch.empty_like(leaf)
+        leaf.grad[here] = getattr(own, name).grad
+
+
+def group_shape(scenes: int, rays: int, most: int) -> tuple[int, int]:
+    """Returns how many scenes, and how many rays of each, to decode at once.
+
+    All groups are equal: of one shape. Whole scenes, where that makes no more groups: what they
+    attend to is then read, and its gradient written, once. Else some rays of all scenes.
+    """
+    some, whole = group_size(scenes, rays, most), group_size(1, scenes, max(1, most // rays))
+    of_one = group_size(1, rays, most)  # all of them where they fit
+    if (scenes // whole) * (rays // of_one) <= rays // some:
+        return whole, of_one
+    return scenes, some
 
 
 def group_size(scenes: int, rays: int, rays_per_group: int) -> int:

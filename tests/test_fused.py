@@ -13,7 +13,7 @@ from tiny_training import PARAMS, VARIANTS, tiny_experiment
 from srt.models import MOST_QUERIES, fused, group_for
 from srt.models.decoder import DecoderLayer
 from srt.models.encoder import Encoder
-from srt.models.encoding import encode_rays
+from srt.models.encoding import encode, of_rays
 from srt.params import load_experiment
 
 GPU = torch.cuda.is_available()
@@ -91,13 +91,31 @@ def test_kernels_give_what_plain_pytorch_gives_forward_and_backward(kernels, wid
         assert (ours.double() - theirs).norm() < (1e-2 if GPU else 1e-4) * theirs.norm()
 
 
+@pytest.mark.parametrize(("raw", "multiple"), [(0, 96), (3, 8)])
+def test_the_encoding_kernel_gives_the_plain_encoding_and_channels_of_0(kernels, raw, multiple):
+    torch.manual_seed(raw)
+    device = "cuda" if GPU else "cpu"
+    origins, directions = (torch.randn(70, 3, device=device) for _ in range(2))
+    beside = torch.rand(70, raw, device=device)
+    config = load_experiment(PARAMS, "nmr_srt", "paper").model
+    waves = of_rays(8 * origins, F.normalize(directions, dim=-1), config)
+    plain = torch.cat((beside, encode(waves)), dim=-1)
+    width = plain.shape[1] + -plain.shape[1] % multiple
+    rows = torch.cat((beside, *(part.coordinates for part in waves)), dim=-1)
+    octaves, starts = (tuple(part[i] for part in waves) for i in (1, 2))
+    found = kernels.encode(rows, raw, octaves, starts, width)
+    assert found.shape == (70, width)
+    assert not found[:, plain.shape[1] :].any()
+    assert (found[:, : plain.shape[1]].float() - plain).abs().max() <= 2**-8  # of bfloat16, near 1
+
+
 @pytest.mark.parametrize("size", [(2, 5), (3, 3), (8, 4)])
 def test_the_first_layer_is_the_convolution_of_all_channels(tmp_path, size):
     config = tiny_experiment(tmp_path, VARIANTS["srt"]).model
     encoder = Encoder(config).double()
     images, directions = (torch.rand(2, 3, *size, 3, dtype=torch.float64) for _ in range(2))
     origins = torch.randn(2, 3, 3, dtype=torch.float64)
-    rays = encode_rays(origins[:, :, None, None].expand_as(directions), directions, config)
+    rays = encode(of_rays(origins[:, :, None, None].expand_as(directions), directions, config))
     channels = torch.cat((images, rays), dim=-1).flatten(0, 1).permute(0, 3, 1, 2)
     wanted = F.relu(encoder.convolutions[0](channels))
     torch.testing.assert_close(encoder.first_layer(images, origins, directions), wanted)

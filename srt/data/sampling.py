@@ -127,18 +127,20 @@ class Sampler:
         r equal runs of them; every pixel is as likely, none repeats (unless runs share one, where r
         does not divide their number), and the variance is lower.
         """
-        share = self.batch_size // self.world_size
+        share, device = self.batch_size // self.world_size, scenes.device
         slots = torch.arange(self.rank * share, (self.rank + 1) * share)
-        scene = self._scene_order(slots + step * self.batch_size, len(scenes)).to(scenes.device)
-        slots = slots.to(scenes.device)[:, None]
+        scene = self._scene_order(slots + step * self.batch_size, len(scenes))
+        if device.type == "cuda":  # from other memory, a copy would wait for the step before
+            scene = scene.pin_memory().to(device, non_blocking=True)
+        slots = torch.arange(self.rank * share, (self.rank + 1) * share, device=device)[:, None]
 
-        counter = torch.arange(scenes.views, device=scenes.device)
+        counter = torch.arange(scenes.views, device=device)
         keys = random_bits(self.seed, step, _VIEWS, slots, counter)
         views = keys.argsort(dim=1, stable=True)  # (b, views): inputs first
         targets = views if self.shown.all_targets else views[:, self.shown.input_views :]
 
         size = scenes.height * scenes.width
-        ray = torch.arange(self.rays_per_scene, device=scenes.device)
+        ray = torch.arange(self.rays_per_scene, device=device)
         offset = random_bits(self.seed, step, _PIXELS, slots, ray) >> 8  # 24 bits
         total = targets.shape[1] * size
         place = ((ray << 24) + offset) * total // (self.rays_per_scene << 24)  # (b, r)

@@ -17,8 +17,10 @@ from srt.config import ModelConfig
 from srt.models import fused
 from srt.models.attention import CrossAttention, KeysValues, Mlp
 from srt.models.encoding import (
-    encode_points,
-    encode_rays,
+    Waves,
+    encode,
+    of_points,
+    of_rays,
     point_channels,
     ray_channels,
     to_precise,
@@ -78,13 +80,13 @@ class SceneQueries(nn.Module):
         return [layer.keys_values(tokens) for layer in layers]
 
     def gather(
-        self, encoded: Float[Tensor, "b n dim"], keys_values: list[LayerKeysValues]
+        self, waves: list[Waves], keys_values: list[LayerKeysValues]
     ) -> Float[Tensor, "b n dim"]:
         """Returns what each query has gathered from the scene; on a GPU it may be wider, with 0."""
         if isinstance(keys_values[0], KeysValues):
-            queries = self.query(encoded)
+            queries = self.query(encode(waves))
         else:
-            queries = fused.widen(self.query, encoded)
+            queries = fused.widen(self.query, waves)
         for layer, pair in zip(self.layers, keys_values):
             queries = layer(queries, pair)
         return queries
@@ -103,8 +105,8 @@ class LightFieldDecoder(SceneQueries):
 
     def forward(self, keys_values: list[LayerKeysValues], rays: Rays) -> Prediction:
         """Returns the colour of each ray; SRT's are in [0, 1], ISRT's are not held there."""
-        encoded = encode_rays(rays.origins, rays.directions, self.config)
-        colours = fused.perceptron(self.colour, self.gather(encoded, keys_values))
+        gathered = self.gather(of_rays(rays.origins, rays.directions, self.config), keys_values)
+        colours = fused.perceptron(self.colour, gathered)
         # OSRT, appendix A.4, leaves the sigmoid out.
         return Prediction(colours.sigmoid() if self.config.name == "srt" else colours)
 
@@ -123,8 +125,7 @@ class PointNet(SceneQueries):
         self, keys_values: list[LayerKeysValues], points: Float[Tensor, "b r s 3"]
     ) -> tuple[Float[Tensor, "b r s"], Float[Tensor, "b r s 3"]]:
         """Returns densities and colours, in float32 at least."""
-        encoded = encode_points(points.flatten(1, 2), self.config)
-        gathered = self.gather(encoded, keys_values)
+        gathered = self.gather(of_points(points.flatten(1, 2), self.config), keys_values)
         density, colour = (fused.perceptron(net, gathered) for net in (self.density, self.colour))
         density, colour = (
             part.unflatten(1, points.shape[1:3]) for part in (density[..., 0], colour)

@@ -14,11 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srt.config import ModelConfig
+from srt.models import fused
 from srt.models.attention import Mlp, SelfAttention
 from srt.models.encoding import (
-    encode_directions,
-    encode_points,
+    encode,
     in_bfloat16,
+    of_directions,
+    of_points,
     point_channels,
     ray_channels,
 )
@@ -35,10 +37,10 @@ class PixelChannels(nn.Module):
     def forward(
         self, images: Float[Tensor, "b v h w 3"], directions: Float[Tensor, "b v h w 3"]
     ) -> Float[Tensor, "bv h w channels"]:
-        channels = torch.cat((images, encode_directions(directions, self.config)), dim=-1)
+        waves = of_directions(directions, self.config)
         if in_bfloat16(images):  # products of whole eights of channels are faster
-            channels = F.pad(channels, (0, -channels.shape[-1] % 8)).bfloat16()
-        return channels.flatten(0, 1)
+            return fused.encode_wide(waves, 8, beside=images).flatten(0, 1)
+        return torch.cat((images, encode(waves)), dim=-1).flatten(0, 1)
 
 
 class CameraAndPixels(nn.Module):
@@ -126,7 +128,7 @@ class Encoder(nn.Module):
         varying = torch.cat((weight[:, :3], weight[:, 3 + positions :]), dim=1)
         varying = F.pad(varying, (0, 0, 0, 0, 0, pixels.shape[-1] - varying.shape[1]))
         seen = F.conv2d(pixels.permute(0, 3, 1, 2), varying, padding=1)
-        camera = encode_points(origins, self.config).flatten(0, 1)[..., None, None]
+        camera = encode(of_points(origins, self.config)).flatten(0, 1)[..., None, None]
         position = weight[:, 3 : 3 + positions]
         constant = F.conv2d(camera.expand(-1, -1, 3, 3), position, padding=1)
         return self.camera_and_pixels(seen, constant)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,33 +39,41 @@ def in_bfloat16(values: Tensor) -> bool:
     return values.is_cuda and torch.is_autocast_enabled("cuda")
 
 
-def encode_points(
-    points: Float[Tensor, "*points 3"], config: ModelConfig
-) -> Float[Tensor, "*points channels"]:
-    """Returns the encoding of each point's position."""
-    return encode_octaves(points, config.position_octaves, config.position_start_octave)
+class Waves(NamedTuple):
+    """Coordinates, and of which octaves their encoding has sines and cosines."""
+
+    coordinates: Float[Tensor, "*points 3"]
+    octaves: int
+    start: int
 
 
-def encode_directions(
-    directions: Float[Tensor, "*rays 3"], config: ModelConfig
-) -> Float[Tensor, "*rays channels"]:
-    """Returns the encoding of each ray's unit direction."""
-    return encode_octaves(directions, config.direction_octaves, config.direction_start_octave)
+def of_points(points: Float[Tensor, "*points 3"], config: ModelConfig) -> list[Waves]:
+    """Returns what encodes the position of points."""
+    return [Waves(points, config.position_octaves, config.position_start_octave)]
 
 
-def encode_rays(
+def of_directions(directions: Float[Tensor, "*rays 3"], config: ModelConfig) -> list[Waves]:
+    """Returns what encodes the unit directions of rays."""
+    return [Waves(directions, config.direction_octaves, config.direction_start_octave)]
+
+
+def of_rays(
     origins: Float[Tensor, "*rays 3"], directions: Float[Tensor, "*rays 3"], config: ModelConfig
-) -> Float[Tensor, "*rays channels"]:
-    """Returns the encoding of each ray's origin, then of its unit direction."""
-    parts = (encode_points(origins, config), encode_directions(directions, config))
-    return torch.cat(parts, dim=-1)
+) -> list[Waves]:
+    """Returns what encodes rays: their origins, then their unit directions."""
+    return [*of_points(origins, config), *of_directions(directions, config)]
+
+
+def encode(waves: list[Waves]) -> Float[Tensor, "*points channels"]:
+    """Returns the encoding, part after part."""
+    return torch.cat([encode_octaves(*part) for part in waves], dim=-1)
 
 
 def point_channels(config: ModelConfig) -> int:
-    """Returns the number of channels of `encode_points`."""
+    """Returns the number of channels of a point's encoding."""
     return 6 * config.position_octaves
 
 
 def ray_channels(config: ModelConfig) -> int:
-    """Returns the number of channels of `encode_rays`."""
+    """Returns the number of channels of a ray's encoding."""
     return point_channels(config) + 6 * config.direction_octaves

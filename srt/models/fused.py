@@ -16,6 +16,7 @@ b scenes, n queries of `width` channels, m scene tokens, h heads of d channels.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from typing import Any, NamedTuple
 
 import torch
@@ -23,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srt.models.attention import CrossAttention, KeysValues, Mlp, join_heads, split_heads
-from srt.models.encoding import in_bfloat16
+from srt.models.encoding import Waves, encode, in_bfloat16
 from srt.shapes import Float
 
 WIDTHS = (96, 192)
@@ -32,6 +33,7 @@ WIDTHS = (96, 192)
 class FewTokens(NamedTuple):
     """A layer before a scene of few tokens."""
 
+    PER_SCENE = ("inward", "outward")
     inward: Float[Tensor, "b width h m"]  # from a query to its scores
     outward: Float[Tensor, "b hm width"]  # from its weights to what is gathered
     bias: Float[Tensor, "width"]
@@ -43,6 +45,7 @@ class FewTokens(NamedTuple):
 class ManyTokens(NamedTuple):
     """A layer before a scene of many tokens."""
 
+    PER_SCENE = ("key", "value")
     query: Float[Tensor, "width hd"]
     key: Float[Tensor, "b h m d"]
     value: Float[Tensor, "b h m d"]
@@ -65,10 +68,14 @@ def suits(tokens: Tensor, dim: int, hidden: int) -> bool:
     """Returns whether layers run like this: in bfloat16, on NVIDIA's GPUs from Ampere on."""
     if not in_bfloat16(tokens):
         return False
-    known = padded_width(dim) is not None and hidden % 64 == 0
-    # Triton comes with PyTorch for CUDA, but not on every system.
-    known = known and importlib.util.find_spec("triton") is not None
-    return known and torch.cuda.get_device_capability(tokens.device) >= (8, 0)
+    return padded_width(dim) is not None and hidden % 64 == 0 and kernels_run()
+
+
+@torch.compiler.assume_constant_result
+def kernels_run() -> bool:
+    """Returns whether the GPU runs our kernels; Triton comes with PyTorch, but not everywhere."""
+    found = importlib.util.find_spec("triton") is not None
+    return found and torch.cuda.get_device_capability() >= (8, 0)
 
 
 def prepare(attention: CrossAttention, mlp: Mlp, pair: KeysValues) -> Prepared:
@@ -212,10 +219,43 @@ def _(
     return torch.empty_like(normal), expand.float(), contract.float()
 
 
-def widen(net: nn.Module, encoded: Float[Tensor, "b n dim"]) -> Float[Tensor, "b n width"]:
+def encode_wide(
+    waves: list[Waves], multiple: int, beside: Float[Tensor, "*points _"] | None = None
+) -> Float[Tensor, "*points width"]:
+    """Returns the encoding, in bfloat16, with channels of 0 up to a multiple.
+
+    Args:
+        beside: channels that come first and are not encoded.
+    """
+    before = [] if beside is None else [beside]
+    raw = sum(part.shape[-1] for part in before)
+    channels = raw + sum(6 * part.octaves for part in waves)
+    width = channels + -channels % multiple
+    coordinates = torch.cat((*before, *(part.coordinates for part in waves)), dim=-1)
+    if not coordinates.is_cuda or coordinates.requires_grad or not kernels_run():
+        plain = torch.cat((*before, encode(waves)), dim=-1)
+        return F.pad(plain, (0, width - channels)).bfloat16()
+    octaves, starts = [part.octaves for part in waves], [part.start for part in waves]
+    rows = coordinates.float().flatten(0, -2)
+    encoded: Tensor = _encode(rows, raw, octaves, starts, width)
+    return encoded.unflatten(0, coordinates.shape[:-1])
+
+
+@_operator("encode", "(Tensor rows, int raw, int[] octaves, int[] starts, int width) -> Tensor")
+def _encode(rows: Tensor, raw: int, octaves: list[int], starts: list[int], width: int) -> Tensor:
+    from srt.models import kernels
+
+    return kernels.encode(rows.contiguous(), raw, tuple(octaves), tuple(starts), width)
+
+
+@_encode.register_fake
+def _(rows: Tensor, raw: int, octaves: list[int], starts: list[int], width: int) -> Tensor:
+    return rows.new_empty(rows.shape[0], width, dtype=torch.bfloat16)
+
+
+def widen(net: nn.Module, waves: list[Waves]) -> Float[Tensor, "b n width"]:
     """Returns the queries, in bfloat16, with channels of 0 up to a layer's width."""
-    dim = encoded.shape[-1]
-    encoded = F.pad(encoded, (0, (padded_width(dim) or dim) - dim)).bfloat16()
+    encoded = encode_wide(waves, 96)
     return padded(net, encoded, 96) if isinstance(net, nn.Sequential) else encoded
 
 
@@ -228,11 +268,43 @@ def perceptron(net: nn.Sequential, x: Float[Tensor, "*n in"]) -> Float[Tensor, "
 
 def padded(net: nn.Sequential, x: Float[Tensor, "*n in"], multiple: int) -> Float[Tensor, "*n _"]:
     """Returns what linear layers make of rows, each with channels of 0 up to a multiple."""
-    for part in net:
-        if isinstance(part, nn.Linear):
-            rows = -part.out_features % multiple
-            weight = F.pad(part.weight, (0, x.shape[-1] - part.in_features, 0, rows))
-            x = F.linear(x, weight, F.pad(part.bias, (0, rows)))
+    parts = list(net)
+    for linear, activation in itertools.zip_longest(parts[::2], parts[1::2]):
+        rows = -linear.out_features % multiple
+        weight = F.pad(linear.weight, (0, x.shape[-1] - linear.in_features, 0, rows))
+        bias = F.pad(linear.bias, (0, rows))
+        if activation is None:
+            x = F.linear(x, weight, bias)
+        elif x.is_cuda:
+            flat: Tensor = _LinearRelu.apply(x.flatten(0, -2), weight, bias)  # type: ignore[no-untyped-call]
+            x = flat.unflatten(0, x.shape[:-1])
         else:
-            x = part(x)
+            x = activation(F.linear(x, weight, bias))
     return x
+
+
+class _LinearRelu(torch.autograd.Function):
+    """A product that takes the ReLU along; where it was 0 is read off its outcome."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        weight = weight.to(x.dtype)
+        out: Tensor = _linear_relu(x, weight, bias.to(x.dtype))
+        ctx.save_for_backward(x, weight, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, ...]:
+        x, weight, out = ctx.saved_tensors
+        dy = torch.where(out > 0, dy, 0)
+        return dy @ weight, dy.T @ x, dy.sum(dim=0)
+
+
+@_operator("linear_relu", "(Tensor x, Tensor weight, Tensor bias) -> Tensor")
+def _linear_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch._addmm_activation(bias, x, weight.T)
+
+
+@_linear_relu.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[0])
