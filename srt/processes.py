@@ -25,6 +25,14 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def shared_device() -> torch.device:
+    """Returns one of the GPUs, by the number of this process: so those of a pool share them out."""
+    import torch
+
+    count = torch.cuda.device_count()
+    return torch.device("cuda", os.getpid() % count) if count else torch.device("cpu")
+
+
 def die_with_parent() -> None:
     """Has the kernel kill this process when its parent dies, so that nothing is orphaned.
 

@@ -14,6 +14,7 @@ from srt.models import MOST_QUERIES, fused, group_for
 from srt.models.decoder import DecoderLayer
 from srt.models.encoder import Encoder
 from srt.models.encoding import encode, of_rays
+from srt.models.operators import convolution_relu, linear_relu
 from srt.params import load_experiment
 
 GPU = torch.cuda.is_available()
@@ -107,6 +108,35 @@ def test_the_encoding_kernel_gives_the_plain_encoding_and_channels_of_0(kernels,
     assert found.shape == (70, width)
     assert not found[:, plain.shape[1] :].any()
     assert (found[:, : plain.shape[1]].float() - plain).abs().max() <= 2**-8  # of bfloat16, near 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_convolution_with_its_relu_is_both_and_so_are_its_gradients(stride):
+    torch.manual_seed(stride)
+    x = torch.randn(2, 16, 12, 8, device="cuda").bfloat16()
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight = (torch.randn(32, 16, 3, 3, device="cuda") / 12).requires_grad_()
+    plain = F.relu(F.conv2d(x, weight.bfloat16(), stride=stride, padding=1))
+    found = convolution_relu(x, weight, stride)
+    assert torch.equal(found, plain)
+    dy = torch.randn_like(plain)
+    wanted = torch.autograd.grad(plain, (x, weight), dy)
+    for ours, theirs in zip(torch.autograd.grad(found, (x, weight), dy), wanted):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_product_with_its_relu_is_both_and_so_are_its_gradients():
+    torch.manual_seed(0)
+    device = "cuda" if GPU else "cpu"
+    x, weight = torch.randn(40, 24, device=device), torch.randn(16, 24, device=device)
+    inputs = [part.requires_grad_() for part in (x, weight, torch.randn(16, device=device))]
+    found, plain = linear_relu(*inputs), F.relu(F.linear(*inputs))
+    torch.testing.assert_close(found, plain)
+    dy = torch.randn_like(plain)
+    wanted = torch.autograd.grad(plain, inputs, dy)
+    for ours, theirs in zip(torch.autograd.grad(found, inputs, dy), wanted):
+        torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("size", [(2, 5), (3, 3), (8, 4)])

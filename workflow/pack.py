@@ -13,7 +13,7 @@ from srt.params import load_dataset
 from srt.processes import cpus
 from workflow.command import run
 
-RENDERING = 12  # processes at most where scenes are rendered: all use the memory of one GPU
+RENDERING = 12  # processes at most, of each GPU, where scenes are rendered: all use its memory
 
 
 def pack_dataset(
@@ -34,14 +34,18 @@ def pack_dataset(
     manifest = json.loads(raw.read_text())
     if manifest["subset"] is not None:  # what was fetched, which command-line options decide too
         config = dataclasses.replace(config, subset=SubsetConfig(**manifest["subset"]))
-    view_list = manifest["view_list"]
+    view_list, workers = manifest["view_list"], cpus()
+    if config.layout == "generated":
+        import torch
+
+        workers = min(workers, RENDERING * max(1, torch.cuda.device_count()))
     pack(
         raw.parent / manifest["folder"],
         raw.parent / view_list if view_list else None,
         config,
         out,
         provenance=manifest,
-        workers=min(cpus(), RENDERING) if config.layout == "generated" else cpus(),
+        workers=workers,
     )
 
 

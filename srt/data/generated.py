@@ -33,7 +33,7 @@ from srt.data.synthetic_scenes import (
 )
 from srt.files import write_atomically
 from srt.geometry import pinhole, resize_intrinsics
-from srt.processes import best_device
+from srt.processes import shared_device
 from srt.shapes import Float, UInt8
 
 HIGHEST = 75.0  # degrees of elevation of cameras anywhere around an object
@@ -102,7 +102,7 @@ def on_a_ground(key: SceneKey, config: DatasetConfig) -> RawScene:
     around = (synthetic_msn.DISTANCES, synthetic_msn.ELEVATIONS)
     positions = camera_positions(rng, config.views, *around)
     intrinsics = resize_intrinsics(synthetic_msn.INTRINSICS, (128, 128), size)
-    images = pictures(scene, positions, intrinsics, size, best_device())
+    images = pictures(scene, positions, intrinsics, size, shared_device())
     return raw_scene(images, intrinsics, look_at_origin(positions))
 
 
@@ -113,7 +113,7 @@ def an_object(key: SyntheticScene, config: DatasetConfig) -> RawScene:
     intrinsics, poses = pinhole(FOCAL, 2.0, rows, columns), turntable(config.views)
     if config.synthetic.scene == "object_anywhere":
         poses = anywhere(key.generator(2), config.views)
-    each, device = intrinsics.expand(config.views, 3, 3), best_device()
+    each, device = intrinsics.expand(config.views, 3, 3), shared_device()
     rays = pixel_rays(each.to(device), poses.to(device), rows, columns)
     pixels = render(solids, LIGHT, *rays)
     return raw_scene(pixels.view(config.views, rows, columns, 3).cpu().numpy(), intrinsics, poses)

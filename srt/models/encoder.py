@@ -24,6 +24,7 @@ from srt.models.encoding import (
     point_channels,
     ray_channels,
 )
+from srt.models.operators import convolution_relu
 from srt.shapes import Float
 
 
@@ -106,7 +107,7 @@ class Encoder(nn.Module):
         views = images.shape[1]
         pixels = self.first_layer(images, origins, directions)
         for convolution in self.convolutions[1:]:
-            pixels = F.relu(convolution(pixels), inplace=True)
+            pixels = self.convolved(cast(nn.Conv2d, convolution), pixels)
         patches = self.patch_projection(pixels).unflatten(0, (-1, views))  # (b, v, c, rows, cols)
         if self.config.pixel_embedding is not None:
             patches = patches + self.places(*patches.shape[3:]) + self.cameras(views)
@@ -114,6 +115,14 @@ class Encoder(nn.Module):
         for layer in self.layers:
             tokens = layer(tokens)
         return tokens
+
+    def convolved(
+        self, convolution: nn.Conv2d, pixels: Float[Tensor, "bv c h w"]
+    ) -> Float[Tensor, "bv d rows columns"]:
+        """Returns a convolution's ReLU."""
+        if in_bfloat16(pixels) and torch.version.cuda is not None:
+            return convolution_relu(pixels, convolution.weight, convolution.stride[0])
+        return F.relu(convolution(pixels), inplace=True)
 
     def first_layer(
         self,

@@ -11,13 +11,11 @@ What depends on weights and scene alone is computed once a step, by `prepare`, n
 
 b scenes, n queries of `width` channels, m scene tokens, h heads of d channels.
 """
-# mypy: disable-error-code="untyped-decorator"
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +23,7 @@ from torch import Tensor, nn
 
 from srt.models.attention import CrossAttention, KeysValues, Mlp, join_heads, split_heads
 from srt.models.encoding import Waves, encode, in_bfloat16
+from srt.models.operators import encode_rows, kernel_mlp, kernels_run, linear_relu
 from srt.shapes import Float
 
 WIDTHS = (96, 192)
@@ -69,13 +68,6 @@ def suits(tokens: Tensor, dim: int, hidden: int) -> bool:
     if not in_bfloat16(tokens):
         return False
     return padded_width(dim) is not None and hidden % 64 == 0 and kernels_run()
-
-
-@torch.compiler.assume_constant_result
-def kernels_run() -> bool:
-    """Returns whether the GPU runs our kernels; Triton comes with PyTorch, but not everywhere."""
-    found = importlib.util.find_spec("triton") is not None
-    return found and torch.cuda.get_device_capability() >= (8, 0)
 
 
 def prepare(attention: CrossAttention, mlp: Mlp, pair: KeysValues) -> Prepared:
@@ -152,73 +144,6 @@ def plain_mlp(
     return F.gelu(normal @ expand.to(normal.dtype)) @ contract.to(normal.dtype)
 
 
-def kernel_mlp(
-    normal: Float[Tensor, "n width"],
-    expand: Float[Tensor, "width hidden"],
-    contract: Float[Tensor, "hidden width"],
-) -> Float[Tensor, "n width"]:
-    """Returns the same by kernels that take the GELU along; its weights' gradients are float32."""
-    if torch.is_grad_enabled():
-        added: Tensor = _KernelMlp.apply(normal, expand, contract)  # type: ignore[no-untyped-call]
-        return added
-    return _mlp(normal, expand.to(normal.dtype), contract.to(normal.dtype), False)[0]
-
-
-class _KernelMlp(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, normal: Tensor, expand: Tensor, contract: Tensor) -> Tensor:
-        expand, contract = expand.to(normal.dtype), contract.to(normal.dtype)
-        added, hidden, slope = _mlp(normal, expand, contract, True)
-        ctx.save_for_backward(normal, hidden, slope, expand, contract)
-        return added
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, ...]:
-        gradients: tuple[Tensor, ...] = _mlp_backward(*ctx.saved_tensors, dy.contiguous())
-        return gradients
-
-
-def _operator(name: str, schema: str) -> Any:
-    """Registers a function as one that PyTorch's compiler calls and does not look into."""
-    return torch.library.custom_op(f"srt::{name}", mutates_args=(), schema=schema)
-
-
-@_operator("mlp", "(Tensor normal, Tensor expand, Tensor contract, bool keep) -> Tensor[]")
-def _mlp(normal: Tensor, expand: Tensor, contract: Tensor, keep: bool) -> list[Tensor]:
-    from srt.models import kernels
-
-    hidden, slope = kernels.expand_gelu(normal, expand, keep)
-    return [hidden @ contract, hidden, slope]
-
-
-@_mlp.register_fake
-def _(normal: Tensor, expand: Tensor, contract: Tensor, keep: bool) -> list[Tensor]:
-    hidden = normal.new_empty(normal.shape[0], expand.shape[1])
-    return [torch.empty_like(normal), hidden, torch.empty_like(hidden[: None if keep else 0])]
-
-
-@_operator(
-    "mlp_backward",
-    "(Tensor normal, Tensor hidden, Tensor slope, Tensor expand, Tensor contract, Tensor dy)"
-    " -> (Tensor, Tensor, Tensor)",
-)
-def _mlp_backward(
-    normal: Tensor, hidden: Tensor, slope: Tensor, expand: Tensor, contract: Tensor, dy: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    from srt.models import kernels
-
-    dx = kernels.contract_backward(dy, contract, slope)
-    dexpand = torch.mm(normal.T, dx, out_dtype=torch.float32)
-    return dx @ expand.T, dexpand, torch.mm(hidden.T, dy, out_dtype=torch.float32)
-
-
-@_mlp_backward.register_fake
-def _(
-    normal: Tensor, hidden: Tensor, slope: Tensor, expand: Tensor, contract: Tensor, dy: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(normal), expand.float(), contract.float()
-
-
 def encode_wide(
     waves: list[Waves], multiple: int, beside: Float[Tensor, "*points _"] | None = None
 ) -> Float[Tensor, "*points width"]:
@@ -237,20 +162,8 @@ def encode_wide(
         return F.pad(plain, (0, width - channels)).bfloat16()
     octaves, starts = [part.octaves for part in waves], [part.start for part in waves]
     rows = coordinates.float().flatten(0, -2)
-    encoded: Tensor = _encode(rows, raw, octaves, starts, width)
+    encoded = encode_rows(rows, raw, octaves, starts, width)
     return encoded.unflatten(0, coordinates.shape[:-1])
-
-
-@_operator("encode", "(Tensor rows, int raw, int[] octaves, int[] starts, int width) -> Tensor")
-def _encode(rows: Tensor, raw: int, octaves: list[int], starts: list[int], width: int) -> Tensor:
-    from srt.models import kernels
-
-    return kernels.encode(rows.contiguous(), raw, tuple(octaves), tuple(starts), width)
-
-
-@_encode.register_fake
-def _(rows: Tensor, raw: int, octaves: list[int], starts: list[int], width: int) -> Tensor:
-    return rows.new_empty(rows.shape[0], width, dtype=torch.bfloat16)
 
 
 def widen(net: nn.Module, waves: list[Waves]) -> Float[Tensor, "b n width"]:
@@ -276,35 +189,7 @@ def padded(net: nn.Sequential, x: Float[Tensor, "*n in"], multiple: int) -> Floa
         if activation is None:
             x = F.linear(x, weight, bias)
         elif x.is_cuda:
-            flat: Tensor = _LinearRelu.apply(x.flatten(0, -2), weight, bias)  # type: ignore[no-untyped-call]
-            x = flat.unflatten(0, x.shape[:-1])
+            x = linear_relu(x.flatten(0, -2), weight, bias).unflatten(0, x.shape[:-1])
         else:
             x = activation(F.linear(x, weight, bias))
     return x
-
-
-class _LinearRelu(torch.autograd.Function):
-    """A product that takes the ReLU along; where it was 0 is read off its outcome."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        weight = weight.to(x.dtype)
-        out: Tensor = _linear_relu(x, weight, bias.to(x.dtype))
-        ctx.save_for_backward(x, weight, out)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, ...]:
-        x, weight, out = ctx.saved_tensors
-        dy = torch.where(out > 0, dy, 0)
-        return dy @ weight, dy.T @ x, dy.sum(dim=0)
-
-
-@_operator("linear_relu", "(Tensor x, Tensor weight, Tensor bias) -> Tensor")
-def _linear_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return torch._addmm_activation(bias, x, weight.T)
-
-
-@_linear_relu.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return x.new_empty(x.shape[0], weight.shape[0])
