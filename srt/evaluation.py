@@ -88,7 +88,9 @@ def protocol_items(
                 " needs: name a view_list for its dataset in params.yaml, or leave the protocol out"
             )
     elif protocol == "stelzner" and given == input_views == 1:
-        items = [Item(s, (view,)) for view in range(scenes.views) for s in range(len(scenes))]
+        # Scene after scene, each from another view on: so some of them are of many scenes and views.
+        views = scenes.views
+        items = [Item(s, ((s + v) % views,)) for s in range(len(scenes)) for v in range(views)]
     else:
         inputs, withheld = tuple(range(given)), tuple(range(given, input_views))
         items = [Item(s, inputs, withheld, conditions.pose_noise) for s in range(len(scenes))]

@@ -74,7 +74,25 @@ def test_stelzner_takes_every_view_of_every_scene_as_input_once(scenes):
     assert sorted((item.scene, *item.inputs) for item in items) == [
         (scene, view) for scene in range(3) for view in range(VIEWS)
     ]
-    assert [item.scene for item in items[:3]] == [0, 1, 2]  # a few items are of different scenes
+
+
+class Numbered(Scenes):
+    """Scenes of which only their number and that of their views are asked for."""
+
+    def __init__(self, count, views):
+        self.count, self.views = count, views
+
+    def __len__(self):
+        return self.count
+
+
+@pytest.mark.parametrize("limit", [8, 12, 16, 32, 64, 256])
+@pytest.mark.parametrize("count", [32, 64, 256])
+def test_some_of_stelzners_items_are_of_as_many_scenes_and_of_many_views(count, limit):
+    items = protocol_items(Numbered(count, 24), "stelzner", 1, limit)
+    assert len(set(items)) == limit
+    assert len({item.scene for item in items}) == min(limit, count)
+    assert len({item.inputs for item in items}) >= min(limit, 24) / 4
 
 
 def test_pixelnerf_takes_the_source_view_that_is_written_down(scenes):
