@@ -31,6 +31,8 @@ from srt.pictures import comparison_columns, grid, to_uint8
 from srt.scores import measure
 from srt.shapes import Float, Int, UInt8
 
+GOLDEN = (5**0.5 - 1) / 2  # its multiples, but for whole numbers, are spread evenly
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -89,8 +91,11 @@ def protocol_items(
             )
     elif protocol == "stelzner" and given == input_views == 1:
         # Scene after scene, each from another view on: so some of them are of many scenes and views.
-        views = scenes.views
-        items = [Item(s, ((s + v) % views,)) for s in range(len(scenes)) for v in range(views)]
+        views, first = (
+            scenes.views,
+            [int(s * GOLDEN % 1 * scenes.views) for s in range(len(scenes))],
+        )
+        items = [Item(s, ((f + v) % views,)) for s, f in enumerate(first) for v in range(views)]
     else:
         inputs, withheld = tuple(range(given)), tuple(range(given, input_views))
         items = [Item(s, inputs, withheld, conditions.pose_noise) for s in range(len(scenes))]
