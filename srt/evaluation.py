@@ -90,12 +90,10 @@ def protocol_items(
                 " needs: name a view_list for its dataset in params.yaml, or leave the protocol out"
             )
     elif protocol == "stelzner" and given == input_views == 1:
-        # Scene after scene, each from another view on: so some of them are of many scenes and views.
-        views, first = (
-            scenes.views,
-            [int(s * GOLDEN % 1 * scenes.views) for s in range(len(scenes))],
-        )
-        items = [Item(s, ((f + v) % views,)) for s, f in enumerate(first) for v in range(views)]
+        # Each scene begins with another view: so some of all items are of many scenes and views.
+        count, views = len(scenes), scenes.views
+        first = [int(s * GOLDEN % 1 * views) for s in range(count)]
+        items = [Item(s, ((first[s] + v) % views,)) for s in range(count) for v in range(views)]
     else:
         inputs, withheld = tuple(range(given)), tuple(range(given, input_views))
         items = [Item(s, inputs, withheld, conditions.pose_noise) for s in range(len(scenes))]
