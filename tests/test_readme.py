@@ -74,6 +74,18 @@ def test_the_times_and_memory_of_a_step_are_those_that_were_measured():
         assert shown == measured
 
 
+def test_what_a_card_takes_is_what_was_measured():
+    shown = re.search(r"<!-- cards.*?-->\n(.*?)<!-- /cards -->", README, re.DOTALL)
+    rows = json.loads((ROOT / "reports" / "performance" / "cards.json").read_text())["rows"]
+    wanted = []
+    for setting in dict.fromkeys(row["setting"] for row in rows):
+        own = [row for row in rows if row["setting"] == setting]
+        assert [row["card_gb"] for row in own] == [8, 16, 24, 40, 80]
+        cells = [f"{row['median_ms'] / 3.6:.1f} h ({row['peak_gb']:.1f} GB)" for row in own]
+        wanted.append(f"| {' | '.join((setting, *cells))} |")
+    assert table_of(shown[1])[2:] == wanted
+
+
 def test_every_module_has_its_place_in_the_tree():
     tree = README.split("## Where things are")[1].split("## ")[0]
     modules = [path for folder in ("srt", "workflow") for path in (ROOT / folder).rglob("*.py")]
