@@ -22,7 +22,7 @@ from tiny_training import (
     write_packed,
 )
 
-from srt.gradients import accumulate_gradients, group_size
+from srt.gradients import accumulate_gradients, group_shape, group_size
 from srt.models import build_model
 from srt.params import load_experiment
 from srt.schedule import learning_rate
@@ -114,6 +114,21 @@ def test_gradients_in_groups_equal_those_of_all_rays_at_once(all_rays_at_once, r
 def test_groups_are_equal_and_as_large_as_the_limit_allows(scenes, rays, limit):
     fitting = [size for size in range(1, rays + 1) if rays % size == 0 and scenes * size <= limit]
     assert group_size(scenes, rays, limit) == max(fitting, default=1)
+
+
+@pytest.mark.parametrize(
+    ("scenes", "rays", "most", "shape"),
+    [
+        (256, 8192, 131072, (16, 8192)),  # whole scenes
+        (24, 8192, 131072, (12, 8192)),  # groups are equal: not 16 and 8
+        (32, 256, 682, (2, 256)),
+        (4, 96, 50, (1, 48)),  # not one of them fits
+        (7, 100, 400, (7, 50)),  # whole ones would be seven groups, not two
+        (32, 64, 4096, (32, 64)),
+    ],
+)
+def test_a_group_is_of_whole_scenes_where_that_makes_no_more_groups(scenes, rays, most, shape):
+    assert group_shape(scenes, rays, most) == shape
 
 
 def test_the_learning_rate_equals_the_published_schedule():
