@@ -38,10 +38,11 @@ def camera_rays(
     width: int,
 ) -> tuple[Float[Tensor, "*views 3"], Float[Tensor, "*views {height} {width} 3"]]:
     """Returns each camera's origin and its rays' unit directions, in world coordinates."""
-    like = {"device": intrinsics.device, "dtype": intrinsics.dtype}
-    rows, columns = torch.meshgrid(
-        torch.arange(height, **like), torch.arange(width, **like), indexing="ij"
+    down, along = (
+        torch.arange(size, device=intrinsics.device, dtype=intrinsics.dtype)
+        for size in (height, width)
     )
+    rows, columns = torch.meshgrid(down, along, indexing="ij")
     directions = pixel_directions(
         intrinsics[..., None, None, :, :], camera_to_world[..., None, None, :, :], rows, columns
     )

@@ -12,6 +12,7 @@ from torch import Tensor
 from srt.data.sampling import Batch
 from srt.distributed import Reduction
 from srt.models import SRT, group_on, precision
+from srt.models.fused import PER_SCENE
 
 PIXELS_PER_RAY = 20  # of input images, in a group of scenes: then both take about as much memory
 
@@ -80,11 +81,12 @@ def of_scenes(
     leaves = [each._make(part.detach().requires_grad_() for part in each) for each in keys_values]
     mse = torch.zeros((), dtype=torch.float64, device=device)
     queries = model.decoder.queries_per_ray
-    scenes, rays = group_shape(*batch.colours.shape[:2], max(1, rays_per_group // queries))
-    for start, part in zip(range(0, len(batch.images), scenes), batch.split(scenes)):
-        here = slice(start, start + scenes)
+    scenes, rays, _ = batch.colours.shape
+    at_once, of_each = group_shape(scenes, rays, max(1, rays_per_group // queries))
+    for start, some in zip(range(0, scenes, at_once), batch.split(at_once)):
+        here = slice(start, start + at_once)
         seen = [cut(each, here) for each in leaves]
-        for group, colours in zip(part.rays.split(rays), part.colours.split(rays, dim=1)):
+        for group, colours in zip(some.rays.split(of_each), some.colours.split(of_each, dim=1)):
             with precision(device):
                 predicted = decode(seen, group)
             parts = (predicted.colours, predicted.coarse_colours)
@@ -101,13 +103,14 @@ def of_scenes(
 
 def cut(leaves: Any, here: slice) -> Any:
     """Returns leaves of which those that each scene has of its own are these scenes' alone."""
-    own = {name: getattr(leaves, name)[here].detach() for name in leaves.PER_SCENE}
-    return leaves._replace(**{name: part.requires_grad_() for name, part in own.items()})
+    names = [name for name in leaves._fields if name in PER_SCENE]
+    own = {name: getattr(leaves, name)[here].detach().requires_grad_() for name in names}
+    return leaves._replace(**own)
 
 
 def take_gradients(leaves: Any, here: slice, own: Any) -> None:
     """Gives leaves the gradients of what was cut from them."""
-    for name in leaves.PER_SCENE:
+    for name in set(leaves._fields).intersection(PER_SCENE):
         leaf = getattr(leaves, name)
         if leaf.grad is None:
             leaf.grad = torch.empty_like(leaf)

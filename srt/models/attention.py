@@ -13,7 +13,6 @@ from srt.shapes import Float
 class KeysValues(NamedTuple):
     """What queries attend to, of one layer."""
 
-    PER_SCENE = ("key", "value")
     key: Float[Tensor, "b h m d"]
     value: Float[Tensor, "b h m d"]
 

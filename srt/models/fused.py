@@ -15,7 +15,7 @@ b scenes, n queries of `width` channels, m scene tokens, h heads of d channels.
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,12 +27,12 @@ from srt.models.operators import encode_rows, kernel_mlp, kernels_run, linear_re
 from srt.shapes import Float
 
 WIDTHS = (96, 192)
+PER_SCENE = ("inward", "outward", "key", "value")  # what each scene has of its own to attend to
 
 
 class FewTokens(NamedTuple):
     """A layer before a scene of few tokens."""
 
-    PER_SCENE = ("inward", "outward")
     inward: Float[Tensor, "b width h m"]  # from a query to its scores
     outward: Float[Tensor, "b hm width"]  # from its weights to what is gathered
     bias: Float[Tensor, "width"]
@@ -44,7 +44,6 @@ class FewTokens(NamedTuple):
 class ManyTokens(NamedTuple):
     """A layer before a scene of many tokens."""
 
-    PER_SCENE = ("key", "value")
     query: Float[Tensor, "width hd"]
     key: Float[Tensor, "b h m d"]
     value: Float[Tensor, "b h m d"]
@@ -182,7 +181,8 @@ def perceptron(net: nn.Sequential, x: Float[Tensor, "*n in"]) -> Float[Tensor, "
 def padded(net: nn.Sequential, x: Float[Tensor, "*n in"], multiple: int) -> Float[Tensor, "*n _"]:
     """Returns what linear layers make of rows, each with channels of 0 up to a multiple."""
     parts = list(net)
-    for linear, activation in itertools.zip_longest(parts[::2], parts[1::2]):
+    for layer, activation in itertools.zip_longest(parts[::2], parts[1::2]):
+        linear = cast(nn.Linear, layer)
         rows = -linear.out_features % multiple
         weight = F.pad(linear.weight, (0, x.shape[-1] - linear.in_features, 0, rows))
         bias = F.pad(linear.bias, (0, rows))
