@@ -2,8 +2,8 @@
 
     python -m benchmarks.gpus --data data/bench/packed/nmr --out reports/performance
 
-Each setting of benchmarks.training runs its published batch alone and under torchrun, and alone
-once more with one process' share of the batch: what a step would take if nothing had to be sent.
+Each setting of benchmarks.training runs its published batch alone and under torchrun, and under
+torchrun once more with nothing sent: what a step would take then, on the slowest of the GPUs.
 Then profile bench's nmr_srt is trained for some steps on one GPU and on several: the same losses,
 but for rounding. Writes gpus.json and gpus.png.
 """
@@ -37,16 +37,19 @@ SETTINGS = ("nmr_srt", "msn_srt")
 SCENES = {"nmr_srt": 256, "msn_srt": 64}  # of the global batch
 DRAWN = 512
 TIMED = 20
-ALONE, SHARE = "1 GPU", "a share alone"
+ALONE, APART = "1 GPU", "nothing sent"
 
 
 class Stepper:
     """A training of drawn or given scenes, a step at a time."""
 
-    def __init__(self, experiment: Experiment, scenes: Scenes, processes: Processes) -> None:
+    def __init__(
+        self, experiment: Experiment, scenes: Scenes, processes: Processes, apart: bool = False
+    ) -> None:
         self.state, self.scenes = Training(experiment, processes.device), scenes
         self.decode = compiled_decoder(self.state.model, processes.device)
-        self.reduction = processes.reduction(self.state.model.parameters())
+        parameters = self.state.model.parameters()
+        self.reduction = None if apart else processes.reduction(parameters)
         self.sampler = training.make_sampler(experiment, processes)
 
     def __call__(self) -> torch.Tensor:
@@ -59,15 +62,17 @@ class Stepper:
         return loss
 
 
-def step_times(name: str, scenes: int, processes: Processes, folder: Path) -> dict[str, float]:
-    """Returns what a step of so many scenes takes; all processes are timed, one's is returned."""
+def step_times(name: str, apart: bool, processes: Processes, folder: Path) -> dict[str, float]:
+    """Returns what a step takes in the slowest of the processes."""
     experiment = paper(name)
     path = folder / f"{experiment.dataset_name}-{processes.rank}"
     if not path.exists():
         dataset = experiment.dataset
         write_packed(path, DRAWN, dataset.views, dataset.image_size, "raw")
-    step = Stepper(with_size(experiment, scenes, None), Scenes(path, processes.device), processes)
-    figures = time_steps(step, TIMED)
+    sized, scenes = with_size(experiment, SCENES[name], None), Scenes(path, processes.device)
+    step = Stepper(sized, scenes, processes, apart)
+    every = processes.gather(time_steps(step, TIMED))
+    figures = max(every, key=lambda each: each["median_ms"])
     del step
     gc.collect()
     torch.compiler.reset()
@@ -85,23 +90,23 @@ def losses(data: Path, steps: int, processes: Processes) -> list[float]:
 
 def work(arguments: argparse.Namespace) -> None:
     """Measures in this process and those beside it; the first one prints a line of JSON."""
-    processes, found = join_processes(), {}
+    processes = join_processes()
+    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.settings:
-            scenes = SCENES[name] // arguments.share
-            found[name] = step_times(name, scenes, processes, Path(folder))
-    if arguments.share == 1 and arguments.steps:
+            found[name] = step_times(name, arguments.apart, processes, Path(folder))
+    if arguments.steps and not arguments.apart:
         found["losses"] = losses(arguments.data, arguments.steps, processes)
     if processes.main:
         arguments.worker.write_text(json.dumps(found))
     processes.leave()
 
 
-def measured(arguments: argparse.Namespace, processes: int, share: int) -> dict[str, Any]:
+def measured(arguments: argparse.Namespace, processes: int, apart: bool) -> dict[str, Any]:
     """Returns what a run of so many processes measures."""
     launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
     command = [sys.executable, "-m", *(launcher if processes > 1 else ())]
-    command += ["benchmarks.gpus", f"--share={share}", f"--steps={arguments.steps}"]
+    command += ["benchmarks.gpus", f"--steps={arguments.steps}", *(["--apart"] if apart else ())]
     command += ["--data", str(arguments.data), "--settings", *arguments.settings]
     environment = dict(os.environ)
     if processes == 1:
@@ -149,25 +154,25 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--share", type=int, default=1, help=argparse.SUPPRESS)
+    parser.add_argument("--apart", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         work(arguments)
         return
     count = torch.cuda.device_count()
     several = f"{count} GPUs"
-    wanted = {ALONE: (1, 1), several: (count, 1), SHARE: (1, count)}  # processes, parts of a batch
+    wanted = {ALONE: (1, False), several: (count, False), APART: (count, True)}
     results: dict[str, Any] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
     results |= {"gpus": count, "runs": {}, "ratios": {}}
-    for name, sizes in wanted.items():
-        results["runs"][name] = measured(arguments, *sizes)
+    for name, (processes, apart) in wanted.items():
+        results["runs"][name] = measured(arguments, processes, apart)
         (arguments.out / "gpus.json").write_text(json.dumps(results, indent=1) + "\n")
     for setting in arguments.settings:
-        alone, together, share = (run[setting]["median_ms"] for run in results["runs"].values())
+        alone, together, apart = (run[setting]["median_ms"] for run in results["runs"].values())
         results["ratios"][setting] = alone / together
         print(
             f"{setting}: {alone:.1f} ms on one, {together:.1f} ms on {several}:"
-            f" {alone / together:.2f} times as fast; a share of the batch alone: {share:.1f} ms"
+            f" {alone / together:.2f} times as fast; with nothing sent: {apart:.1f} ms"
         )
     (arguments.out / "gpus.json").write_text(json.dumps(results, indent=1) + "\n")
     if arguments.steps:
