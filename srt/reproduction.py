@@ -169,9 +169,9 @@ def reproduction_table(rows: Sequence[Row]) -> Table:
             for row in whole
         ],
         notes=[
-            f"{NOT_RUN}: this experiment was not run on the published data. Only rows of one"
-            " dataset and one protocol can be compared. The protocols are defined below the table"
-            f" of results; {UNKNOWN}: the text that a figure is from could not be opened.",
+            f"{NOT_RUN.capitalize()}: this experiment was not run on the published data. Only rows"
+            " of one dataset and one protocol can be compared. The protocols are defined below the"
+            f" table of results; {UNKNOWN}: the text that a figure is from could not be opened.",
             "Read: in a text that was read. Second-hand: in somebody's note of the paper."
             " Unconfirmed: in no text that could be opened; to be checked before it is quoted.",
             "GPU hours are the measured time of a step, times the iterations of profile paper; with"

@@ -1,4 +1,4 @@
-"""A table's cells -> Markdown and LaTeX; raw rows -> CSV. The same input, the same bytes."""
+"""A table's cells -> Markdown; raw rows -> CSV. The same input, the same bytes."""
 
 from __future__ import annotations
 
@@ -7,20 +7,6 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "–": "--",
-        "−": "$-$",
-        "×": r"$\times$",
-        "±": r"$\pm$",
-        "\u00a0": "~",
-        **{character: f"\\{character}" for character in "_%&#${}"},
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -50,31 +36,3 @@ def to_markdown(table: Table) -> str:
     lines = [f"| {' | '.join(row)} |" for row in (cells[0], rules, *cells[1:])]
     notes = [f"- {note}" for note in table.notes]
     return "\n".join([f"## {table.title}", "", *lines, "", *notes, *[""] * bool(notes)])
-
-
-def to_latex(table: Table) -> str:
-    """Returns a table environment no wider than the line; needs booktabs and adjustbox."""
-    lines = [r" & ".join(map(_latex, row)) + r" \\" for row in (table.header, *table.rows)]
-    notes = [rf"\par\smallskip\footnotesize {_latex(note)}" for note in table.notes]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            rf"\caption{{{_latex(table.title)}}}",
-            r"\begin{adjustbox}{max width=\linewidth}",
-            rf"\begin{{tabular}}{{{table.align}}}",
-            r"\toprule",
-            lines[0],
-            r"\midrule",
-            *lines[1:],
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{adjustbox}",
-            *notes,
-            r"\end{table}",
-            "",
-        ]
-    )
-
-
-def _latex(text: str) -> str:
-    return text.translate(LATEX)

@@ -18,6 +18,7 @@ from srt.equal_cost_table import equal_cost_table
 from srt.errors import UserError
 from srt.few_cameras import few_cameras_table
 from srt.files import write_atomically
+from srt.latex import PREAMBLE, to_latex
 from srt.params import load_experiments, load_params
 from srt.pictures import write_picture
 from srt.report import Report, markdown, page
@@ -31,7 +32,7 @@ from srt.run_figures import class_bars, learning_curves, quality_by_compute
 from srt.seed_table import seeds_table
 from srt.tables import Row, result_rows, results_table
 from srt.teaser import write_teaser
-from srt.typesetting import to_csv, to_latex
+from srt.typesetting import to_csv
 from workflow.command import run
 from workflow.results import (
     BY_ANGLE,
@@ -47,7 +48,6 @@ from workflow.results import (
 )
 from workflow.runs import open_run
 
-LATEX = "% Needs booktabs and adjustbox.\n"
 PUBLISHED_SCALE = "paper"  # the profile that the cost of a reproduction is reckoned of
 TEASERS = 2  # videos in the teaser, of different datasets
 TIMEOUT = 60  # seconds in all that a tracking server may take
@@ -126,10 +126,10 @@ def write(report: Report, rows: Sequence[Row], reproduced: Sequence[Row], out: P
     texts = {
         "results.csv": to_csv(rows),
         "results.md": markdown(report),
-        "results.tex": LATEX + "\n".join(map(to_latex, report.tables)),
+        "results.tex": PREAMBLE + "\n".join(map(to_latex, report.tables)),
         "reproduction.csv": to_csv(reproduced),
         "reproduction.md": reproduction_page(report.reproduction),
-        "reproduction.tex": LATEX + "\n".join(map(to_latex, report.reproduction)),
+        "reproduction.tex": PREAMBLE + "\n".join(map(to_latex, report.reproduction)),
         "index.html": page(report, out),
     }
     for name, text in texts.items():
