@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from srt.numerals import NONE, count, threads
+from srt.numerals import NONE, count, threads, three_digits
 from srt.runs import Run
 from srt.tables import COUNTED, TIMED
 from srt.typesetting import Table
@@ -29,8 +29,11 @@ def costs_table(runs: Sequence[Run]) -> Table:
                 run.name,
                 run.data,
                 count(run.metrics["costs"]["parameters"]),
-                *(f"{run.metrics['costs'][name] / 1e9:.3g} GFLOP" for name in COUNTED[1:]),
-                *(f"{1000 * run.costs[name]:.3g} ms" for name in TIMED),
+                *(
+                    f"{three_digits(run.metrics['costs'][name] / 1e9)} GFLOP"
+                    for name in COUNTED[1:]
+                ),
+                *(f"{three_digits(1000 * run.costs[name])} ms" for name in TIMED),
                 threads(run.costs["hardware"]),
                 *[_training(run)] * on_gpu,
             ]

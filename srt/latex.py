@@ -21,6 +21,8 @@ PREAMBLE = (
 )
 ABOVE = "dataset"  # the column whose cells stand above their rows
 CITED = "source"  # the column whose cells are numbered, and said below
+CONDITIONS = ("iterations", "selected", "protocol", "items measured", "seeds", "training time")
+CONDITIONS += ("hardware",)  # columns that are said once where all rows are alike
 LAST = "all"  # a row that is ruled off
 COLUMN = 56  # characters that fit beside one another in one of two columns
 WIDTH = {"b": 10, "t": 36}  # characters of a line, in the header and below it
@@ -44,7 +46,7 @@ ESCAPES = str.maketrans(
 
 def to_latex(table: Table) -> str:
     """Returns a table environment no wider than the line; needs booktabs and adjustbox."""
-    told = _cited(_without_repetition(telling_columns(table)))
+    told = _cited(_without_conditions(telling_columns(table)))
     spans = list(_spans([title for title in told.header if title != ABOVE]))
     align = "".join(
         side for side, title in zip(told.align, told.header, strict=True) if title != ABOVE
@@ -78,26 +80,22 @@ def escaped(text: str) -> str:
     return text.translate(ESCAPES)
 
 
-def _without_repetition(table: Table) -> Table:
-    """Returns a table whose notes say what is the same text in all rows."""
+def _without_conditions(table: Table) -> Table:
+    """Returns a table whose notes say under which conditions all rows are."""
     columns = list(zip(*table.rows, strict=True))
-    same = [
-        i
-        for i, cells in enumerate(columns)
-        if i and len(table.rows) > 1 and len(set(cells)) == 1
-        if table.header[i] not in (ABOVE, CITED) and cells[0] != NOT_RUN
-        if not re.fullmatch(r"[+−]?\d+\.\d+", cells[0])  # a figure stays in its column
-    ]
+    several = len(table.rows) > 1
+    alike = [several and len(set(cells)) == 1 for cells in columns]
+    same = [i for i, title in enumerate(table.header) if alike[i] and title in CONDITIONS]
     if not same:
         return table
-    text = "; ".join(f"{table.header[i]} {columns[i][0]}" for i in same)
+    said = "; ".join(f"{table.header[i]} {columns[i][0]}" for i in same)
     kept = [i for i in range(len(columns)) if i not in same]
     return Table(
         title=table.title,
         align="".join(table.align[i] for i in kept),
         header=[table.header[i] for i in kept],
         rows=[[row[i] for i in kept] for row in table.rows],
-        notes=[f"In all rows: {text}.", *table.notes],
+        notes=[f"In all rows: {said}.", *table.notes],
     )
 
 

@@ -15,6 +15,11 @@ def count(number: int) -> str:
     return f"{number:,}".replace(",", "\u00a0")
 
 
+def three_digits(value: float) -> str:
+    """Returns a figure to three digits, or to whole numbers where it has more before the point."""
+    return count(round(value)) if value >= 999.5 else f"{value:.3g}"
+
+
 def decibels(value: float | None) -> str:
     """Returns a PSNR, or that there is none."""
     return NONE if value is None else f"{value:.2f}"

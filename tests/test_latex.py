@@ -39,7 +39,7 @@ def test_what_latex_would_take_for_a_command_is_printed():
     )
 
 
-def test_what_has_no_figure_is_left_out_and_what_is_the_same_in_all_rows_is_said_once():
+def test_what_has_no_figure_is_left_out_and_a_condition_of_all_rows_is_said_once():
     rows = [["a", "–", "1 CPU", "20.00", "5"], ["b", "not measured", "1 CPU", "20.00", "6"]]
     header = ["run", "LPIPS", "hardware", "PSNR", "steps"]
     latex = to_latex(Table("t", "lrlrr", header, rows, ["Note."]))

@@ -4,8 +4,11 @@ alone; published figures that are told apart by how they were read."""
 import csv
 import io
 import json
+import os
 import platform
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +107,45 @@ def test_what_is_published_is_the_folder_that_the_overview_leads_through():
     steps = {step["uses"].split("@")[0]: step for step in job["steps"]}  # nothing is run
     assert steps["actions/upload-pages-artifact"]["with"]["path"] == "reports"
     assert list(steps)[-1] == "actions/deploy-pages"
-    assert workflow["permissions"]["pages"] == "write"
+    assert workflow["permissions"] == {"contents": "read", "pages": "write", "id-token": "write"}
+    assert job["environment"]["name"] == "github-pages"
+    address = job["environment"]["url"].strip("${ }")
+    assert address == f"steps.{job['steps'][-1]['id']}.outputs.page_url"
+
+
+def test_every_link_of_what_is_published_is_relative_and_leads_to_a_published_file():
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        pytest.skip("not a checkout of git, which says what is published")
+    listed = subprocess.run(
+        [git, "-C", ROOT, "ls-files", "-z", "reports"], check=True, capture_output=True, text=True
+    ).stdout.split("\0")
+    published = {ROOT / name for name in listed if name}
+    assert ROOT / "reports" / "index.html" in published
+    assert not [path for path in published if path.is_symlink()]  # they are not uploaded
+    texts = [path for path in published if path.suffix in (".html", ".md")]
+    assert [dead for path in texts for dead in dead_links(path, published)] == []
+
+
+def dead_links(path, published):
+    """Yields the links of a page that are not relative, or lead to nothing that is published."""
+    text = path.read_text()
+    pattern = r'(?:href|src)="([^"]+)"' if path.suffix == ".html" else r"\]\(([^()\s]+)\)"
+    for link in re.findall(pattern, text):
+        if link.startswith(("data:", "#", "http://127.0.0.1:5000/")):  # mlflow ui, where it runs
+            continue
+        target = Path(os.path.normpath(path.parent / link.partition("#")[0]))
+        if ":" in link or target not in published:
+            yield f"{path.relative_to(ROOT)}: {link}"
+
+
+def test_a_dead_link_is_found(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    page, notes = tmp_path / "index.html", tmp_path / "notes.md"
+    page.write_text('<a href="notes.md#a"><img src="/b.png"><a href="https://c.org"><a href="#d">')
+    notes.write_text("[a](index.html) ![b](../b.png)")
+    found = [dead for path in (page, notes) for dead in dead_links(path, {page, notes})]
+    assert found == ["index.html: /b.png", "index.html: https://c.org", "notes.md: ../b.png"]
 
 
 def test_when_and_where_runs_were_trained_is_said_as_far_as_it_is_known():

@@ -14,7 +14,7 @@ from small_runs import write_run
 
 from srt.config import SPLITS, EvaluateConfig
 from srt.errors import UserError
-from srt.numerals import duration
+from srt.numerals import duration, three_digits
 from srt.params import load_params
 from srt.published import PROTOCOLS, RESULTS, published_result
 from srt.run_figures import averaged
@@ -300,3 +300,12 @@ def test_a_bar_in_a_cell_of_markdown_is_no_column():
 )  # fmt: skip
 def test_a_time_is_readable(seconds, text):
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.03944, "0.0394"), (6.1, "6.1"), (999.4, "999"), (999.7, "1\u00a0000"),
+     (31415.9, "31\u00a0416")],
+)  # fmt: skip
+def test_a_figure_of_three_digits_has_no_exponent(value, text):
+    assert three_digits(value) == text
