@@ -210,7 +210,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
             copied = results["baselines"]["input copied"]
             axis.plot(centres, copied, color="0.6", label="baseline: input copied")
             axis.set_title(model.upper(), fontsize="medium")
-            axis.set_xlabel("angle to the nearest fixed camera (degrees)")
+            axis.set_xlabel("degrees to the nearest fixed camera")
         axes[0].set_ylabel("PSNR (dB)")
 
     title = "New objects, trained on 24 fixed or on random cameras (synthetic scenes)"

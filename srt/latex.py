@@ -21,8 +21,8 @@ PREAMBLE = (
 )
 ABOVE = "dataset"  # the column whose cells stand above their rows
 CITED = "source"  # the column whose cells are numbered, and said below
-CONDITIONS = ("iterations", "selected", "protocol", "items measured", "seeds", "training time")
-CONDITIONS += ("hardware",)  # columns that are said once where all rows are alike
+CONDITIONS = {"iterations", "selected", "protocol", "items measured", "seeds"}  # said once where
+CONDITIONS |= {"training time", "hardware"}  # all rows are alike
 LAST = "all"  # a row that is ruled off
 COLUMN = 56  # characters that fit beside one another in one of two columns
 WIDTH = {"b": 10, "t": 36}  # characters of a line, in the header and below it

@@ -81,6 +81,12 @@ class Report:
         return [self.results, *some, self.costs, *self.classes]
 
     @property
+    def sections(self) -> dict[str, str]:
+        """Those of SECTIONS that have anything to show."""
+        empty = {"equal": not self.equal, "classes": not self.classes}
+        return {key: title for key, title in SECTIONS.items() if not empty.get(key)}
+
+    @property
     def title(self) -> str:
         return f"Scene Representation Transformers, profile {self.profile}"
 
@@ -99,7 +105,7 @@ class Report:
 
 def markdown(report: Report) -> str:
     """Returns results.md."""
-    figures = [f"![{CAPTIONS[name]}]({name}.png)\n" for name in FIGURES]
+    figures = [f"![{CAPTIONS[name]}]({name}.png)\n" for name in FIGURES if name in report.sections]
     datasets = [survey["dataset"] for survey in report.surveys]
     return "\n".join(
         [
@@ -132,7 +138,7 @@ def page(report: Report, folder: Path) -> str:
         "page.html",
         title=report.title,
         synthetic=all(run.metrics["synthetic"] for run in report.runs),
-        sections={key: SECTIONS[key] for key in SECTIONS if key != "equal" or report.equal},
+        sections=report.sections,
         captions=CAPTIONS,
         results=telling_columns(report.results),
         seeds=report.seeds,

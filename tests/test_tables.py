@@ -309,3 +309,14 @@ def test_a_time_is_readable(seconds, text):
 )  # fmt: skip
 def test_a_figure_of_three_digits_has_no_exponent(value, text):
     assert three_digits(value) == text
+
+
+def test_a_report_without_classes_shows_no_empty_figure_of_them(tmp_path, published):
+    for name in load_params(PARAMS).experiments:
+        write_run(tmp_path / name, "quick", True, {"stelzner": 32}, classes=("chair",))
+    make_report(profile="quick", outputs=tmp_path, out=tmp_path / "report", params=PARAMS)
+    for report, shown in ((tmp_path / "report", False), (published, True)):
+        page = (report / "index.html").read_text()
+        assert ('<section id="classes">' in page, '<a href="#classes">' in page) == (shown, shown)
+        assert ("(classes.png)" in (report / "results.md").read_text()) == shown
+        assert (report / "classes.png").is_file()  # both wirings say that there is one
