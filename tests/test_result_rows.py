@@ -119,6 +119,6 @@ def test_the_table_of_costs_has_a_row_for_each_run():
     runs = [run_of("a", {"stelzner": 7}), run_of("b", {"stelzner": 7})]
     table = costs_table(runs)
     counted = ["nmr", "74\u00a0000\u00a0000", "31.4 GFLOP", "2.5 GFLOP"]
-    assert table.rows[0] == ["a", *counted, "12.3 ms", "1.5e+03 ms", "NVIDIA H200"]
+    assert table.rows[0] == ["a", *counted, "12.3 ms", "1\u00a0500 ms", "NVIDIA H200"]
     assert table.rows[1][0] == "b"
     assert [row["parameters"] for row in result_rows(runs)] == [74_000_000] * 2
