@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from srt.data.synthetic_nmr import DISTANCE, write_nmr
 from srt.data.synthetic_scenes import SceneKey, camera_positions, ground_scene, look_at_origin
 from srt.geometry import pinhole
 from srt.params import load_dataset
+from srt.processes import shared_device
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 SEED = 5
@@ -130,3 +132,12 @@ def test_scenes_of_two_datasets_differ():
     keys = [SceneKey(seed=SEED, dataset=name, split="train", index=0) for name in ("msn", "other")]
     scenes = [ground_scene("objects", key.generator()) for key in keys]
     assert scenes[0].objects[0][0].to_world.tolist() != scenes[1].objects[0][0].to_world.tolist()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "number", "wanted"), [(0, 7, "cpu"), (1, 7, "cuda:0"), (4, 7, "cuda:3")]
+)
+def test_processes_share_out_the_gpus_by_their_numbers(monkeypatch, gpus, number, wanted):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(os, "getpid", lambda: number)
+    assert str(shared_device()) == wanted
