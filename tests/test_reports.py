@@ -36,7 +36,17 @@ ROOT = Path(__file__).parents[1]
 REPORTS = sorted(path.parent for path in (ROOT / "reports").glob("*/runs"))
 PERFORMANCE = ROOT / "reports" / "performance" / "training.json"
 FEW_CAMERAS = PERFORMANCE.parents[1] / "camera_overfitting"
-FILES = ("*.csv", "*.gif", "*.html", "*.md", "*.png", "*.tex", "runs/*/*.*", "runs/*/seeds/*/*")
+FILES = (
+    "*.csv",
+    "*.gif",
+    "*.html",
+    "*.md",
+    "*.png",
+    "*.tex",
+    "runs/*.txt",
+    "runs/*/*.*",
+    "runs/*/seeds/*/*",
+)
 
 
 @pytest.mark.parametrize("report", REPORTS, ids=lambda path: path.name)
@@ -58,6 +68,13 @@ def test_a_report_is_made_again_byte_for_byte_from_the_result_files_beside_it(re
     made = {path.relative_to(out) for pattern in FILES for path in out.glob(pattern)}
     assert made == committed
     assert not [name for name in made if (out / name).read_bytes() != (report / name).read_bytes()]
+
+
+def test_remarks_on_runs_stand_below_their_results():
+    for path in (ROOT / "reports").glob("*/runs/remarks.txt"):
+        for text in ("results.md", "index.html", "results.tex"):
+            shown = " ".join((path.parents[1] / text).read_text().split())
+            assert [line for line in path.read_text().splitlines() if line not in shown] == []
 
 
 def test_a_report_of_nothing_is_refused(tmp_path):

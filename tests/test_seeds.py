@@ -87,6 +87,18 @@ def test_a_report_with_seeds_is_made_again_from_the_files_that_it_keeps(outputs,
     assert f"{statistics.mean(psnrs(outputs, 'stelzner')):.6g}" in line
 
 
+def test_remarks_on_runs_are_shown_and_kept_with_them_and_go_with_them(outputs, tmp_path):
+    first = tmp_path / "first"
+    (outputs / "remarks.txt").write_text("Of one chair.\n")
+    for source in (outputs, first / "runs"):
+        make_report(profile="quick", outputs=source, out=first, params=PARAMS)
+        assert "\n- Of one chair.\n" in (first / "results.md").read_text()
+    (outputs / "remarks.txt").unlink()
+    for source in (outputs, first / "runs"):
+        make_report(profile="quick", outputs=source, out=first, params=PARAMS)
+        assert "Of one chair." not in (first / "results.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

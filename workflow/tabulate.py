@@ -6,6 +6,7 @@ The small files that these are made of are kept beside them, in `runs`, and are 
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,6 +53,8 @@ PUBLISHED_SCALE = "paper"  # the profile that the cost of a reproduction is reck
 TEASERS = 2  # videos in the teaser, of different datasets
 TIMEOUT = 60  # seconds in all that a tracking server may take
 
+REMARKS = "remarks.txt"
+
 log = logging.getLogger(__name__)
 
 
@@ -70,7 +73,8 @@ def tabulate(
 
     Args:
         profile: of params.yaml.
-        outputs: the folder that has a folder for each experiment: `runs` of a report too.
+        outputs: the folder that has a folder for each experiment: `runs` of a report too. What a
+            reader must know of these runs stands in remarks.txt there, a line each, if anything.
         surveys: the folder that has a folder for each dataset, in the report's.
         performance: what a step takes at the published scale, from `benchmarks.training`.
         few_cameras: the folder that `benchmarks.camera_overfitting` wrote.
@@ -92,10 +96,11 @@ def tabulate(
     scale = profile if not all(run.metrics["synthetic"] for run in runs) else PUBLISHED_SCALE
     rows, plans = result_rows(runs), load_experiments(params, scale)
     reproduced = reproduction_rows(runs, plans, read_json(performance, ("device", "rows")))
+    results = results_table(rows, profile)
     report = Report(
         profile=profile,
         data=[*describe_data(planned), *describe_missing(left_out)],
-        results=results_table(rows, profile),
+        results=dataclasses.replace(results, notes=[*results.notes, *remarks(outputs)]),
         equal=equal_cost_table(runs, profile),
         seeds=seeds_table(runs, profile),
         costs=costs_table(runs),
@@ -138,10 +143,19 @@ def write(report: Report, rows: Sequence[Row], reproduced: Sequence[Row], out: P
 
 def keep(outputs: Path, runs: Path, names: Sequence[str]) -> None:
     """Copies what a report is made of to beside it."""
+    if not (outputs / REMARKS).is_file():  # those on earlier runs are not of these
+        (runs / REMARKS).unlink(missing_ok=True)
+    copy(outputs, runs, (REMARKS,))
     for name in names:
         copy(outputs / name, runs / name, KEPT)
         for repeat in repeats_of(outputs / name):
             copy(repeat, runs / name / repeat.relative_to(outputs / name), FIGURES)
+
+
+def remarks(outputs: Path) -> list[str]:
+    """Returns what is to be said of runs, beside what their figures say."""
+    path = outputs / REMARKS
+    return path.read_text().splitlines() if path.is_file() else []
 
 
 def copy(source: Path, target: Path, files: Sequence[str]) -> None:
