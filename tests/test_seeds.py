@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import statistics
 
 import pytest
@@ -97,6 +98,17 @@ def test_remarks_on_runs_are_shown_and_kept_with_them_and_go_with_them(outputs, 
     for source in (outputs, first / "runs"):
         make_report(profile="quick", outputs=source, out=first, params=PARAMS)
         assert "Of one chair." not in (first / "results.md").read_text()
+
+
+def test_a_seed_that_is_no_longer_there_leaves_the_report(outputs, tmp_path):
+    first = tmp_path / "first"
+    make_report(profile="quick", outputs=outputs, out=first, params=PARAMS)
+    shutil.rmtree(outputs / NAME / "seeds" / "12")
+    for source in (outputs, first / "runs"):
+        make_report(profile="quick", outputs=source, out=first, params=PARAMS)
+        assert [path.name for path in (first / "runs" / NAME / "seeds").iterdir()] == ["1"]
+        (row,) = [row for row in cells(first, table=1) if row["protocol"] == "stelzner"]
+        assert row["seeds"] == "2"
 
 
 @pytest.mark.parametrize(

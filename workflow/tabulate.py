@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -148,8 +149,12 @@ def keep(outputs: Path, runs: Path, names: Sequence[str]) -> None:
     copy(outputs, runs, (REMARKS,))
     for name in names:
         copy(outputs / name, runs / name, KEPT)
-        for repeat in repeats_of(outputs / name):
-            copy(repeat, runs / name / repeat.relative_to(outputs / name), FIGURES)
+        seeds = {each.relative_to(outputs / name) for each in repeats_of(outputs / name)}
+        for seed in seeds:
+            copy(outputs / name / seed, runs / name / seed, FIGURES)
+        for earlier in repeats_of(runs / name):
+            if earlier.relative_to(runs / name) not in seeds:
+                shutil.rmtree(earlier)
 
 
 def remarks(outputs: Path) -> list[str]:
