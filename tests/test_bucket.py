@@ -164,6 +164,17 @@ def test_a_shard_brought_by_another_program_is_checked_once(bucket: Bucket, tmp_
     assert shards_in(tmp_path) == SHARDS
 
 
+def test_a_fetch_that_was_killed_as_it_named_a_file_leaves_nothing(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    named = tmp_path / shard("val", 0)
+    named.write_bytes(SHARDS[named.name])
+    named.with_name(f"{named.name}.part.json").write_text("{}")
+    fetch_bucket(msn(bucket), tmp_path)
+    assert named.name not in bucket.gets
+    assert shards_in(tmp_path) == SHARDS
+
+
 def test_a_killed_fetch_goes_on_with_what_it_had(bucket: Bucket, tmp_path: Path) -> None:
     code = """
 import os, signal, sys

@@ -67,8 +67,11 @@ def test_a_file_that_is_there_is_accepted_without_the_network(
 ) -> None:
     target.parent.mkdir()
     target.write_bytes(CONTENT)
+    # As by a program that was killed when it had named the file.
+    target.with_name(f"{target.name}.part.json").write_text("{}")
     assert download(site.url, target, sha256=digest) == DIGEST
     assert site.asked == []
+    assert list(target.parent.iterdir()) == [target]
 
 
 def test_another_file_in_the_place_is_refused_with_both_digests(site: Site, target: Path) -> None:

@@ -30,7 +30,16 @@ from srt.data.download import (
     public,
     refuse_busy,
 )
-from srt.data.partial import Digest, FetchError, Part, Progress, check_space, digest_so_far, locked
+from srt.data.partial import (
+    Digest,
+    FetchError,
+    Part,
+    Progress,
+    check_space,
+    digest_so_far,
+    locked,
+    record_of,
+)
 from srt.files import write_atomically
 
 AT_ONCE = 8  # files: one connection does not fill a fast line
@@ -178,12 +187,13 @@ def _fetch(base: str, remote: Remote, target: Path, progress: Progress) -> Remot
     """Returns what a file's bytes, all of them here and checked, add up to."""
     url = f"{base}/{quote(remote.name)}"
     kind = remote.checksum.partition("=")[0] or "md5"
-    if target.exists():  # brought by another program
+    if target.exists():  # brought by another program, or by one that was killed since
         with target.open("rb") as file:
             digest = digest_so_far(file, target.name, lambda: _new_digest(kind))
         found = _summed(remote, target.stat().st_size, kind, digest)
         if not _agree(found, remote):
             raise FetchError(f"{target}: {_differ(found, remote)}; delete it to fetch it again")
+        record_of(part_of(target)).unlink(missing_ok=True)
         return found
     path, tries = part_of(target), Tries(public(url))
     with locked(path) as file:

@@ -25,6 +25,7 @@ from srt.data.partial import (
     check_space,
     digest_so_far,
     locked,
+    record_of,
 )
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def download(url: str, target: Path, *, sha256: str | None) -> str:
             raise FetchError(
                 f"{target}: sha256 is {found}, expected {expected}; delete it to fetch it again"
             )
+        record_of(part_of(target)).unlink(missing_ok=True)
         return found
     target.parent.mkdir(parents=True, exist_ok=True)
     path = part_of(target)

@@ -77,7 +77,7 @@ class Part:
         self, path: Path, file: BinaryIO, url: str, new_digest: Callable[[], Digest]
     ) -> None:
         self.path, self.file, self.url, self.new_digest = path, file, url, new_digest
-        self.record = path.with_name(path.name + ".json")
+        self.record = record_of(path)
         self.size = os.fstat(file.fileno()).st_size
         self.unsynced = 0
         self.version = self._recorded()
@@ -141,6 +141,14 @@ class Part:
             f"{self.url}: after {had} the server {now}; what came was thrown away: run again, and"
             " if it stays so, the server is at fault"
         )
+
+
+def record_of(path: Path) -> Path:
+    """Returns the file that says of which version a part is.
+
+    A program that is killed as it names the file leaves it behind.
+    """
+    return path.with_name(path.name + ".json")
 
 
 def check_space(folder: Path, needed: int) -> None:
