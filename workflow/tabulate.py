@@ -53,8 +53,7 @@ from workflow.runs import open_run
 PUBLISHED_SCALE = "paper"  # the profile that the cost of a reproduction is reckoned of
 TEASERS = 2  # videos in the teaser, of different datasets
 TIMEOUT = 60  # seconds in all that a tracking server may take
-
-REMARKS = "remarks.txt"
+REMARKS = "remarks.txt"  # on runs, beside them
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srt.config import ModelConfig
-from srt.models import fused
 from srt.models.attention import Mlp, SelfAttention
 from srt.models.encoding import (
     encode,
+    encode_wide,
     in_bfloat16,
     of_directions,
     of_points,
@@ -40,7 +40,7 @@ class PixelChannels(nn.Module):
     ) -> Float[Tensor, "bv h w channels"]:
         waves = of_directions(directions, self.config)
         if in_bfloat16(images):  # products of whole eights of channels are faster
-            return fused.encode_wide(waves, 8, beside=images).flatten(0, 1)
+            return encode_wide(waves, 8, beside=images).flatten(0, 1)
         return torch.cat((images, encode(waves)), dim=-1).flatten(0, 1)
 
 

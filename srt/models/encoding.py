@@ -6,9 +6,11 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from srt.config import ModelConfig
+from srt.models.operators import encode_rows, kernels_run
 from srt.shapes import Float
 
 
@@ -67,6 +69,28 @@ def of_rays(
 def encode(waves: list[Waves]) -> Float[Tensor, "*points channels"]:
     """Returns the encoding, part after part."""
     return torch.cat([encode_octaves(*part) for part in waves], dim=-1)
+
+
+def encode_wide(
+    waves: list[Waves], multiple: int, beside: Float[Tensor, "*points _"] | None = None
+) -> Float[Tensor, "*points width"]:
+    """Returns the encoding, in bfloat16, with channels of 0 up to a multiple.
+
+    Args:
+        beside: channels that come first and are not encoded.
+    """
+    before = [] if beside is None else [beside]
+    raw = sum(part.shape[-1] for part in before)
+    channels = raw + sum(6 * part.octaves for part in waves)
+    width = channels + -channels % multiple
+    coordinates = torch.cat((*before, *(part.coordinates for part in waves)), dim=-1)
+    if not coordinates.is_cuda or coordinates.requires_grad or not kernels_run():
+        plain = torch.cat((*before, encode(waves)), dim=-1)
+        return F.pad(plain, (0, width - channels)).bfloat16()
+    octaves, starts = [part.octaves for part in waves], [part.start for part in waves]
+    rows = coordinates.float().flatten(0, -2)
+    encoded = encode_rows(rows, raw, octaves, starts, width)
+    return encoded.unflatten(0, coordinates.shape[:-1])
 
 
 def point_channels(config: ModelConfig) -> int:

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srt.models.attention import CrossAttention, KeysValues, Mlp, join_heads, split_heads
-from srt.models.encoding import Waves, encode, in_bfloat16
-from srt.models.operators import encode_rows, kernel_mlp, kernels_run, linear_relu
+from srt.models.encoding import Waves, encode_wide, in_bfloat16
+from srt.models.operators import kernel_mlp, kernels_run, linear_relu
 from srt.shapes import Float
 
 WIDTHS = (96, 192)
@@ -141,28 +141,6 @@ def plain_mlp(
 ) -> Float[Tensor, "n width"]:
     """Returns what an MLP adds to rows, but for its bias."""
     return F.gelu(normal @ expand.to(normal.dtype)) @ contract.to(normal.dtype)
-
-
-def encode_wide(
-    waves: list[Waves], multiple: int, beside: Float[Tensor, "*points _"] | None = None
-) -> Float[Tensor, "*points width"]:
-    """Returns the encoding, in bfloat16, with channels of 0 up to a multiple.
-
-    Args:
-        beside: channels that come first and are not encoded.
-    """
-    before = [] if beside is None else [beside]
-    raw = sum(part.shape[-1] for part in before)
-    channels = raw + sum(6 * part.octaves for part in waves)
-    width = channels + -channels % multiple
-    coordinates = torch.cat((*before, *(part.coordinates for part in waves)), dim=-1)
-    if not coordinates.is_cuda or coordinates.requires_grad or not kernels_run():
-        plain = torch.cat((*before, encode(waves)), dim=-1)
-        return F.pad(plain, (0, width - channels)).bfloat16()
-    octaves, starts = [part.octaves for part in waves], [part.start for part in waves]
-    rows = coordinates.float().flatten(0, -2)
-    encoded = encode_rows(rows, raw, octaves, starts, width)
-    return encoded.unflatten(0, coordinates.shape[:-1])
 
 
 def widen(net: nn.Module, waves: list[Waves]) -> Float[Tensor, "b n width"]:

@@ -1,9 +1,9 @@
 """Triton kernels: the decoder's MLP, a product with all that its hidden channels need; encodings.
 
-Imported on a GPU only; srt/models/fused.py has the same in plain PyTorch, and says when to use
-which. Rows are queries, points or pixels. In the MLP a program holds some of them and goes through
-the hidden channels. Triton's blocks are powers of two, so that a width of 192 is 128 + 64, and one
-of 96 is 64 + 32: names end in `_a` for the first part and in `_b` for the second.
+Imported on a GPU only; srt/models/fused.py and encoding.py have the same in plain PyTorch, and say
+when to use which. Rows are queries, points or pixels. In the MLP a program holds some of them and
+goes through the hidden channels. Triton's blocks are powers of two, so that a width of 192 is
+128 + 64, and one of 96 is 64 + 32: names end in `_a` for the first part and in `_b` for the second.
 """
 
 # ruff: noqa: N803, N806  (what is known when a kernel is compiled is in capitals)

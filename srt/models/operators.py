@@ -1,7 +1,7 @@
 """What PyTorch's compiler calls and does not look into: kernels of ours, and products with a ReLU.
 
-Each is beside its plain version where it is used: the decoder in srt/models/fused.py, the
-convolutions in srt/models/encoder.py.
+Each is beside its plain version where it is used: the decoder's in srt/models/fused.py, the
+convolutions' in encoder.py, the encoding's in encoding.py.
 """
 # mypy: disable-error-code="untyped-decorator, no-untyped-call"
 
