@@ -15,9 +15,11 @@ from srt.models.encoder import Encoder
 from srt.models.encoding import encode, of_rays
 
 
-def materialised_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def materialised_attention(
+    query: Tensor, key: Tensor, value: Tensor, scale: float | None = None
+) -> Tensor:
     """Returns attention with its scores written to memory, as published."""
-    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    scores = query @ key.transpose(-1, -2) * (scale or query.shape[-1] ** -0.5)
     return scores.softmax(dim=-1) @ value
 
 

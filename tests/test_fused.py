@@ -3,11 +3,10 @@
 The kernels run on a GPU where there is one, else by Triton's interpreter where Triton is installed.
 """
 
-import importlib.util
-
 import pytest
 import torch
 import torch.nn.functional as F
+from kernel_modules import GPU, load_kernels
 from tiny_training import PARAMS, VARIANTS, tiny_experiment
 
 from srt.models import MOST_QUERIES, fused, group_for
@@ -17,7 +16,6 @@ from srt.models.encoding import encode, of_rays
 from srt.models.operators import convolution_relu, linear_relu
 from srt.params import load_experiment
 
-GPU = torch.cuda.is_available()
 CONFIG = load_experiment(PARAMS, "nmr_srt", "paper").model
 
 
@@ -59,15 +57,7 @@ def test_widths_leave_a_channel_for_the_bias_and_no_third_of_them_empty():
 
 @pytest.fixture
 def kernels(monkeypatch):
-    if not GPU:
-        pytest.importorskip("triton")
-        monkeypatch.setenv("TRITON_INTERPRET", "1")  # read as the module is imported
-    # Not by its name: the hook that checks shapes rewrites modules, which Triton's JIT reads.
-    path = PARAMS.parent / "srt" / "models" / "kernels.py"
-    spec = importlib.util.spec_from_file_location("kernels", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_kernels("kernels", monkeypatch)
 
 
 @pytest.mark.parametrize("width", fused.WIDTHS)

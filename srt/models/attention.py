@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from srt.models.attention_operators import kernel_attention, kernel_self_attention
+from srt.models.operators import kernels_run
 from srt.shapes import Float
+
+MOST_TOKENS = 512  # to more, cuDNN attends faster: benchmarks/attention.py
+HEAD_DIMS = (32, 64)  # which our kernels take
 
 
 class KeysValues(NamedTuple):
@@ -28,8 +34,10 @@ class SelfAttention(nn.Module):
         self.output = nn.Linear(heads * head_dim, dim)
 
     def forward(self, tokens: Float[Tensor, "b n dim"]) -> Float[Tensor, "b n dim"]:
-        query, key, value = self.query_key_value(self.norm(tokens)).chunk(3, dim=-1)
-        query, key, value = (split_heads(part, self.heads) for part in (query, key, value))
+        projected = self.query_key_value(self.norm(tokens))
+        if kernels_attend(projected, tokens.shape[1], projected.shape[-1] // (3 * self.heads)):
+            return tokens + self.output(kernel_self_attention(projected, self.heads))
+        query, key, value = (split_heads(part, self.heads) for part in projected.chunk(3, dim=-1))
         attended = F.scaled_dot_product_attention(query, key, value)
         return tokens + self.output(join_heads(attended))
 
@@ -53,9 +61,7 @@ class CrossAttention(nn.Module):
     def forward(
         self, queries: Float[Tensor, "b n dim"], keys_values: KeysValues
     ) -> Float[Tensor, "b n dim"]:
-        query = split_heads(self.query(self.norm(queries)), self.heads)
-        attended = F.scaled_dot_product_attention(query, *keys_values)
-        return queries + self.output(join_heads(attended))
+        return queries + self.output(attended(self.query(self.norm(queries)), *keys_values))
 
 
 class Mlp(nn.Module):
@@ -69,6 +75,30 @@ class Mlp(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "b n dim"]) -> Float[Tensor, "b n dim"]:
         return tokens + self.contract(F.gelu(self.expand(self.norm(tokens))))
+
+
+def attended(
+    query: Float[Tensor, "b n hd"],
+    key: Float[Tensor, "b h m d"],
+    value: Float[Tensor, "b h m d"],
+    scale: float | None = None,
+) -> Float[Tensor, "b n hd"]:
+    """Returns what queries gather from tokens, their heads side by side.
+
+    Args:
+        scale: of the scores; None: 1 / sqrt(d).
+    """
+    query, head_dim = split_heads(query, key.shape[1]), key.shape[3]
+    if kernels_attend(query, key.shape[2], head_dim):
+        return kernel_attention(query, key, value, scale or head_dim**-0.5)
+    return join_heads(F.scaled_dot_product_attention(query, key, value, scale=scale))
+
+
+def kernels_attend(values: Tensor, tokens: int, head_dim: int) -> bool:
+    """Returns whether our own kernels attend to so many tokens: in bfloat16, on a GPU."""
+    if not values.is_cuda or values.dtype != torch.bfloat16:
+        return False
+    return tokens <= MOST_TOKENS and head_dim in HEAD_DIMS and kernels_run()
 
 
 def split_heads(tokens: Float[Tensor, "b n hd"], heads: int) -> Float[Tensor, "b h n d"]:

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srt.models.attention import CrossAttention, KeysValues, Mlp, join_heads, split_heads
+from srt.models.attention import CrossAttention, KeysValues, Mlp, attended
 from srt.models.encoding import Waves, encode_wide, in_bfloat16
 from srt.models.operators import kernel_mlp, kernels_run, linear_relu
 from srt.shapes import Float
@@ -125,10 +125,9 @@ def attend(x: Float[Tensor, "b n width"], made: Prepared, real: int) -> Float[Te
     """Returns queries plus what they gather from the scenes' tokens."""
     normal, kind = normalise(x, real), x.dtype
     if isinstance(made, ManyTokens):
-        query = split_heads(normal @ made.query.to(kind), made.key.shape[1])
-        key, value = made.key.to(kind), made.value.to(kind)
-        seen = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-        return x + (join_heads(seen) @ made.output.to(kind) + made.bias.to(kind))
+        query, key, value = normal @ made.query.to(kind), made.key.to(kind), made.value.to(kind)
+        seen = attended(query, key, value, 1.0)
+        return x + (seen @ made.output.to(kind) + made.bias.to(kind))
     scores = (normal @ made.inward.flatten(2).to(kind)).unflatten(-1, made.inward.shape[2:])
     weights = scores.softmax(dim=-1).to(kind).flatten(2)
     return x + (weights @ made.outward.to(kind) + made.bias.to(kind))

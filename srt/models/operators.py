@@ -1,7 +1,7 @@
 """What PyTorch's compiler calls and does not look into: kernels of ours, and products with a ReLU.
 
 Each is beside its plain version where it is used: the decoder's in srt/models/fused.py, the
-convolutions' in encoder.py, the encoding's in encoding.py.
+convolutions' in encoder.py, the encoding's in encoding.py. attention_operators.py has others.
 """
 # mypy: disable-error-code="untyped-decorator, no-untyped-call"
 
@@ -23,7 +23,7 @@ def kernels_run() -> bool:
     return found and torch.cuda.get_device_capability() >= (8, 0)
 
 
-def _operator(name: str, schema: str) -> Any:
+def operator(name: str, schema: str) -> Any:
     """Registers a function as one that PyTorch's compiler calls and does not look into."""
     return torch.library.custom_op(f"srt::{name}", mutates_args=(), schema=schema)
 
@@ -57,7 +57,7 @@ class _KernelMlp(torch.autograd.Function):
         return gradients
 
 
-@_operator("mlp", "(Tensor normal, Tensor expand, Tensor contract, bool keep) -> Tensor[]")
+@operator("mlp", "(Tensor normal, Tensor expand, Tensor contract, bool keep) -> Tensor[]")
 def _mlp(normal: Tensor, expand: Tensor, contract: Tensor, keep: bool) -> list[Tensor]:
     from srt.models import kernels
 
@@ -71,7 +71,7 @@ def _(normal: Tensor, expand: Tensor, contract: Tensor, keep: bool) -> list[Tens
     return [torch.empty_like(normal), hidden, torch.empty_like(hidden[: None if keep else 0])]
 
 
-@_operator(
+@operator(
     "mlp_backward",
     "(Tensor normal, Tensor hidden, Tensor slope, Tensor expand, Tensor contract, Tensor dy)"
     " -> (Tensor, Tensor, Tensor)",
@@ -101,7 +101,7 @@ def encode_rows(
     return encoded
 
 
-@_operator("encode", "(Tensor rows, int raw, int[] octaves, int[] starts, int width) -> Tensor")
+@operator("encode", "(Tensor rows, int raw, int[] octaves, int[] starts, int width) -> Tensor")
 def _encode(rows: Tensor, raw: int, octaves: list[int], starts: list[int], width: int) -> Tensor:
     from srt.models import kernels
 
@@ -138,7 +138,7 @@ class _LinearRelu(torch.autograd.Function):
         return dy @ weight, dy.T @ x, dy.sum(dim=0)
 
 
-@_operator("linear_relu", "(Tensor x, Tensor weight, Tensor bias) -> Tensor")
+@operator("linear_relu", "(Tensor x, Tensor weight, Tensor bias) -> Tensor")
 def _linear_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch._addmm_activation(bias, x, weight.T)
 
