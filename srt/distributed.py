@@ -36,7 +36,7 @@ class Processes:
         return self.rank == 0
 
     def reduction(self, parameters: Iterable[Tensor]) -> Reduction | None:
-        """Returns what averages these parameters' gradients; a process alone needs nothing."""
+        """Returns what adds these parameters' gradients; a process alone needs nothing."""
         return Reduction(parameters, self.world_size) if self.world_size > 1 else None
 
     def mean(self, value: Tensor) -> float:
@@ -66,17 +66,18 @@ class Processes:
 
 
 class Reduction:
-    """Replaces each gradient by its mean over the processes, once a step.
+    """Replaces each gradient by its sum over the processes, once a step.
 
     Gradients of a step's last backward pass are final as they arrive: they are sent in buckets
-    while the pass goes on, so that what it computes hides the network. On a GPU all of this can be
-    recorded in a CUDA graph.
+    while the pass goes on, so that what it computes hides the network. They are added where they
+    stand: a copy of them, and a division, take nearly half as long as the sending by NVLink.
+    On a GPU all of this can be recorded in a CUDA graph.
     """
 
     def __init__(self, parameters: Iterable[Tensor], world_size: int) -> None:
         self.parameters, self.world_size = list(parameters), world_size
         self._ready: list[Tensor] = []  # final, and not sent yet
-        self._sent: list[tuple[Any, Tensor, list[Tensor]]] = []
+        self._sent: list[tuple[dist.Work, list[Tensor]]] = []
         self._last = False
         for parameter in self.parameters:
             parameter.register_post_accumulate_grad_hook(self._arrived)
@@ -87,15 +88,12 @@ class Reduction:
         self._last = True
         yield
         self._last = False
-        known = {id(part) for _, _, parts in self._sent for part in parts}
+        known = {id(part) for _, parts in self._sent for part in parts}
         known |= {id(part) for part in self._ready}
         earlier = [p for p in self.parameters if p.grad is not None and id(p) not in known]
         self._send([*self._ready, *earlier])
-        for work, flat, parts in self._sent:
+        for work, _ in self._sent:
             work.wait()
-            flat /= self.world_size
-            for part, mean in zip(parts, flat.split([part.numel() for part in parts])):
-                part.grad = mean.view_as(part)
         self._sent = []
 
     def _arrived(self, parameter: Tensor) -> None:
@@ -106,10 +104,11 @@ class Reduction:
 
     def _send(self, parts: list[Tensor]) -> None:
         self._ready = []
-        gradients = [part.grad.flatten() for part in parts if part.grad is not None]
-        if gradients:
-            flat = torch.cat(gradients)
-            self._sent.append((dist.all_reduce(flat, async_op=True), flat, parts))
+        gradients = [part.grad for part in parts if part.grad is not None]
+        if gradients and dist.group.WORLD is not None:
+            options = dist.AllreduceCoalescedOptions()  # a sum; nothing waits for it
+            work = dist.group.WORLD.allreduce_coalesced(gradients, options)
+            self._sent.append((work, parts))
 
 
 def processor(threads: int) -> str:

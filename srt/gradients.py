@@ -29,7 +29,8 @@ def accumulate_gradients(
     Args:
         decode: what `compiled_decoder` returns, or the model's decoder.
         rays_per_group: None: as many as fit.
-        reduction: makes the gradients those of all processes; the error is this one's own.
+        reduction: makes the gradients those of all processes, each of which has an equal share of
+            the loss; the error is this one's own.
     """
     rays_per_group = rays_per_group or group_on(batch.images.device)
     if isinstance(decode, Recording):
@@ -53,11 +54,11 @@ def add_gradients(
     scenes, pixels = len(batch.images), batch.images[0, ..., 0].numel()
     size = group_size(1, scenes, max(1, PIXELS_PER_RAY * rays_per_group // pixels))
     mse = torch.zeros((), dtype=torch.float64, device=batch.images.device)
-    parts = list(batch.split(size))
+    parts, processes = list(batch.split(size)), reduction.world_size if reduction else 1
     for part in parts:
         share = part.colours.numel() / batch.colours.numel()
         last = reduction if part is parts[-1] else None
-        mse += share * of_scenes(model, decode, part, rays_per_group, share, last)
+        mse += share * of_scenes(model, decode, part, rays_per_group, share / processes, last)
     return mse
 
 
