@@ -94,7 +94,8 @@ def compare(tensors: list[Tensor]) -> str:
             lambda: torch.autograd.grad(seen, inputs, flat, retain_graph=True)
         )
     out, logsum = forward(query, key, value, SCALE)
-    into = tuple(torch.empty_like(part) for part in (query, key, value))
+    dquery, dkey, dvalue = (torch.empty_like(part) for part in (query, key, value))
+    into = (dquery, dkey, dvalue)
     known = (query, key, value, out, logsum, dout, SCALE, into)
     ahead, (back, shape), tokens = (
         best(lambda shape: forward(query, key, value, SCALE, shape)),

@@ -19,6 +19,7 @@ from benchmarks.plain import plainly
 from benchmarks.training import ALONE, ROOT
 from srt import gradients, training
 from srt.config import Experiment
+from srt.data.loading import batches
 from srt.data.scenes import Scenes
 from srt.params import load_experiment
 from srt.schedule import learning_rate
@@ -36,8 +37,7 @@ def curve(experiment: Experiment, data: training.Data, fast: bool) -> dict[str, 
     with contextlib.nullcontext() if fast else plainly():
         decoder = state.model.decoder
         decode = gradients.compiled_decoder(state.model, ALONE.device) if fast else decoder
-        while state.step < train.steps:
-            batch = sampler.batch(data.train, state.step)
+        for batch in batches(sampler, data.train, 0, train.steps):
             rate = learning_rate(state.step, train)
             training.train_step(state, decode, batch, rate)
             state.step += 1

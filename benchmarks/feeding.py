@@ -25,25 +25,26 @@ import torch
 from benchmarks.packed import write_packed
 from srt import gradients, training
 from srt.config import Experiment
-from srt.data.loading import read_ahead, reading_threads
+from srt.data.loading import batches, reading_threads
 from srt.data.sampling import Batch
 from srt.data.scenes import Scenes
 from srt.distributed import Processes
 from srt.params import load_experiment
+from srt.training_state import Training
 
 ROOT = Path(__file__).parents[1]
 ROUNDS = 5
 ALONE = Processes(0, 1, torch.device("cuda"), None)
 
 
-def step_time(experiment: Experiment, batches: Iterator[Batch], steps: int) -> float:
+def step_time(experiment: Experiment, feed: Iterator[Batch], steps: int) -> float:
     """Returns the milliseconds of a training step: the median of rounds, each waited for once."""
-    state = training.Training(experiment, ALONE.device)
+    state = Training(experiment, ALONE.device)
     decode = gradients.compiled_decoder(state.model, ALONE.device)
     times = []
     for _ in range(ROUNDS + 1):
         began = time.perf_counter()
-        for batch in itertools.islice(batches, steps):
+        for batch in itertools.islice(feed, steps):
             training.train_step(state, decode, batch, 1e-4)
         torch.cuda.synchronize()
         times.append((time.perf_counter() - began) / steps)
@@ -54,11 +55,7 @@ def compare(experiment: Experiment, scenes: Scenes, steps: int) -> dict[str, Any
     """Returns step times with one batch over and over, and with batches as training loads them."""
     sampler = training.make_sampler(experiment, ALONE)
     fixed = step_time(experiment, itertools.repeat(sampler.batch(scenes, 0)), steps)
-    if scenes.resident:
-        loaded: Iterator[Batch] = (sampler.batch(scenes, step) for step in itertools.count())
-    else:
-        loaded = read_ahead(sampler, scenes, 0, 10**6, reading_threads())
-    real = step_time(experiment, loaded, steps)
+    real = step_time(experiment, batches(sampler, scenes, 0, 10**6), steps)
     rate = experiment.train.batch_size / real * 1e3
     return {"fixed_ms": fixed, "loaded_ms": real, "ratio": real / fixed, "scenes_per_s": rate}
 

@@ -23,9 +23,10 @@ from typing import Any
 import torch
 
 from benchmarks.packed import write_packed
-from benchmarks.training import ROOT, paper, time_steps, with_size
+from benchmarks.training import ENDLESS, ROOT, paper, time_steps, with_size
 from srt import training
 from srt.config import Experiment
+from srt.data.loading import batches
 from srt.data.scenes import Scenes
 from srt.distributed import Processes, join_processes
 from srt.gradients import compiled_decoder
@@ -46,18 +47,18 @@ class Stepper:
     def __init__(
         self, experiment: Experiment, scenes: Scenes, processes: Processes, apart: bool = False
     ) -> None:
-        self.state, self.scenes = Training(experiment, processes.device), scenes
+        self.state = Training(experiment, processes.device)
         self.decode = compiled_decoder(self.state.model, processes.device)
         parameters = self.state.model.parameters()
         self.reduction = None if apart else processes.reduction(parameters)
-        self.sampler = training.make_sampler(experiment, processes)
+        sampler = training.make_sampler(experiment, processes)
+        self.feed = batches(sampler, scenes, 0, ENDLESS)
 
     def __call__(self) -> torch.Tensor:
         """Returns this process' loss."""
         state = self.state
-        batch = self.sampler.batch(self.scenes, state.step)
         rate = learning_rate(state.step, state.experiment.train)
-        loss = training.train_step(state, self.decode, batch, rate, self.reduction)
+        loss = training.train_step(state, self.decode, next(self.feed), rate, self.reduction)
         state.step += 1
         return loss
 

@@ -15,11 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.training import ALONE, COMPILING, SETTINGS, packed, paper, with_size
+from benchmarks.training import ALONE, COMPILING, ENDLESS, SETTINGS, packed, paper, with_size
 from srt import gradients, training
 from srt.config import Experiment
+from srt.data.loading import batches
 from srt.data.scenes import Scenes
 from srt.training_state import Training
 
@@ -45,11 +47,11 @@ def kind_of(name: str) -> str:
 def ready_step(experiment: Experiment, scenes: Scenes) -> Callable[[], None]:
     """Returns a training step that has run before."""
     state = Training(experiment, ALONE.device)
-    sampler = training.make_sampler(experiment, ALONE)
+    feed = batches(training.make_sampler(experiment, ALONE), scenes, 0, ENDLESS)
     decode = gradients.compiled_decoder(state.model, ALONE.device)
 
     def step() -> None:
-        training.train_step(state, decode, sampler.batch(scenes, state.step), 1e-4)
+        training.train_step(state, decode, next(feed), 1e-4)
         state.step += 1
 
     for _ in range(COMPILING):
@@ -69,7 +71,7 @@ def kernel_times(step: Callable[[], None]) -> dict[str, float]:
         torch.cuda.synchronize()
     times: dict[str, float] = collections.defaultdict(float)
     for event in found.events():
-        if event.device_type == torch.autograd.DeviceType.CUDA:
+        if event.device_type == DeviceType.CUDA:
             times[event.name] += event.device_time / 1000 / STEPS
     return times
 

@@ -37,7 +37,7 @@ MSN = {"views": 10, "size": 128, "inputs": 5}
 def write_raw_item(folder: Path, images: np.ndarray) -> None:
     """Writes an item in NMR's layout."""
     folder.mkdir(parents=True)
-    matrices = {}
+    matrices: dict[str, Any] = {}
     for view, image in enumerate(images):
         Image.fromarray(image).save(folder / f"{view:04d}.png")
         for key in ("world_mat", "world_mat_inv", "camera_mat", "camera_mat_inv"):

@@ -47,7 +47,7 @@ def write_raw(folder: Path, scenes: int, config: DatasetConfig) -> None:
     files = []
     for _ in range(DRAWN):
         file = io.BytesIO()
-        Image.fromarray(draw_image(rng, config.image_size[0])).save(file, "PNG")
+        Image.fromarray(draw_image(rng, *config.image_size)).save(file, "PNG")
         files.append(file.getvalue())
     for split, shards in SHARDS.items():
         count = scenes if split == "train" else shards

@@ -19,6 +19,7 @@ import torch
 from benchmarks.training import ALONE, COMPILING, ROOT, packed
 from srt import gradients, training
 from srt.config import Experiment
+from srt.data.loading import batches
 from srt.data.scenes import Scenes
 from srt.params import load_experiment
 from srt.training_state import Training
@@ -33,8 +34,8 @@ def step_seconds(experiment: Experiment, scenes: Scenes) -> float:
     sampler = training.make_sampler(experiment, ALONE)
     decode = gradients.compiled_decoder(state.model, ALONE.device)
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(TIMED)]
-    for number in range(-COMPILING, TIMED):
-        batch = sampler.batch(scenes, state.step)
+    feed = batches(sampler, scenes, 0, COMPILING + TIMED)
+    for number, batch in enumerate(feed, -COMPILING):
         training.train_step(state, decode, batch, 1e-4)
         state.step += 1
         if number >= 0:

@@ -31,6 +31,7 @@ from benchmarks.packed import write_packed
 from benchmarks.plain import plainly
 from srt import gradients, models, training
 from srt.config import Experiment
+from srt.data.loading import batches
 from srt.data.sampling import Batch
 from srt.data.scenes import Scenes
 from srt.distributed import Processes
@@ -49,6 +50,7 @@ WHOLE = ("msn_srt", 256)  # which the published code cannot run on one GPU
 COMPILING = 5  # steps, until what is compiled and recorded is so
 STEPS = {True: 20, False: 3}  # timed: ours, plain
 CARD_STEPS = 6
+ENDLESS = 10**9  # batches
 
 
 def time_steps(step: Callable[[], Any], steps: int) -> dict[str, float]:
@@ -83,12 +85,11 @@ def run(
     torch.cuda.empty_cache()
     state = Training(experiment, ALONE.device)
     sampler = training.make_sampler(experiment, ALONE)
-    model = state.model
+    model, feed = state.model, batches(sampler, scenes, 0, ENDLESS)
     decode = gradients.compiled_decoder(model, ALONE.device) if fast else model.decoder
 
     def step() -> None:
-        batch = sampler.batch(scenes, state.step)
-        training.train_step(state, decode, batch, 1e-4)
+        training.train_step(state, decode, next(feed), 1e-4)
         state.step += 1
 
     with contextlib.nullcontext() if fast else plainly():
