@@ -305,9 +305,7 @@ def test_batches_that_are_made_beside_the_step_before_are_the_same(tmp_path):
     assert scenes.resident
     found = []
     for batch in batches(SAMPLER, scenes, 0, 20):
-        torch.cuda._sleep(
-            10**6
-        )  # a step's work, which has not read its batch when the next is made
+        torch.cuda._sleep(10**6)  # a step that has not read its batch when the next is made
         found.append(clone(batch))
     for step, batch in enumerate(found):
         assert all(same(batch, SAMPLER.batch(scenes, step)))
