@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -24,7 +25,7 @@ from benchmarks.rendering import DEVICE, random_batch
 from benchmarks.training import paper
 from srt import gradients
 from srt.data.sampling import Batch
-from srt.models import SRT, build_model, fused, precision
+from srt.models import SRT, attention, build_model, fused, precision
 
 SCENES, RAYS = 2, 1024
 MODELS = ("nmr_srt", "msn_srt", "msn_isrt", "nmr_vsrt")
@@ -45,6 +46,16 @@ def outcome(model: SRT, batch: Batch, bfloat16: bool) -> dict[str, Tensor]:
         "pixels": pixels.detach().double(),
         "gradients": torch.cat(flat).double(),
     }
+
+
+@contextlib.contextmanager
+def plain_layers() -> Iterator[None]:
+    """Switches off what the GPU has of our own."""
+    with (
+        mock.patch.object(fused, "suits", return_value=False),
+        mock.patch.object(attention, "kernels_attend", return_value=False),
+    ):
+        yield
 
 
 def errors(found: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
@@ -70,7 +81,7 @@ def main() -> None:
         model = build_model(experiment.model, seed=0).to(DEVICE)
         batch = random_batch(experiment, SCENES, RAYS if name != "nmr_vsrt" else 64)
         found = {"ours": outcome(model, batch, bfloat16=True)}
-        with mock.patch.object(fused, "suits", return_value=False):
+        with plain_layers():
             found["autocast"] = outcome(model, batch, bfloat16=True)
         with plainly():
             exact = outcome(model.double(), double(batch), bfloat16=False)
