@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from srt import gradients, models, rendering
+from srt import evaluation, gradients, models, rendering
 from srt.models.encoder import Encoder
 from srt.models.encoding import encode, of_rays
 
@@ -39,7 +39,7 @@ def plainly() -> Iterator[None]:
         attention = "torch.nn.functional.scaled_dot_product_attention"
         stack.enter_context(mock.patch(attention, materialised_attention))
         stack.enter_context(mock.patch.object(Encoder, "first_layer", whole_first_layer))
-        for module in (gradients, models, rendering):
+        for module in (evaluation, gradients, models, rendering):
             as_it_is = mock.Mock(side_effect=lambda device: contextlib.nullcontext())
             stack.enter_context(mock.patch.object(module, "precision", as_it_is))
         yield

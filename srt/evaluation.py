@@ -6,6 +6,7 @@ one, so that a figure depends neither on a batch size nor on the number of proce
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import struct
@@ -25,7 +26,7 @@ from srt.data.scenes import Scenes
 from srt.distributed import Processes
 from srt.errors import DataError, UserError
 from srt.metrics import Lpips
-from srt.models import SRT, decode_in_groups
+from srt.models import SRT, decode_in_groups, precision
 from srt.models.decoder import Prediction
 from srt.pictures import comparison_columns, grid, to_uint8
 from srt.scores import measure
@@ -124,11 +125,19 @@ def check_conditions(
 
 
 @torch.no_grad()
-def predict(model: SRT, batch: Batch, rays_per_group: int | None) -> Prediction:
-    """Returns colours, in float32, and depth that the model sees along a batch's target rays."""
-    tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
-    keys_values = model.decoder.keys_values(tokens)
-    seen = decode_in_groups(model, keys_values, batch.rays, rays_per_group)
+def predict(
+    model: SRT, batch: Batch, rays_per_group: int | None, as_trained: bool = False
+) -> Prediction:
+    """Returns colours, in float32, and depth that the model sees along a batch's target rays.
+
+    Args:
+        as_trained: with products of the precision that training has on this device; else float32.
+    """
+    device = batch.images.device
+    with precision(device) if as_trained else contextlib.nullcontext():
+        tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
+        keys_values = model.decoder.keys_values(tokens)
+        seen = decode_in_groups(model, keys_values, batch.rays, rays_per_group)
     return seen._replace(colours=seen.colours.float())
 
 
@@ -140,11 +149,14 @@ def predict_item(
     shown: Presentation,
     rays_per_group: int | None,
     wanted: Sequence[int] | None = None,
+    as_trained: bool = False,
 ) -> Views:
     """Returns an item's images with the model's predictions.
 
     Args:
         wanted: the views to predict; None: all of its targets.
+        as_trained: see `predict`. Cameras are float32 in any case: those of NMR would be off by a
+            third of a pixel in bfloat16.
     """
     wanted = target_views(scenes, item, shown) if wanted is None else wanted
     scene, inputs, targets = (
@@ -155,7 +167,7 @@ def predict_item(
     if item.pose_noise:
         batch = with_pose_noise(batch, scenes.names[item.scene], item)
     size = (len(wanted), scenes.height, scenes.width, 3)
-    predicted = predict(model, batch, rays_per_group)
+    predicted = predict(model, batch, rays_per_group, as_trained)
     return Views(
         inputs=whole_images(scenes, scene, inputs),
         targets=batch.colours[0].view(size),
@@ -231,6 +243,7 @@ def evaluate_items(
     shown: Presentation,
     rays_per_group: int | None,
     processes: Processes,
+    as_trained: bool = False,
 ) -> list[dict[str, Any]]:
     """Returns a row for each item, in order, in every process; each measures its share.
 
@@ -240,14 +253,16 @@ def evaluate_items(
     Args:
         mean_colour: of the training set; None: no baseline is measured.
         lpips: the distances that can be measured, by the measure's name; None: there are none.
+        as_trained: see `predict`.
     """
     from tqdm import tqdm
 
     mine = range(processes.rank, len(items), processes.world_size)
-    rows = []
+    rows: list[tuple[int, dict[str, Any]]] = []
+    asked: Any = {"shown": shown, "rays_per_group": rays_per_group, "as_trained": as_trained}
     for index in tqdm(mine, desc=f"evaluate {protocol}", unit="item", disable=not processes.main):
         item = items[index]
-        views = predict_item(model, scenes, item, shown=shown, rays_per_group=rays_per_group)
+        views = predict_item(model, scenes, item, **asked)
         images = {"": views.predictions}
         if mean_colour is not None:
             shown_by = item_guesses(scenes, item, views, shown, mean_colour)
@@ -275,6 +290,7 @@ def comparison(
     shown: Presentation,
     rays_per_group: int | None,
     labels: Sequence[str] = (),
+    as_trained: bool = False,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Returns a picture of inputs, target, prediction and error, one row an item.
 
@@ -282,14 +298,14 @@ def comparison(
 
     Args:
         labels: what is written above each row, if anything.
+        as_trained: see `predict`.
     """
+    asked: Any = {"shown": shown, "rays_per_group": rays_per_group, "as_trained": as_trained}
     inputs, targets, predictions = [], [], []
     for number, item in enumerate(items):
         others = [v for v in target_views(scenes, item, shown) if v not in item.inputs]
         angle = others[((number + 1) * len(others)) // (len(items) + 1)]
-        views = predict_item(
-            model, scenes, item, shown=shown, rays_per_group=rays_per_group, wanted=[angle]
-        )
+        views = predict_item(model, scenes, item, wanted=[angle], **asked)
         inputs.append(views.inputs)
         targets.append(views.targets[0])
         predictions.append(views.predictions[0])

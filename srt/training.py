@@ -28,7 +28,6 @@ from srt.energy import EnergyMeter
 from srt.errors import UserError
 from srt.evaluation import comparison, evaluate_items, protocol_items
 from srt.gradients import accumulate_gradients, compiled_decoder
-from srt.models import precision
 from srt.models.decoder import draws_per_ray
 from srt.schedule import learning_rate
 from srt.tracking import Tracker
@@ -218,18 +217,18 @@ def measure_validation(training: Training, data: Data, processes: Processes) -> 
     train, scenes = training.experiment.train, data.validation
     shown = presentation(training.experiment)
     items = protocol_items(scenes, "stelzner", shown.input_views, train.validation_items)
-    with precision(scenes.device):
-        rows = evaluate_items(
-            training.model,
-            scenes,
-            items,
-            "stelzner",
-            mean_colour=None,
-            lpips=None,
-            shown=shown,
-            rays_per_group=train.rays_per_group,
-            processes=processes,
-        )
+    rows = evaluate_items(
+        training.model,
+        scenes,
+        items,
+        "stelzner",
+        mean_colour=None,
+        lpips=None,
+        shown=shown,
+        rays_per_group=train.rays_per_group,
+        processes=processes,
+        as_trained=True,
+    )
     return float(sum(row["psnr"] for row in rows) / len(rows))
 
 
@@ -239,14 +238,14 @@ def picture(training: Training, data: Data, tracker: Tracker, processes: Process
         return
     shown = presentation(training.experiment)
     for split, scenes in (("validation", data.validation), ("train", data.train)):
-        with precision(scenes.device):
-            image = comparison(
-                training.model,
-                scenes,
-                protocol_items(scenes, "stelzner", shown.input_views, PICTURED_SCENES),
-                shown=shown,
-                rays_per_group=training.experiment.train.rays_per_group,
-            )
+        image = comparison(
+            training.model,
+            scenes,
+            protocol_items(scenes, "stelzner", shown.input_views, PICTURED_SCENES),
+            shown=shown,
+            rays_per_group=training.experiment.train.rays_per_group,
+            as_trained=True,
+        )
         tracker.log_image(f"views/{split}", image, training.step)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_training import ALONE, CPU, VIEWS, one_thread, tiny_experiment, write_packed
 
-from srt.data.sampling import Presentation
+from srt.data.sampling import Presentation, whole_views
 from srt.data.scenes import Scenes
 from srt.distributed import Processes
 from srt.errors import DataError
@@ -183,7 +183,7 @@ def test_the_baselines_are_the_mean_colour_and_the_nearest_input(
 def with_errors(monkeypatch, errors):
     """Has the model miss every colour of target view i by errors[i], towards grey."""
 
-    def predict(model, batch, rays_per_group):
+    def predict(model, batch, rays_per_group, as_trained):
         views = batch.colours.unflatten(1, (VIEWS - 1, -1))
         offset = torch.tensor(errors)[None, :, None, None] * (views < 0.5).float().mul(2).sub(1)
         return Prediction((views + offset).flatten(1, 2))
@@ -273,3 +273,44 @@ def test_strided_inputs_are_shown_whole_but_seen_strided(scenes, images, model, 
 def test_several_input_views_are_the_first_ones_of_each_scene(scenes):
     items = protocol_items(scenes, "stelzner", 2, None)
     assert items == [Item(scene, (0, 1)) for scene in range(len(scenes))]
+
+
+@pytest.mark.parametrize("as_trained", [False, True])
+def test_products_may_be_as_in_training_but_cameras_are_exact(
+    scenes, model, monkeypatch, as_trained
+):
+    monkeypatch.setattr(
+        "srt.evaluation.precision", lambda device: torch.autocast(device.type, torch.bfloat16)
+    )
+    seen, (encode, decode) = {}, (model.encode, model.decode)
+
+    def encoding(images, *rays):
+        seen["inputs"] = rays
+        return encode(images, *rays)
+
+    def decoding(pairs, rays):
+        seen["targets"] = rays.origins, rays.directions
+        seen["reduced"] = torch.is_autocast_enabled("cpu")
+        return decode(pairs, rays)
+
+    monkeypatch.setattr(model, "encode", encoding)
+    monkeypatch.setattr(model, "decode", decoding)
+    (row,) = evaluate_items(
+        model,
+        scenes,
+        [Item(1, (2,))],
+        "stelzner",
+        mean_colour=None,
+        lpips=None,
+        shown=CANONICAL,
+        rays_per_group=10**6,
+        processes=ALONE,
+        as_trained=as_trained,
+    )
+    assert np.isfinite(row["psnr"])
+    assert seen["reduced"] == as_trained
+    scene, inputs, targets = (torch.tensor(index) for index in ([1], [[2]], [[0, 1, 3]]))
+    exact = whole_views(scenes, scene, inputs, targets, CANONICAL)
+    found = [*seen["inputs"], *seen["targets"]]
+    wanted = [exact.image_origins, exact.image_directions, exact.origins, exact.directions]
+    assert all(torch.equal(*pair) for pair in zip(found, wanted, strict=True))
