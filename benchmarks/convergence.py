@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import json
 import time
 from pathlib import Path
@@ -48,19 +49,25 @@ def curve(experiment: Experiment, data: training.Data, fast: bool) -> dict[str, 
 
 def draw(curves: dict[str, Any], path: Path) -> None:
     """Draws both curves."""
-    import matplotlib
+    from srt.figures import COLOURS, LINES, figure_pixels
+    from srt.pictures import write_picture
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    ways = list(curves.values())
 
-    figure, axes = pyplot.subplots(figsize=(6, 4))
-    for name, way in curves.items():
-        axes.plot(*zip(*way["points"]), label=name, marker="o", markersize=3)
-    axes.set(
-        xlabel="step", ylabel="validation PSNR, dB", title="nmr_srt, profile quick (synthetic)"
-    )
-    axes.legend()
-    figure.savefig(path, dpi=120, bbox_inches="tight")
+    def panels(axes: Any) -> None:
+        styles = zip(COLOURS, itertools.cycle(LINES[:2]))  # published, ours
+        for (name, way), (colour, line) in zip(curves.items(), styles):
+            axes[0].plot(*zip(*way["points"]), line, label=name, color=colour, marker="o")
+        axes[0].set(xlabel="step", ylabel="validation PSNR, dB")
+        axes[1].axhspan(-0.1, 0.1, color="0.92")
+        for plain, ours, colour in zip(ways[::2], ways[1::2], COLOURS[1::2]):
+            pairs = zip(plain["points"], ours["points"])
+            differences = [(step, ours - plain) for (step, plain), (_, ours) in pairs]
+            axes[1].plot(*zip(*differences), color=colour, marker="o")
+        axes[1].set(xlabel="step", ylabel="ours minus published, dB")
+
+    title = "The same training in float32 and as it runs on a GPU (nmr_srt, profile quick)"
+    write_picture(path, figure_pixels(title, 3.6, panels))
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ from srt.run_figures import class_bars, learning_curves, quality_by_compute
 from srt.seed_table import seeds_table
 from srt.tables import Row, result_rows, results_table
 from srt.teaser import write_teaser
-from srt.typesetting import to_csv
+from srt.typesetting import Table, to_csv
 from workflow.command import run
 from workflow.results import (
     BY_ANGLE,
@@ -96,12 +96,12 @@ def tabulate(
     scale = profile if not all(run.metrics["synthetic"] for run in runs) else PUBLISHED_SCALE
     rows, plans = result_rows(runs), load_experiments(params, scale)
     reproduced = reproduction_rows(runs, plans, read_json(performance, ("device", "rows")))
-    results = results_table(rows, profile)
+    equal, told = equal_cost_table(runs, profile), remarks(outputs)
     report = Report(
         profile=profile,
         data=[*describe_data(planned), *describe_missing(left_out)],
-        results=dataclasses.replace(results, notes=[*results.notes, *remarks(outputs)]),
-        equal=equal_cost_table(runs, profile),
+        results=noted(results_table(rows, profile), told),
+        equal=noted(equal, told) if equal else None,
         seeds=seeds_table(runs, profile),
         costs=costs_table(runs),
         classes=class_tables(runs),
@@ -160,6 +160,11 @@ def remarks(outputs: Path) -> list[str]:
     """Returns what is to be said of runs, beside what their figures say."""
     path = outputs / REMARKS
     return path.read_text().splitlines() if path.is_file() else []
+
+
+def noted(table: Table, notes: Sequence[str]) -> Table:
+    """Returns a table with more notes below it."""
+    return dataclasses.replace(table, notes=[*table.notes, *notes])
 
 
 def copy(source: Path, target: Path, files: Sequence[str]) -> None:
