@@ -299,18 +299,6 @@ def test_batches_that_are_read_ahead_are_the_same(scenes, steps, threads):
         assert all(same(batch, expected))
 
 
-@pytest.mark.gpu
-def test_batches_that_are_made_beside_the_step_before_are_the_same(tmp_path):
-    scenes = Scenes(write_packed(tmp_path / "train", SCENES, "raw"), torch.device("cuda"))
-    assert scenes.resident
-    found = []
-    for batch in batches(SAMPLER, scenes, 0, 20):
-        torch.cuda._sleep(10**6)  # a step that has not read its batch when the next is made
-        found.append(clone(batch))
-    for step, batch in enumerate(found):
-        assert all(same(batch, SAMPLER.batch(scenes, step)))
-
-
 def clone(batch):
     """Returns a batch of its own memory: that of the reader is used again."""
     clones = {name: value.clone() for name, value in tensors(batch).items()}

@@ -1,9 +1,8 @@
-"""Batches in the order of the steps, ready before the GPU asks for them.
+"""Batches in the order of the steps; those read from disk are ready before the GPU asks for them.
 
-Of images that live on the GPU, they are made beside the step before. Of images on disk, the pixels
-that a batch has are computed on the device, a few steps ahead. Threads then read only those into
-pinned memory, while the device works on earlier steps; they need no processes of their own, for
-copying and decoding release Python's lock.
+Which pixels a batch has is computed on the device, a few steps ahead. Threads then read only those
+into pinned memory, while the device works on earlier steps; they need no processes of their own,
+for copying and decoding release Python's lock.
 """
 
 from __future__ import annotations
@@ -28,30 +27,11 @@ AHEAD = 2  # batches that are being read while one is used
 
 def batches(sampler: Sampler, scenes: Scenes, start: int, end: int) -> Iterator[Batch]:
     """Yields the batches of the steps from `start` to before `end`."""
-    if scenes.device.type == "cpu":
+    if scenes.resident or scenes.device.type == "cpu":
         for step in range(start, end):
             yield sampler.batch(scenes, step)
-    elif scenes.resident:
-        yield from sample_ahead(sampler, scenes, start, end)
     else:
         yield from read_ahead(sampler, scenes, start, end, reading_threads())
-
-
-def sample_ahead(sampler: Sampler, scenes: Scenes, start: int, end: int) -> Iterator[Batch]:
-    """Yields the same batches as `sampler.batch`, each made while the step before it is computed.
-
-    It takes some two hundred launches, none of which has work for a whole GPU.
-    """
-    side, main = torch.cuda.Stream(scenes.device), torch.cuda.current_stream(scenes.device)
-    side.wait_stream(main)
-    for step in range(start, end):
-        with torch.cuda.stream(side):
-            made = sampler.batch(scenes, step)
-        main.wait_stream(side)
-        batch = made.clone()
-        del made
-        side.wait_stream(main)  # its memory is written again when it has been read
-        yield batch
 
 
 def reading_threads() -> int:
