@@ -16,9 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from srt.data.sampling import Batch, Presentation, whole_views
 from srt.data.scenes import Scenes
 from srt.distributed import processor
-from srt.evaluation import Item
 from srt.models import SRT, decode_in_groups
 from srt.models.decoder import LayerKeysValues
+from srt.protocols import Item
 
 REPEATS = 5  # of what is timed, after one that is not
 

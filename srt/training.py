@@ -26,9 +26,10 @@ from srt.data.scenes import Scenes
 from srt.distributed import Processes, Reduction, StopRequest
 from srt.energy import EnergyMeter
 from srt.errors import UserError
-from srt.evaluation import comparison, evaluate_items, protocol_items
+from srt.evaluation import comparison, evaluate_items
 from srt.gradients import accumulate_gradients, compiled_decoder
 from srt.models.decoder import draws_per_ray
+from srt.protocols import protocol_items
 from srt.schedule import learning_rate
 from srt.tracking import Tracker
 from srt.training_state import NONE, Training

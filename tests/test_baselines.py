@@ -9,9 +9,10 @@ from tiny_training import ALONE, CPU, tiny_experiment
 from srt.baselines import warped
 from srt.data.sampling import Presentation
 from srt.data.scenes import Scenes
-from srt.evaluation import Item, evaluate_items
+from srt.evaluation import evaluate_items
 from srt.geometry import camera_rays, look_at, pinhole
 from srt.models import build_model
+from srt.protocols import Item
 
 SIZE = 32
 INTRINSICS = pinhole(1.5, 1.0, SIZE, SIZE)

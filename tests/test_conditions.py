@@ -13,8 +13,9 @@ from srt.checkpoint import save_weights
 from srt.data.sampling import Presentation, whole_views
 from srt.data.scenes import Scenes
 from srt.errors import UserError
-from srt.evaluation import Conditions, Item, predict_item, protocol_items, with_pose_noise
+from srt.evaluation import predict_item
 from srt.models import build_model
+from srt.protocols import Conditions, Item, protocol_items, with_pose_noise
 from workflow import evaluate as stage
 
 SHOWN = Presentation(

@@ -10,8 +10,8 @@ from tiny_training import CPU, SIZE, VARIANTS, one_thread, tiny_experiment, writ
 from srt.costs import count, encode, median_seconds, one_frame, timed
 from srt.data.sampling import presentation
 from srt.data.scenes import Scenes
-from srt.evaluation import Item
 from srt.models import build_model, decode_in_groups
+from srt.protocols import Item
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,10 +12,11 @@ from srt.data.sampling import Presentation, whole_views
 from srt.data.scenes import Scenes
 from srt.distributed import Processes
 from srt.errors import DataError
-from srt.evaluation import Item, comparison, evaluate_items, predict_item, protocol_items
+from srt.evaluation import comparison, evaluate_items, predict_item
 from srt.models import build_model
 from srt.models.decoder import Prediction
 from srt.pictures import to_uint8
+from srt.protocols import Item, protocol_items
 
 MEAN = (0.25, 0.5, 0.75)
 WORLD = Presentation(

@@ -20,19 +20,14 @@ from srt.data.sampling import presentation
 from srt.data.scenes import Scenes, read_header
 from srt.distributed import Processes, join_processes
 from srt.errors import UserError
-from srt.evaluation import (
-    Conditions,
-    Item,
-    comparison,
-    evaluate_items,
-    protocol_items,
-)
+from srt.evaluation import comparison, evaluate_items
 from srt.files import sha256_of, write_atomically
 from srt.fingerprint import fingerprint
 from srt.metrics import Lpips, LpipsNetwork
 from srt.models import SRT
 from srt.params import load_experiment
 from srt.pictures import write_picture
+from srt.protocols import Conditions, Item, protocol_items
 from srt.scores import MEASURES, extremes, metrics_text, summarise
 from srt.trained import load_model
 from workflow.command import run
