@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from srt.data.sampling import Batch, Presentation, whole_views
 from srt.data.scenes import Scenes
 from srt.distributed import processor
-from srt.models import SRT, decode_in_groups
+from srt.models import SRT, decode_in_groups, float32
 from srt.models.decoder import LayerKeysValues
 from srt.protocols import Item
 
@@ -61,15 +61,16 @@ def count(model: SRT, batch: Batch) -> dict[str, int]:
 @torch.no_grad()
 def timed(model: SRT, batch: Batch, rays_per_group: int | None) -> dict[str, Any]:
     """Returns the seconds of encoding a scene and of rendering a frame, and where it was."""
-    keys_values = encode(model, batch)
     device = batch.images.device
-    return {
-        "encode_seconds": median_seconds(lambda: encode(model, batch), device),
-        "frame_seconds": median_seconds(
-            lambda: decode_in_groups(model, keys_values, batch.rays, rays_per_group), device
-        ),
-        "hardware": hardware(device),
-    }
+    with float32():
+        keys_values = encode(model, batch)
+        return {
+            "encode_seconds": median_seconds(lambda: encode(model, batch), device),
+            "frame_seconds": median_seconds(
+                lambda: decode_in_groups(model, keys_values, batch.rays, rays_per_group), device
+            ),
+            "hardware": hardware(device),
+        }
 
 
 def median_seconds(work: Callable[[], object], device: torch.device) -> float:

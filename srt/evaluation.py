@@ -6,7 +6,6 @@ processes.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,7 @@ from srt.data.sampling import Batch, Presentation, whole_views
 from srt.data.scenes import Scenes
 from srt.distributed import Processes
 from srt.metrics import Lpips
-from srt.models import SRT, decode_in_groups, precision
+from srt.models import SRT, decode_in_groups, float32, precision
 from srt.models.decoder import Prediction
 from srt.pictures import comparison_columns, grid, to_uint8
 from srt.protocols import Item, with_pose_noise
@@ -49,7 +48,7 @@ def predict(
         as_trained: with products of the precision that training has on this device; else float32.
     """
     device = batch.images.device
-    with precision(device) if as_trained else contextlib.nullcontext():
+    with precision(device) if as_trained else float32():
         tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
         keys_values = model.decoder.keys_values(tokens)
         seen = decode_in_groups(model, keys_values, batch.rays, rays_per_group)

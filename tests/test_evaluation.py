@@ -291,7 +291,7 @@ def test_products_may_be_as_in_training_but_cameras_are_exact(
 
     def decoding(pairs, rays):
         seen["targets"] = rays.origins, rays.directions
-        seen["reduced"] = torch.is_autocast_enabled("cpu")
+        seen["reduced"] = torch.is_autocast_enabled("cpu"), torch.backends.cudnn.allow_tf32
         return decode(pairs, rays)
 
     monkeypatch.setattr(model, "encode", encoding)
@@ -309,7 +309,8 @@ def test_products_may_be_as_in_training_but_cameras_are_exact(
         as_trained=as_trained,
     )
     assert np.isfinite(row["psnr"])
-    assert seen["reduced"] == as_trained
+    assert seen["reduced"] == (as_trained, as_trained)
+    assert torch.backends.cudnn.allow_tf32
     scene, inputs, targets = (torch.tensor(index) for index in ([1], [[2]], [[0, 1, 3]]))
     exact = whole_views(scenes, scene, inputs, targets, CANONICAL)
     found = [*seen["inputs"], *seen["targets"]]

@@ -72,6 +72,17 @@ def precision(device: torch.device) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def float32() -> Iterator[None]:
+    """Convolutions in float32 too: on a GPU PyTorch takes TF32 for them, of ten bits' fraction."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 def group_for(free_bytes: int) -> int:
     """Returns how many queries to decode at once in so much memory: a power of two."""
     return min(MOST_QUERIES, 1 << (max(1, free_bytes // 2 // BYTES_PER_QUERY)).bit_length() - 1)
