@@ -55,14 +55,16 @@ def _row(run: Run, equal: Equal, tested: Sequence[tuple[str, str]]) -> list[str]
 
 
 def _tested(groups: Groups) -> list[tuple[str, str]]:
-    """Returns each protocol of the runs, with each of its measures that was measured."""
-    measured = [run.metrics["protocols"] for group in groups for run in group]
-    return [
-        (protocol, name)
-        for protocol in dict.fromkeys(protocol for figures in measured for protocol in figures)
-        for name in PROTOCOLS[protocol].measures
-        if any(protocol in figures and figures[protocol][name] is not None for figures in measured)
-    ]
+    """Returns the measures of the runs, each by the first protocol of a run that has it."""
+    tested: dict[tuple[str, str], None] = {}  # in order
+    for figures in (run.metrics["protocols"] for group in groups for run in group):
+        shown: set[str] = set()
+        for protocol in figures:
+            for name in PROTOCOLS[protocol].measures:
+                if figures[protocol][name] is not None and name not in shown:
+                    tested[protocol, name] = None
+                    shown.add(name)
+    return list(tested)
 
 
 def _notes(groups: Groups) -> list[str]:
@@ -73,7 +75,7 @@ def _notes(groups: Groups) -> list[str]:
         " each step was: its time is spread evenly over its steps.",
         "A training that goes on from there was in the midst of its schedule of learning rates."
         " Steps may be of different batches. Test figures are those of the results: of the selected"
-        " weights, after all steps.",
+        " weights, after all steps; each measure by the first protocol that has it.",
     ]
     if any(equal_cost(group).seconds is None for group in groups):
         notes.append("No equal time: these models were not trained on the same hardware.")

@@ -113,5 +113,6 @@ def test_the_figures_at_the_end_are_those_of_the_results():
     figures = FAST.metrics["protocols"]
     assert row["test PSNR, stelzner"] == f"{figures['stelzner']['psnr']:.2f}"
     assert row["test SSIM, pixelnerf"] == f"{figures['pixelnerf']['ssim']:.3f}"
+    assert "test PSNR, pixelnerf" not in row  # which stelzner has before it
     assert "test SSIM, stelzner" not in row  # it defines none
     assert "test LPIPS, pixelnerf" not in row  # none was measured
