@@ -37,6 +37,7 @@ PLUMBING = {  # a change of these shows in no output
     "workflow/__init__.py",
     "workflow/command.py",
     "workflow/origin.py",
+    "workflow/gpus.py",
     "workflow/torchrun.py",
 }
 ONLY_FOR_DATASETS = {  # the stages fetch and weights share a module

@@ -31,6 +31,7 @@ from srt.protocols import Conditions, Item, protocol_items
 from srt.scores import MEASURES, extremes, metrics_text, summarise
 from srt.trained import load_model
 from workflow.command import run
+from workflow.gpus import take_gpus
 from workflow.runs import log_dataset, open_run
 
 
@@ -74,6 +75,7 @@ def evaluate(
     asked = {"max_items": max_items, "input_views": input_views, "pose_noise": pose_noise}
     changes: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     config = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, **changes))
+    take_gpus()
     processes = join_processes()
     network, settings = load_model(model, processes.device)
     scenes = Scenes(data / split, processes.device)

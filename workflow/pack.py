@@ -38,6 +38,9 @@ def pack_dataset(
     if config.layout == "generated":
         import torch
 
+        from workflow.gpus import take_gpus
+
+        take_gpus()
         workers = min(workers, RENDERING * max(1, torch.cuda.device_count()))
     pack(
         raw.parent / manifest["folder"],

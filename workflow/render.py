@@ -26,6 +26,7 @@ from srt.strict import ConfigError, read
 from srt.trained import load_model
 from srt.video import WRITERS, made_ahead
 from workflow.command import run
+from workflow.gpus import take_gpus
 from workflow.runs import open_run
 
 SHEET_FRAMES = 8  # at most, unless the command line says how many
@@ -69,6 +70,7 @@ def render(
         params: the configuration.
     """
     config = load_experiment(params, experiment, profile)
+    take_gpus()
     given: dict[str, Any] = {"motion": motion, "fade": fade, "frames": frames, "layout": layout}
     if scenes is not None:
         given["scenes"] = scene_numbers(scenes)

@@ -31,6 +31,7 @@ from srt.tracking import Tracker
 from srt.training import Data, Requests, fit, learning_curve
 from srt.training_state import Training
 from workflow.command import run
+from workflow.gpus import take_gpus
 from workflow.origin import version
 from workflow.runs import ROOT, log_dataset, open_run
 from workflow.torchrun import start_torchrun
@@ -70,6 +71,7 @@ def train(
     """
     config = load_experiment(params, experiment, profile)
     config = config if seed is None else dataclasses.replace(config, seed=seed)
+    take_gpus()
     start_torchrun("workflow.train")
     processes, stop = join_processes(), StopRequest()
     packed = Data(*(Scenes(data / split, processes.device) for split in ("train", "val")))
