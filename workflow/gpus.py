@@ -1,8 +1,9 @@
 """Jobs side by side on one machine: each sees GPUs that no other job has.
 
 With `GPUS_PER_JOB=1` in the environment, eight trainings run on eight GPUs; without it a job sees
-all of them. (Snakemake counts GPUs, but does not say which one a job has: its issue 281.) A GPU is had by whoever holds the lock of its file, which the system takes from a
-process that dies; torchrun, which a training becomes, keeps it.
+all of them. Snakemake counts GPUs, but does not say which one a job has (its issue 281). A GPU is
+had by whoever holds the lock of its file, which the system takes from a process that dies;
+torchrun, which a training becomes, keeps it.
 """
 
 from __future__ import annotations
