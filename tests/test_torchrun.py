@@ -1,10 +1,12 @@
 """One command becomes torchrun where there are several GPUs, or several nodes of a Slurm job."""
 
+import importlib
 import os
 import sys
 
 import pytest
 import torch
+from tiny_training import PARAMS
 
 from srt.errors import UserError
 from workflow import torchrun
@@ -34,6 +36,25 @@ def job_of(nodes, monkeypatch, tmp_path):
     (tmp_path / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("SLURM_JOB_ID", "17")
+
+
+class StartedError(Exception):
+    """Says which module torchrun was to run."""
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_steps_and_items_are_shared_out_over_all_gpus(monkeypatch, tmp_path, name):
+    def start(module):
+        raise StartedError(module)
+
+    stage = importlib.import_module(f"workflow.{name}")
+    monkeypatch.setattr(stage, "start_torchrun", start)
+    given = {"profile": "quick", "experiment": "nmr_srt", "params": PARAMS}
+    given |= {"data": tmp_path / "packed", "out": tmp_path / "out"}  # neither is there yet
+    if name == "evaluate":
+        given |= {"model": tmp_path / "model.safetensors", "lpips": tmp_path / "manifest.json"}
+    with pytest.raises(StartedError, match=f"^workflow.{name}$"):
+        getattr(stage, name)(**given)
 
 
 @pytest.mark.parametrize("gpus", [0, 1])

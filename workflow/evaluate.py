@@ -33,6 +33,7 @@ from srt.trained import load_model
 from workflow.command import run
 from workflow.gpus import take_gpus
 from workflow.runs import log_dataset, open_run
+from workflow.torchrun import start_torchrun
 
 
 def evaluate(
@@ -76,6 +77,7 @@ def evaluate(
     changes: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     config = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, **changes))
     take_gpus()
+    start_torchrun("workflow.evaluate")
     processes = join_processes()
     network, settings = load_model(model, processes.device)
     scenes = Scenes(data / split, processes.device)
