@@ -32,8 +32,8 @@ CAPTIONS = {
     " training's rays, as means of neighbours. The ring is the model that was selected and is"
     " measured. Time is the training's, validation included, spread evenly over its steps."
     " The climb of the first tenth of the steps may lie below the panel.",
-    "compute": "Test PSNR against what a model costs. The marks that a grey line joins are of one"
-    " dataset: only they compare.",
+    "compute": "Test PSNR against what a model costs. Only marks of one dataset, of the same form,"
+    " compare; a grey line joins those that no cheaper model reaches.",
     "classes": "Test PSNR by class. A diamond is a published figure on the same test set.",
     "few_cameras": "PSNR of new objects by the angle to the nearest fixed camera: trained on 24"
     " fixed cameras, a light field is sharp at these and falls below the input copied a few degrees"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -73,7 +74,10 @@ def _draw_curve(axes: Any, run: Run, scale: float, style: dict[str, Any]) -> Non
 
 
 def quality_by_compute(runs: Sequence[Run], profile: str) -> UInt8[np.ndarray, "height width 3"]:
-    """Returns the test PSNR against operations, time to render and time to train, a mark a run."""
+    """Returns the test PSNR against operations, time to render and time to train, a mark a run.
+
+    A line joins those of a dataset that no cheaper one reaches.
+    """
     groups, models = by_dataset(runs), models_of(runs)
     costs: list[tuple[str, Callable[[Run], float]]] = [
         ("GFLOP for a scene and a frame", lambda run: _operations(run) / 1e9),
@@ -85,9 +89,11 @@ def quality_by_compute(runs: Sequence[Run], profile: str) -> UInt8[np.ndarray, "
         for axes, (name, cost) in zip(panels[0], costs, strict=True):
             for marker, group in zip(MARKERS * len(groups), groups.values()):
                 ordered = sorted(group, key=cost)
-                x, y = [cost(run) for run in ordered], [_quality(run) for run in ordered]
-                axes.plot(x, y, color="0.75", zorder=1)
-                for run, *point in zip(ordered, x, y, strict=True):
+                points = [(cost(run), _quality(run)) for run in ordered]
+                best = itertools.accumulate((quality for _, quality in points), max)
+                front = [point for point, most in zip(points, best) if point[1] == most]
+                axes.plot(*zip(*front), color="0.75", zorder=1)
+                for run, point in zip(ordered, points, strict=True):
                     axes.plot(*point, marker, color=_colour(models, run.model), markersize=8)
             _log_axis(axes, [cost(run) for run in runs])
             axes.set_xlabel(name)
