@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -90,9 +89,7 @@ def quality_by_compute(runs: Sequence[Run], profile: str) -> UInt8[np.ndarray, "
             for marker, group in zip(MARKERS * len(groups), groups.values()):
                 ordered = sorted(group, key=cost)
                 points = [(cost(run), _quality(run)) for run in ordered]
-                best = itertools.accumulate((quality for _, quality in points), max)
-                front = [point for point, most in zip(points, best) if point[1] == most]
-                axes.plot(*zip(*front), color="0.75", zorder=1)
+                axes.plot(*zip(*front(points)), color="0.75", zorder=1)
                 for run, point in zip(ordered, points, strict=True):
                     axes.plot(*point, marker, color=_colour(models, run.model), markersize=8)
             _log_axis(axes, [cost(run) for run in runs])
@@ -105,6 +102,15 @@ def quality_by_compute(runs: Sequence[Run], profile: str) -> UInt8[np.ndarray, "
 
     title = f"Quality against compute, profile {profile}"
     return figure_pixels(title, 4.6, draw, columns=3, sharey=True, squeeze=False)
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Returns those of (cost, quality), by cost, whose quality no cheaper one reaches."""
+    found: list[tuple[float, float]] = []
+    for cost, quality in points:
+        if not found or quality > found[-1][1]:
+            found.append((cost, quality))
+    return found
 
 
 def _log_axis(axes: Any, values: Sequence[float]) -> None:

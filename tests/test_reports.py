@@ -24,6 +24,7 @@ from srt.params import load_experiments, load_params
 from srt.provenance import trained
 from srt.report import telling_columns
 from srt.reproduction import class_table, reproduction_rows, reproduction_table
+from srt.run_figures import front
 from srt.runs import Run
 from srt.scores import extremes
 from srt.teaser import frames_of, to_rgb
@@ -68,6 +69,14 @@ def test_a_report_is_made_again_byte_for_byte_from_the_result_files_beside_it(re
     made = {path.relative_to(out) for pattern in FILES for path in out.glob(pattern)}
     assert made == committed
     assert not [name for name in made if (out / name).read_bytes() != (report / name).read_bytes()]
+
+
+def test_the_front_is_what_no_cheaper_one_reaches():
+    assert front([(1, 2.0), (2, 1.0), (3, 3.0), (4, 3.0), (5, 4.0)]) == [
+        (1, 2.0),
+        (3, 3.0),
+        (5, 4.0),
+    ]
 
 
 def test_remarks_on_runs_stand_below_their_results():
