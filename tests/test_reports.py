@@ -72,11 +72,8 @@ def test_a_report_is_made_again_byte_for_byte_from_the_result_files_beside_it(re
 
 
 def test_the_front_is_what_no_cheaper_one_reaches():
-    assert front([(1, 2.0), (2, 1.0), (3, 3.0), (4, 3.0), (5, 4.0)]) == [
-        (1, 2.0),
-        (3, 3.0),
-        (5, 4.0),
-    ]
+    points = [(1.0, 2.0), (2.0, 1.0), (3.0, 3.0), (4.0, 3.0), (5.0, 4.0)]
+    assert front(points) == [points[0], points[2], points[4]]
 
 
 def test_remarks_on_runs_stand_below_their_results():
