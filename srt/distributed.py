@@ -105,10 +105,11 @@ class Reduction:
     def _send(self, parts: list[Tensor]) -> None:
         self._ready = []
         gradients = [part.grad for part in parts if part.grad is not None]
-        if gradients and dist.group.WORLD is not None:
+        if gradients:
+            everyone = dist.group.WORLD
+            assert everyone is not None  # `join_processes` came before
             options = dist.AllreduceCoalescedOptions()  # a sum; nothing waits for it
-            work = dist.group.WORLD.allreduce_coalesced(gradients, options)
-            self._sent.append((work, parts))
+            self._sent.append((everyone.allreduce_coalesced(gradients, options), parts))
 
 
 def processor(threads: int) -> str:

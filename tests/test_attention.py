@@ -58,7 +58,7 @@ def test_the_kernels_gather_what_plain_attention_does_and_so_are_the_gradients(
 
 
 @pytest.mark.usefixtures("_kernels")
-def test_keys_and_values_may_stand_apart(monkeypatch):
+def test_keys_and_values_may_stand_apart():
     torch.manual_seed(0)
     query, key, value = (random(SCENES, HEADS, count, DIM) for count in (9, 20, 20))
     turned = value.detach().transpose(2, 3).contiguous().transpose(2, 3).requires_grad_()

@@ -66,7 +66,7 @@ def wait_for(visible: list[str], count: int) -> list[str]:
         taken: list[str] = []
         while True:
             for name in visible:
-                if len(taken) < count and name not in taken and lock(folder / f"{name}.lock"):
+                if len(taken) < count and name not in taken and lock(folder / name.replace("/", "-")):
                     taken.append(name)
             if len(taken) == count:
                 return taken

@@ -18,9 +18,8 @@ from srt.shapes import Float
 
 BYTES_PER_QUERY = 100_000  # at most, in training, of all models: of it, the input pixels' share
 MOST_QUERIES = 131_072  # more are hardly faster
-WITHOUT_GRADIENTS = (
-    4  # times as many: nothing is kept of them, and in bfloat16 launches are what takes long
-)
+# Times as many without gradients: nothing is kept, and in bfloat16 launches are what takes long.
+WITHOUT_GRADIENTS = 4
 ATTENTION = [  # the fastest first; the first that can is taken
     SDPBackend.CUDNN_ATTENTION,
     SDPBackend.FLASH_ATTENTION,
