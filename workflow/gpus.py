@@ -66,7 +66,8 @@ def wait_for(visible: list[str], count: int) -> list[str]:
         taken: list[str] = []
         while True:
             for name in visible:
-                if len(taken) < count and name not in taken and lock(folder / name.replace("/", "-")):
+                path = folder / name.replace("/", "-")  # which a MIG slice's name may hold
+                if len(taken) < count and name not in taken and lock(path):
                     taken.append(name)
             if len(taken) == count:
                 return taken
