@@ -11,9 +11,9 @@ from tiny_training import PARAMS, VARIANTS, tiny_experiment
 
 from srt.models import MOST_QUERIES, fused, group_for
 from srt.models.decoder import DecoderLayer
-from srt.models.encoder import Encoder
+from srt.models.encoder import CameraAndPixels, Encoder
 from srt.models.encoding import encode, of_rays
-from srt.models.operators import convolution_relu, linear_relu
+from srt.models.operators import camera_relu, convolution_relu, linear_relu
 from srt.params import load_experiment
 
 CONFIG = load_experiment(PARAMS, "nmr_srt", "paper").model
@@ -98,6 +98,24 @@ def test_the_encoding_kernel_gives_the_plain_encoding_and_channels_of_0(kernels,
     assert found.shape == (70, width)
     assert not found[:, plain.shape[1] :].any()
     assert (found[:, : plain.shape[1]].float() - plain).abs().max() <= 2**-8  # of bfloat16, near 1
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("size", [(2, 5), (3, 3), (20, 37)])
+def test_the_first_layers_kernels_add_the_camera_and_so_are_the_gradients(size):
+    torch.manual_seed(0)
+    device, kind = ("cuda", torch.bfloat16) if GPU else ("cpu", torch.float32)
+    images = [torch.randn(3, 24, *size, device=device).to(kind) for _ in range(2)]
+    pixels, dy = (part.contiguous(memory_format=torch.channels_last) for part in images)
+    inputs = [pixels, torch.randn(3, 24, 3, 3, device=device).to(kind)]
+    inputs = [part.requires_grad_() for part in inputs]
+    found, plain = camera_relu(*inputs), CameraAndPixels()(*inputs)  # no autocast: plainly
+    assert torch.equal(found, plain)
+    pixels_found, camera_found = torch.autograd.grad(found, inputs, dy)
+    pixels_wanted, camera_wanted = torch.autograd.grad(plain, inputs, dy)
+    assert torch.equal(pixels_found, pixels_wanted)
+    wrong = (camera_found - camera_wanted).norm() / camera_wanted.norm()
+    assert wrong < (1e-2 if GPU else 1e-6)
 
 
 @pytest.mark.gpu

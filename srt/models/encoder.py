@@ -24,7 +24,7 @@ from srt.models.encoding import (
     point_channels,
     ray_channels,
 )
-from srt.models.operators import convolution_relu
+from srt.models.operators import camera_relu, convolution_relu, kernels_run
 from srt.shapes import Float
 
 
@@ -54,6 +54,8 @@ class CameraAndPixels(nn.Module):
     def forward(
         self, pixels: Float[Tensor, "bv c h w"], camera: Float[Tensor, "bv c 3 3"]
     ) -> Float[Tensor, "bv c h w"]:
+        if in_bfloat16(pixels) and kernels_run():
+            return camera_relu(pixels, camera)
         values = camera.permute(0, 2, 3, 1)
         for dim, size in ((1, pixels.shape[2]), (2, pixels.shape[3])):
             first, inside, last = values.split(1, dim=dim)

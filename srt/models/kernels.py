@@ -1,9 +1,10 @@
 """Triton kernels: the decoder's MLP, a product with all that its hidden channels need; encodings.
 
-Imported on a GPU only; srt/models/fused.py and encoding.py have the same in plain PyTorch, and say
-when to use which. Rows are queries, points or pixels. In the MLP a program holds some of them and
-goes through the hidden channels. Triton's blocks are powers of two, so that a width of 192 is
-128 + 64, and one of 96 is 64 + 32: names end in `_a` for the first part and in `_b` for the second.
+Imported on a GPU only; srt/models/fused.py, encoding.py and encoder.py have the same in plain
+PyTorch, and say when to use which. Rows are queries, points or pixels. In the MLP a program holds
+some of them and goes through the hidden channels. Triton's blocks are powers of two, so that a
+width of 192 is 128 + 64, and one of 96 is 64 + 32: names end in `_a` for the first part and in `_b`
+for the second.
 """
 
 # ruff: noqa: N803, N806  (what is known when a kernel is compiled is in capitals)
@@ -25,6 +26,8 @@ from srt.shapes import Float
 EXPAND = {96: (64, 64, 4, 3), 192: (128, 32, 8, 3)}
 CONTRACT_BACKWARD = {96: (64, 64, 4, 3), 192: (128, 64, 8, 2)}
 ENCODED_ROWS = 64  # in hand
+NUMBERS = 1024  # in hand, of an image's row, where the camera is added
+COLUMNS = 16  # pixels in hand, in its backward pass
 
 
 @triton.jit
@@ -186,3 +189,75 @@ def encode(
     waves = _waves(raw, octaves, starts, width, rows.device)
     _encode_kernel[grid](rows, *waves, encoded, rows.shape[0], ROWS=ENCODED_ROWS, **sizes)
     return encoded
+
+
+@triton.jit
+def _add_camera_kernel(
+    pixels, camera, out,
+    HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, NUMBERS: tl.constexpr,
+):  # fmt: skip
+    line = tl.program_id(0)
+    image, y = line // HEIGHT, line % HEIGHT
+    number = tl.program_id(1) * NUMBERS + tl.arange(0, NUMBERS)
+    here = number < WIDTH * CHANNELS
+    x, channel = number // CHANNELS, number % CHANNELS
+    row = tl.where(y == 0, 0, tl.where(y == HEIGHT - 1, 2, 1))
+    column = tl.where(x == 0, 0, tl.where(x == WIDTH - 1, 2, 1))
+    place = line.to(tl.int64) * (WIDTH * CHANNELS) + number
+    seen = tl.load(pixels + place, here, other=0.0).to(tl.float32)
+    value = tl.load(camera + ((image * 3 + row) * 3 + column) * CHANNELS + channel, here, other=0.0)
+    found = tl.maximum(seen + value.to(tl.float32), 0.0)
+    tl.store(out + place, found.to(out.dtype.element_ty), here)
+
+
+@triton.jit
+def _add_camera_backward_kernel(
+    out, dy, dpixels, sums,
+    WIDTH: tl.constexpr, CHANNELS: tl.constexpr, PADDED: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    line = tl.program_id(0)
+    channel, column = tl.arange(0, PADDED), tl.arange(0, COLUMNS)
+    known = channel < CHANNELS
+    first = tl.zeros((PADDED,), tl.float32)
+    inside, last = first, first
+    start = line.to(tl.int64) * (WIDTH * CHANNELS)
+    for left in range(0, WIDTH, COLUMNS):
+        x = left + column
+        here = (x < WIDTH)[:, None] & known[None, :]
+        place = start + x[:, None] * CHANNELS + channel[None, :]
+        positive = tl.load(out + place, here, other=0.0) > 0
+        gradient = tl.where(positive, tl.load(dy + place, here, other=0.0), 0.0)
+        tl.store(dpixels + place, gradient, here)
+        part = gradient.to(tl.float32)
+        first += tl.sum(tl.where((x == 0)[:, None], part, 0.0), 0)
+        last += tl.sum(tl.where((x == WIDTH - 1)[:, None], part, 0.0), 0)
+        inside += tl.sum(tl.where(((x > 0) & (x < WIDTH - 1))[:, None], part, 0.0), 0)
+    sums += line.to(tl.int64) * (3 * CHANNELS) + channel
+    tl.store(sums, first, known)
+    tl.store(sums + CHANNELS, inside, known)
+    tl.store(sums + 2 * CHANNELS, last, known)
+
+
+def add_camera(
+    pixels: Float[Tensor, "n c h w"], camera: Float[Tensor, "n c 3 3"]
+) -> Float[Tensor, "n c h w"]:
+    """Returns the ReLU of pixels, whose channels stand in the last place, plus a camera's part."""
+    count, channels, height, width = pixels.shape
+    out, values = torch.empty_like(pixels), camera.permute(0, 2, 3, 1).contiguous()
+    sizes = {"HEIGHT": height, "WIDTH": width, "CHANNELS": channels}
+    grid = (count * height, triton.cdiv(width * channels, NUMBERS))
+    _add_camera_kernel[grid](pixels, values, out, **sizes, NUMBERS=NUMBERS)
+    return out
+
+
+def add_camera_backward(
+    out: Float[Tensor, "n c h w"], dy: Float[Tensor, "n c h w"]
+) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n c 3 3"]]:
+    """Returns the gradients of pixels and camera; PyTorch adds those of an image's rows."""
+    count, channels, height, width = out.shape
+    dpixels, sums = torch.empty_like(out), out.new_empty(count, height, 3, channels).float()
+    sizes = {"WIDTH": width, "CHANNELS": channels, "COLUMNS": COLUMNS}
+    padded = triton.next_power_of_2(channels)
+    _add_camera_backward_kernel[(count * height,)](out, dy, dpixels, sums, **sizes, PADDED=padded)
+    rows = torch.stack((sums[:, 0], sums[:, 1:-1].sum(dim=1), sums[:, -1]), dim=1)
+    return dpixels, rows.permute(0, 3, 1, 2).to(out.dtype)

@@ -1,7 +1,8 @@
 """What PyTorch's compiler calls and does not look into: kernels of ours, and products with a ReLU.
 
 Each is beside its plain version where it is used: the decoder's in srt/models/fused.py, the
-convolutions' in encoder.py, the encoding's in encoding.py. attention_operators.py has others.
+convolutions' and the camera's in encoder.py, the encoding's in encoding.py; attention_operators.py
+has others.
 """
 # mypy: disable-error-code="untyped-decorator, no-untyped-call"
 
@@ -111,6 +112,53 @@ def _encode(rows: Tensor, raw: int, octaves: list[int], starts: list[int], width
 @_encode.register_fake
 def _(rows: Tensor, raw: int, octaves: list[int], starts: list[int], width: int) -> Tensor:
     return rows.new_empty(rows.shape[0], width, dtype=torch.bfloat16)
+
+
+def camera_relu(
+    pixels: Float[Tensor, "n c h w"], camera: Float[Tensor, "n c 3 3"]
+) -> Float[Tensor, "n c h w"]:
+    """Returns what encoder.py's CameraAndPixels does, by kernels that read and write once."""
+    out: Tensor = _CameraRelu.apply(pixels, camera)
+    return out
+
+
+class _CameraRelu(torch.autograd.Function):
+    """Where it was 0 is read off its outcome: nothing else is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, pixels: Tensor, camera: Tensor) -> Tensor:
+        out: Tensor = _add_camera(pixels, camera)
+        ctx.save_for_backward(out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
+        gradients: tuple[Tensor, Tensor] = _add_camera_backward(*ctx.saved_tensors, dy)
+        return gradients
+
+
+@operator("add_camera", "(Tensor pixels, Tensor camera) -> Tensor")
+def _add_camera(pixels: Tensor, camera: Tensor) -> Tensor:
+    from srt.models import kernels
+
+    return kernels.add_camera(pixels.contiguous(memory_format=torch.channels_last), camera)
+
+
+@_add_camera.register_fake
+def _(pixels: Tensor, camera: Tensor) -> Tensor:
+    return torch.empty_like(pixels, memory_format=torch.channels_last)
+
+
+@operator("add_camera_backward", "(Tensor out, Tensor dy) -> (Tensor, Tensor)")
+def _add_camera_backward(out: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+    from srt.models import kernels
+
+    return kernels.add_camera_backward(out, dy.contiguous(memory_format=torch.channels_last))
+
+
+@_add_camera_backward.register_fake
+def _(out: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(out), out.new_empty(*out.shape[:2], 3, 3)
 
 
 def linear_relu(
