@@ -27,7 +27,6 @@ EXPAND = {96: (64, 64, 4, 3), 192: (128, 32, 8, 3)}
 CONTRACT_BACKWARD = {96: (64, 64, 4, 3), 192: (128, 64, 8, 2)}
 ENCODED_ROWS = 64  # in hand
 NUMBERS = 1024  # in hand, of an image's row, where the camera is added
-COLUMNS = 16  # pixels in hand, in its backward pass
 
 
 @triton.jit
@@ -210,34 +209,6 @@ def _add_camera_kernel(
     tl.store(out + place, found.to(out.dtype.element_ty), here)
 
 
-@triton.jit
-def _add_camera_backward_kernel(
-    out, dy, dpixels, sums,
-    WIDTH: tl.constexpr, CHANNELS: tl.constexpr, PADDED: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    line = tl.program_id(0)
-    channel, column = tl.arange(0, PADDED), tl.arange(0, COLUMNS)
-    known = channel < CHANNELS
-    first = tl.zeros((PADDED,), tl.float32)
-    inside, last = first, first
-    start = line.to(tl.int64) * (WIDTH * CHANNELS)
-    for left in range(0, WIDTH, COLUMNS):
-        x = left + column
-        here = (x < WIDTH)[:, None] & known[None, :]
-        place = start + x[:, None] * CHANNELS + channel[None, :]
-        positive = tl.load(out + place, here, other=0.0) > 0
-        gradient = tl.where(positive, tl.load(dy + place, here, other=0.0), 0.0)
-        tl.store(dpixels + place, gradient, here)
-        part = gradient.to(tl.float32)
-        first += tl.sum(tl.where((x == 0)[:, None], part, 0.0), 0)
-        last += tl.sum(tl.where((x == WIDTH - 1)[:, None], part, 0.0), 0)
-        inside += tl.sum(tl.where(((x > 0) & (x < WIDTH - 1))[:, None], part, 0.0), 0)
-    sums += line.to(tl.int64) * (3 * CHANNELS) + channel
-    tl.store(sums, first, known)
-    tl.store(sums + CHANNELS, inside, known)
-    tl.store(sums + 2 * CHANNELS, last, known)
-
-
 def add_camera(
     pixels: Float[Tensor, "n c h w"], camera: Float[Tensor, "n c 3 3"]
 ) -> Float[Tensor, "n c h w"]:
@@ -248,16 +219,3 @@ def add_camera(
     grid = (count * height, triton.cdiv(width * channels, NUMBERS))
     _add_camera_kernel[grid](pixels, values, out, **sizes, NUMBERS=NUMBERS)
     return out
-
-
-def add_camera_backward(
-    out: Float[Tensor, "n c h w"], dy: Float[Tensor, "n c h w"]
-) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n c 3 3"]]:
-    """Returns the gradients of pixels and camera; PyTorch adds those of an image's rows."""
-    count, channels, height, width = out.shape
-    dpixels, sums = torch.empty_like(out), out.new_empty(count, height, 3, channels).float()
-    sizes = {"WIDTH": width, "CHANNELS": channels, "COLUMNS": COLUMNS}
-    padded = triton.next_power_of_2(channels)
-    _add_camera_backward_kernel[(count * height,)](out, dy, dpixels, sums, **sizes, PADDED=padded)
-    rows = torch.stack((sums[:, 0], sums[:, 1:-1].sum(dim=1), sums[:, -1]), dim=1)
-    return dpixels, rows.permute(0, 3, 1, 2).to(out.dtype)

