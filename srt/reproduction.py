@@ -146,7 +146,7 @@ def _step(plan: Experiment, performance: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "step_seconds": round(row["median_ms"] / 1000, 6),
         "gpu_hours": round(row["median_ms"] / 1000 * plan.train.steps / 3600, 1),
-        "peak_gigabytes": round(row["peak_gb"], 3),
+        "peak_gigabytes": row["peak_gb"],
         "hardware": performance["device"],
     }
 
