@@ -10,8 +10,8 @@ from srt.tables import COUNTED, TIMED
 from srt.typesetting import Table
 
 TRAINING_NOTE = (
-    "To train: GPUs times hours of training, validation included, and, where the GPUs count it, the"
-    " energy that their boards used meanwhile."
+    "To train: GPUs times hours of training, validation included, and, where it was measured, the"
+    " energy that their boards used meanwhile and the most memory that it had of the first of them."
 )
 
 
@@ -49,9 +49,10 @@ def costs_table(runs: Sequence[Run]) -> Table:
 
 
 def _training(run: Run) -> str:
-    """Returns e.g. `0.15 GPU hours, 96 Wh`."""
-    hours, joules = run.gpu_hours, run.training.get("joules")
+    """Returns e.g. `0.15 GPU hours, 96 Wh, 6.7 GB`."""
+    hours, joules, peak = run.gpu_hours, *map(run.training.get, ("joules", "peak_gigabytes"))
     if hours is None:
         return NONE
     energy = "" if joules is None else f", {count(round(joules / 3600))} Wh"
-    return f"{hours:.2f} GPU hours{energy}"
+    memory = "" if peak is None else f", {peak:.1f} GB"
+    return f"{hours:.2f} GPU hours{energy}{memory}"

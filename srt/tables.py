@@ -91,6 +91,7 @@ def _timed(run: Run, equal: Equal) -> Row:
         **{name: run.costs[name] for name in TIMED},
         "gpu_hours": run.gpu_hours,
         "joules": run.training.get("joules"),
+        "training_peak_gigabytes": run.training.get("peak_gigabytes"),
         "training_seconds": run.training["seconds"],
         "hardware": run.training["hardware"],
     }

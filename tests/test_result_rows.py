@@ -95,15 +95,17 @@ def trained_on(run, hardware, **figures):
     return dataclasses.replace(run, training=training)
 
 
-def test_gpu_hours_are_of_all_gpus_and_energy_is_shown_where_it_was_measured():
+def test_gpu_hours_are_of_all_gpus_and_energy_and_memory_are_shown_where_measured():
     run = run_of("a", {"stelzner": 7})
     one = trained_on(run, "1 x NVIDIA H200", seconds=540.0, joules=None)
     four = trained_on(run, "4 x NVIDIA H200", seconds=7200.0, joules=3.6e6)
+    with_memory = trained_on(run, "1 x NVIDIA H200", seconds=540.0, peak_gigabytes=6.66)
     cpu = trained_on(run, "x86_64 CPU, 2 threads", seconds=540.0)
-    table = costs_table([one, four, cpu])
+    table = costs_table([one, four, with_memory, cpu])
     assert [row[-1] for row in table.rows] == [
         "0.15 GPU hours",
         "8.00 GPU hours, 1\u00a0000 Wh",
+        "0.15 GPU hours, 6.7 GB",
         "–",
     ]
     assert table.header[-1] == "to train"

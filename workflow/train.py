@@ -118,6 +118,7 @@ def start_tracker(
         states,
         tags={
             "synthetic": "yes" if experiment.synthetic else "no",
+            "peak_gigabytes": peak_gigabytes(processes.device),
             "hardware": hardware(processes),
         },
         description=source,
@@ -173,6 +174,13 @@ def write_outputs(
     }
     write_atomically(out / "training.json", (json.dumps(cost, indent=1) + "\n").encode())
     save_weights(out / "model.safetensors", training.best, settings)
+
+
+def peak_gigabytes(device: torch.device) -> float | None:
+    """Returns the most memory that PyTorch had of a GPU since this process began."""
+    if device.type != "cuda":
+        return None
+    return round(torch.cuda.max_memory_allocated(device) / 1e9, 3)
 
 
 def hardware(processes: Processes) -> str:
