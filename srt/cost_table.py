@@ -50,7 +50,8 @@ def costs_table(runs: Sequence[Run]) -> Table:
 
 def _training(run: Run) -> str:
     """Returns e.g. `0.15 GPU hours, 96 Wh, 6.7 GB`."""
-    hours, joules, peak = run.gpu_hours, *map(run.training.get, ("joules", "peak_gigabytes"))
+    hours, joules = run.gpu_hours, run.training.get("joules")
+    peak = run.training.get("peak_gigabytes")
     if hours is None:
         return NONE
     energy = "" if joules is None else f", {count(round(joules / 3600))} Wh"
