@@ -1,4 +1,4 @@
-"""A training's energy is the difference of the GPUs' counters, or not measured."""
+"""A training's energy is the difference of the GPUs' counters, or not measured; its memory."""
 
 import sys
 from types import SimpleNamespace
@@ -19,6 +19,7 @@ from tiny_training import (
 from srt.checkpoint import load_latest_state, save_state
 from srt.energy import EnergyMeter
 from srt.training import total
+from workflow.train import peak_gigabytes
 
 GPU = torch.device("cuda", 0)
 
@@ -43,6 +44,12 @@ def counter(monkeypatch):
         pynvml, "nvmlDeviceGetTotalEnergyConsumption", lambda handle: handle.millijoules
     )
     return gpu
+
+
+def test_a_trainings_memory_is_the_gpus_peak(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", {GPU: 6_661_569_536}.__getitem__)
+    assert peak_gigabytes(GPU) == 6.662
+    assert peak_gigabytes(CPU) is None
 
 
 def test_energy_is_what_was_used_since_the_meter_was_made(counter):

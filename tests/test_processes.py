@@ -178,6 +178,7 @@ def test_another_seed_changes_the_weights_and_nothing_that_is_not_the_seed(root,
         json.loads((where.out / "training.json").read_text()) for where in (place, uninterrupted)
     ]
     assert [cost["seed"] for cost in costs] == [7, 0]
+    assert [cost["peak_gigabytes"] for cost in costs] == [None, None]  # of a GPU
     assert costs[0]["but_for_seed"] == costs[1]["but_for_seed"]
     assert place.folder.name != uninterrupted.folder.name  # no state of the other is taken
 

@@ -61,6 +61,7 @@ def rows(copy):
     """Returns results.csv without what the training cost."""
     text = (copy.folder / "reports/quick/results.csv").read_text().splitlines()
     costs = ("training_seconds", "encode_seconds", "frame_seconds", "gpu_hours", "joules")
+    costs += ("training_peak_gigabytes",)
     table = list(csv.DictReader(text))
     assert all(cost in table[0] for cost in costs)
     return [{key: row[key] for key in row if key not in costs} for row in table]

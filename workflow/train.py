@@ -118,7 +118,6 @@ def start_tracker(
         states,
         tags={
             "synthetic": "yes" if experiment.synthetic else "no",
-            "peak_gigabytes": peak_gigabytes(processes.device),
             "hardware": hardware(processes),
         },
         description=source,
@@ -166,6 +165,7 @@ def write_outputs(
         "parameters": sum(parameter.numel() for parameter in training.model.parameters()),
         "seconds": round(training.seconds, 1),
         "joules": None if training.joules is None else round(training.joules),
+        "peak_gigabytes": peak_gigabytes(processes.device),
         "hardware": hardware(processes),
         "seed": training.experiment.seed,
         "but_for_seed": fingerprint(settings | {"seed": None}),
