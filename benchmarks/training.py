@@ -20,7 +20,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from srt.data.loading import batches
 from srt.data.sampling import Batch
 from srt.data.scenes import Scenes
 from srt.distributed import Processes
+from srt.files import write_atomically
 from srt.params import load_experiment
 from srt.training_state import Training
 
@@ -135,9 +136,10 @@ def packed(folder: Path, experiment: Experiment, count: int) -> Scenes:
     return Scenes(path, ALONE.device)
 
 
-def compare(folder: Path, names: list[str], groups: list[int | None], plain: bool) -> list[Any]:
-    """Returns a row for each setting and way."""
-    rows: list[Any] = []
+def compare(
+    folder: Path, names: list[str], groups: list[int | None], plain: bool
+) -> Iterator[dict[str, Any]]:
+    """Measures a row for each setting and way."""
     wanted = [(name, SETTINGS.get(name, paper(name).train.batch_size), True) for name in names]
     wanted += [(*WHOLE, False)] if WHOLE[0] in names else []
     for name, scenes, with_plain in wanted:
@@ -146,17 +148,16 @@ def compare(folder: Path, names: list[str], groups: list[int | None], plain: boo
         for rays in groups:
             group = rays or models.group_on(ALONE.device)
             figures = run(with_size(experiment, scenes, group), data, fast=True)
-            rows.append({"setting": name, "scenes": scenes, "way": f"ours, {group}", **figures})
-            print(row_text(rows[-1]), flush=True)
+            yield {"setting": name, "scenes": scenes, "way": f"ours, {group}", **figures}
         if plain and with_plain:
             figures = run(with_size(experiment, scenes, 10**12), data, fast=False)
-            rows.append({"setting": name, "scenes": scenes, "way": "plain", **figures})
-            print(row_text(rows[-1]), flush=True)
-    return rows
+            yield {"setting": name, "scenes": scenes, "way": "plain", **figures}
 
 
 def row_text(row: dict[str, Any]) -> str:
-    """Returns a row of the table."""
+    """Returns a row of the tables."""
+    if "card_gb" in row:
+        return str({key: value for key, value in row.items() if key != "flops"})
     teraflops = row["flops"] / row["median_ms"] / 1e9
     return (
         f"{row['setting']:9} {row['scenes']:4} {row['way']:14} {row['median_ms']:8.1f} ms"
@@ -165,36 +166,33 @@ def row_text(row: dict[str, Any]) -> str:
     )
 
 
-def cards(folder: Path, names: list[str], sizes: list[int]) -> list[Any]:
-    """Returns what each published setting costs where the allocator is held to a card's memory."""
-    rows: list[Any] = []
+def cards(folder: Path, names: list[str], sizes: list[int]) -> Iterator[dict[str, Any]]:
+    """Measures each published setting where the allocator is held to a card's memory."""
     total = torch.cuda.get_device_properties(0).total_memory
     for name in names:
         experiment = paper(name)
         data = packed(folder, experiment, 512)
+        row: dict[str, Any] = {}
         for size in sizes:
             room = 0.94 * size * 1e9  # the driver and the libraries keep the rest
             torch.cuda.set_per_process_memory_fraction(room / total)
             group = models.group_for(int(room - torch.cuda.memory_allocated()))
-            row = {"setting": name, "card_gb": size, "rays_per_group": group}
-            before = rows[-1] if rows else {}
-            fitted = before.get("setting") == name and "median_ms" in before
-            if fitted and before["rays_per_group"] == group:
-                rows.append(before | {"card_gb": size})  # the same, and it fitted the smaller card
+            if "median_ms" in row and row["rays_per_group"] == group:
+                row = row | {"card_gb": size}  # the same, and it fitted the smaller card
+                yield row
                 continue
+            row = {"setting": name, "card_gb": size, "rays_per_group": group}
             try:
                 sized = with_size(experiment, experiment.train.batch_size, group)
                 row |= run(sized, data, fast=True, steps=CARD_STEPS)
             except torch.cuda.OutOfMemoryError:
                 row["out_of_memory"] = True
-            rows.append(row)
-            print({key: value for key, value in row.items() if key != "flops"}, flush=True)
+            yield row
             torch.compiler.reset()
-    return rows
 
 
 def main() -> None:
-    """Prints a table, and writes JSON."""
+    """Prints a table, and writes JSON with each of its rows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--settings", nargs="*", default=list(SETTINGS))
     parser.add_argument("--rays-per-group", type=int, nargs="*", default=[None])
@@ -206,17 +204,20 @@ def main() -> None:
     peak = matrix_peak()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {peak / 1e12:.0f} TFLOP/s")
     results: dict[str, Any] = {"device": torch.cuda.get_device_name(), "matrix_flops": peak}
-    results["torch"] = torch.__version__
+    results |= {"torch": torch.__version__, "rows": []}
     with tempfile.TemporaryDirectory() as name:
-        if arguments.cards:
-            results["rows"] = cards(Path(name), arguments.settings, arguments.cards)
-        else:
-            groups, plain = arguments.rays_per_group, not arguments.no_plain
-            results["rows"] = compare(Path(name), arguments.settings, groups, plain)
-    for row in results["rows"]:
-        if "median_ms" in row:
-            row["share_of_peak"] = row["flops"] / row["median_ms"] * 1000 / peak
-    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+        folder, groups, plain = Path(name), arguments.rays_per_group, not arguments.no_plain
+        rows = (
+            cards(folder, arguments.settings, arguments.cards)
+            if arguments.cards
+            else compare(folder, arguments.settings, groups, plain)
+        )
+        for row in rows:
+            if "median_ms" in row:
+                row["share_of_peak"] = row["flops"] / row["median_ms"] * 1000 / peak
+            print(row_text(row), flush=True)
+            results["rows"].append(row)
+            write_atomically(arguments.out, (json.dumps(results, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":
