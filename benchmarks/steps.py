@@ -2,8 +2,9 @@
 
     python -m benchmarks.steps --profile bench --minutes 4 --experiments nmr_srt nmr_vsrt
 
-Data is drawn, not published. Validation, pictures and states come on top. Prints lines for the
-profile's `experiments`, with as many validations as `--validations`.
+Data is drawn, not published. Validation, pictures and states come on top; memory is without that of
+the scenes. Prints lines for the profile's `experiments`, with as many validations as
+`--validations`.
 """
 
 from __future__ import annotations
@@ -28,8 +29,13 @@ SCENES = 512
 TIMED = 40
 
 
-def step_seconds(experiment: Experiment, scenes: Scenes) -> float:
-    """Returns the median time of a step: sampling, forward, backward, optimiser."""
+def step_costs(experiment: Experiment, scenes: Scenes) -> tuple[float, float]:
+    """Returns a step's median seconds, and the training's peak gigabytes beside the scenes.
+
+    A step is sampling, forward, backward, optimiser.
+    """
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
     state = Training(experiment, ALONE.device)
     sampler = training.make_sampler(experiment, ALONE)
     decode = gradients.compiled_decoder(state.model, ALONE.device)
@@ -42,7 +48,8 @@ def step_seconds(experiment: Experiment, scenes: Scenes) -> float:
             marks[number].record()
     torch.cuda.synchronize()
     torch.compiler.reset()
-    return statistics.median(a.elapsed_time(b) for a, b in itertools.pairwise(marks)) / 1000
+    milliseconds = statistics.median(a.elapsed_time(b) for a, b in itertools.pairwise(marks))
+    return milliseconds / 1000, (torch.cuda.max_memory_allocated() - before) / 1e9
 
 
 def main() -> None:
@@ -56,11 +63,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.experiments:
             experiment = load_experiment(ROOT / "params.yaml", name, arguments.profile)
-            seconds = step_seconds(experiment, packed(Path(folder), experiment, SCENES))
+            seconds, peak = step_costs(experiment, packed(Path(folder), experiment, SCENES))
             every = int(60 * arguments.minutes / seconds / arguments.validations)
             every = max(1, every // 100 * 100 or every)
             steps = every * arguments.validations
-            print(f"# {name}: {1000 * seconds:.1f} ms a step on {torch.cuda.get_device_name()}")
+            device = torch.cuda.get_device_name()
+            print(f"# {name}: {1000 * seconds:.1f} ms a step, {peak:.1f} GB, on {device}")
             print(
                 f"      {name}: {{train: {{steps: {steps}, decay_steps: {steps},"
                 f" validate_every: {every}}}}}",
