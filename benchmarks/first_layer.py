@@ -12,13 +12,12 @@ n images of c channels, h x w pixels; channels stand in the last place.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from functools import partial
 
 import torch
-import triton
 from torch import Tensor
 
+from benchmarks.attention import milliseconds
 from srt.models.encoder import CameraAndPixels
 from srt.models.kernels import add_camera
 
@@ -31,12 +30,6 @@ def random_tensors(count: int, channels: int, *size: int) -> tuple[Tensor, Tenso
     pixels = torch.randn(count, channels, *size, device="cuda").bfloat16()
     camera = torch.randn(count, channels, 3, 3, device="cuda").bfloat16()
     return pixels.contiguous(memory_format=torch.channels_last), camera
-
-
-def milliseconds(work: Callable[[], object]) -> float:
-    """Returns the median."""
-    found: float = triton.testing.do_bench(work, return_mode="median")
-    return found
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from srt.typesetting import Table
 
 TRAINING_NOTE = (
     "To train: GPUs times hours of training, validation included, and, where it was measured, the"
-    " energy that their boards used meanwhile and the most memory that it had of the first of them."
+    " energy that their boards used meanwhile and the most memory taken on one of them."
 )
 
 

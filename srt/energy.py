@@ -1,4 +1,4 @@
-"""What a GPU has used, by its own counter, which NVIDIA's library reads."""
+"""What a GPU has used: energy by its own counter, which NVIDIA's library reads, and memory."""
 
 from __future__ import annotations
 
@@ -35,3 +35,10 @@ class EnergyMeter:
         except Exception as error:  # a GPU, a driver or a library that cannot stops no training
             log.info("energy is not measured: %s", error)
             return None
+
+
+def peak_gigabytes(device: torch.device) -> float | None:
+    """Returns the most memory that PyTorch has had of a GPU; None elsewhere."""
+    if device.type != "cuda":
+        return None
+    return round(torch.cuda.max_memory_allocated(device) / 1e9, 3)

@@ -96,7 +96,8 @@ def to_training(
     if optimizer:
         _take_moments(content, training, source)
     training.step = training.best_step = _count(content, "it", source)
-    training.seconds, training.joules = _number(content, "t", source), None
+    training.seconds = _number(content, "t", source)
+    training.joules = training.peak_gigabytes = None
     training.best_psnr = _number(content, "loss_val_best", source)
     training.best = {name: t.detach().clone() for name, t in training.model.state_dict().items()}
     if math.isfinite(training.best_psnr):  # else nothing has been validated

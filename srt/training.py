@@ -24,7 +24,7 @@ from srt.data.loading import batches
 from srt.data.sampling import Batch, Sampler, presentation
 from srt.data.scenes import Scenes
 from srt.distributed import Processes, Reduction, StopRequest
-from srt.energy import EnergyMeter
+from srt.energy import EnergyMeter, peak_gigabytes
 from srt.errors import UserError
 from srt.evaluation import comparison, evaluate_items
 from srt.gradients import accumulate_gradients, compiled_decoder
@@ -79,6 +79,7 @@ def fit(
     decode = compiled_decoder(training.model, processes.device)
     reduction = processes.reduction(training.model.parameters())
     started, used = time.monotonic() - training.seconds, training.joules
+    peak = training.peak_gigabytes
     meter = EnergyMeter(processes.device)
     if requests.validate_now:
         log.info("validation: %.4f dB", measure_validation(training, data, processes))
@@ -105,6 +106,8 @@ def fit(
             if training.step % train.checkpoint_every == 0 or last or stopping:
                 training.seconds = time.monotonic() - started
                 training.joules = total([used, *processes.gather(meter.joules())])
+                peaks = [peak, *processes.gather(peak_gigabytes(processes.device))]
+                training.peak_gigabytes = largest(peaks)
                 training.loss_sum.fill_(finite_loss(training, data, processes))
                 if processes.main:
                     save_state(folder, training.state(), config)
@@ -177,6 +180,12 @@ def total(parts: Sequence[float | None]) -> float | None:
     """Returns a sum; None where a part is not known."""
     known = [part for part in parts if part is not None]
     return sum(known) if len(known) == len(parts) else None
+
+
+def largest(parts: Sequence[float | None]) -> float | None:
+    """Returns a maximum; None where a part is not known."""
+    known = [part for part in parts if part is not None]
+    return max(known) if len(known) == len(parts) else None
 
 
 class NotFiniteError(UserError):

@@ -28,6 +28,7 @@ class Training:
         self.saved_step = 0  # of the state on disk
         self.seconds = 0.0
         self.joules: float | None = 0.0  # of all GPUs; None: not measured from the first step on
+        self.peak_gigabytes: float | None = 0.0  # of the GPU that had the most; None: likewise
         self.best_step = 0
         self.best_psnr = -math.inf
         self.best: dict[str, Tensor] = {}
@@ -51,9 +52,8 @@ class Training:
         tensors["loss_sum"] = self.loss_sum
         tensors["curve"] = torch.tensor(self.curve, dtype=torch.float64).view(-1, 3)
         tensors["validation"] = torch.tensor(self.validation, dtype=torch.float64).view(-1, 2)
-        progress = {
-            name: getattr(self, name) for name in ("step", "seconds", "joules", "best_step")
-        }
+        kept = ("step", "seconds", "joules", "peak_gigabytes", "best_step")
+        progress = {name: getattr(self, name) for name in kept}
         return State(tensors, {**progress, "best_psnr": self.best_psnr})
 
     def restore(self, state: State) -> None:
@@ -77,7 +77,7 @@ class Training:
         self.loss_sum = state.tensors["loss_sum"].to(self.device)
         self.curve = [tuple(row) for row in state.tensors["curve"].tolist()]
         self.validation = [tuple(row) for row in state.tensors["validation"].tolist()]
-        self.joules = None  # states of older versions do not have it
+        self.joules = self.peak_gigabytes = None  # states of older versions do not have them
         for name, value in state.progress.items():
             setattr(self, name, value)
 

@@ -17,9 +17,8 @@ from tiny_training import (
 )
 
 from srt.checkpoint import load_latest_state, save_state
-from srt.energy import EnergyMeter
-from srt.training import total
-from workflow.train import peak_gigabytes
+from srt.energy import EnergyMeter, peak_gigabytes
+from srt.training import largest, total
 
 GPU = torch.device("cuda", 0)
 
@@ -76,9 +75,11 @@ def test_without_nvidias_library_or_a_gpu_there_is_no_energy(counter, monkeypatc
     assert EnergyMeter(GPU).joules() is None
 
 
-def test_a_sum_with_an_unknown_part_is_unknown():
+def test_a_sum_or_a_maximum_with_an_unknown_part_is_unknown():
     assert total([1.5, 2.0, 0.0]) == 3.5
     assert total([1.5, None, 2.0]) is None
+    assert largest([1.5, 2.0, 0.0]) == 2.0
+    assert largest([1.5, None, 2.0]) is None
 
 
 class Meter:
@@ -98,12 +99,25 @@ def test_what_a_training_used_before_it_was_stopped_counts(tmp_path, monkeypatch
     assert train(experiment, data, tmp_path / "states").joules == 14.0
 
 
+def test_a_trainings_memory_is_the_most_of_all_its_parts(tmp_path, monkeypatch):
+    data, experiment = read_packed(write_packed(tmp_path / "packed")), tiny_experiment(tmp_path)
+    for peak, stop_after, most in ((4.0, 3, 4.0), (6.5, 5, 6.5), (2.0, None, 6.5)):
+        monkeypatch.setattr("srt.training.peak_gigabytes", lambda device, peak=peak: peak)
+        training = train(experiment, data, tmp_path / "states", stop_after=stop_after)
+        assert training.peak_gigabytes == most
+    # At its end it takes no further step, and what it has of the GPU then does not count.
+    monkeypatch.setattr("srt.training.peak_gigabytes", lambda device: 9.0)
+    assert train(experiment, data, tmp_path / "states").peak_gigabytes == 6.5
+
+
 def test_a_training_whose_first_part_was_not_measured_has_no_energy(tmp_path, monkeypatch):
     data, experiment = read_packed(write_packed(tmp_path / "packed")), tiny_experiment(tmp_path)
     assert train(experiment, data, tmp_path / "states", stop_after=3).joules is None  # a CPU
     monkeypatch.setattr("srt.training.EnergyMeter", Meter)
     folder = folder_of(tmp_path / "states", experiment)
     state = load_latest_state(folder, configured(experiment))
-    del state.progress["joules"]  # as states of older versions are
+    del state.progress["joules"], state.progress["peak_gigabytes"]  # as in states of older versions
     save_state(folder, state, configured(experiment))
-    assert train(experiment, data, tmp_path / "states").joules is None
+    training = train(experiment, data, tmp_path / "states")
+    assert training.joules is None
+    assert training.peak_gigabytes is None

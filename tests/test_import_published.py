@@ -112,7 +112,7 @@ def test_a_published_checkpoint_becomes_weights_a_state_and_what_the_tables_need
         json.dumps(training_config(experiment, sha256_of(packed / "manifest.json")))
     )
     state = load_latest_state(state_folder(tmp_path / "states", experiment, settings), settings)
-    cost = {"seconds": 12.34, "joules": None}
+    cost = {"seconds": 12.34, "joules": None, "peak_gigabytes": None}
     assert state.progress == {"step": 4, "best_step": 4, "best_psnr": 21.5, **cost}
     for name, weight in model.state_dict().items():
         theirs = module.by_our_name[name]

@@ -165,7 +165,7 @@ def write_outputs(
         "parameters": sum(parameter.numel() for parameter in training.model.parameters()),
         "seconds": round(training.seconds, 1),
         "joules": None if training.joules is None else round(training.joules),
-        "peak_gigabytes": peak_gigabytes(processes.device),
+        "peak_gigabytes": training.peak_gigabytes,
         "hardware": hardware(processes),
         "seed": training.experiment.seed,
         "but_for_seed": fingerprint(settings | {"seed": None}),
@@ -174,13 +174,6 @@ def write_outputs(
     }
     write_atomically(out / "training.json", (json.dumps(cost, indent=1) + "\n").encode())
     save_weights(out / "model.safetensors", training.best, settings)
-
-
-def peak_gigabytes(device: torch.device) -> float | None:
-    """Returns the most memory that PyTorch had of a GPU since this process began."""
-    if device.type != "cuda":
-        return None
-    return round(torch.cuda.max_memory_allocated(device) / 1e9, 3)
 
 
 def hardware(processes: Processes) -> str:

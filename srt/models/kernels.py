@@ -1,4 +1,5 @@
-"""Triton kernels: the decoder's MLP, a product with all that its hidden channels need; encodings.
+"""Triton kernels: the decoder's MLP, a product with all that its hidden channels need; encodings;
+the camera's part of the encoder's first layer.
 
 Imported on a GPU only; srt/models/fused.py, encoding.py and encoder.py have the same in plain
 PyTorch, and say when to use which. Rows are queries, points or pixels. In the MLP a program holds
