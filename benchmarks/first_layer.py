@@ -1,10 +1,9 @@
-"""The encoder's first layer behind its convolution: our kernel against the compiler's.
+"""The encoder's first layer behind its convolution: our kernels against the compiler's.
 
     python -m benchmarks.first_layer
 
 Nine values of an image, of its camera's position, are added to a convolution of its pixels, and the
-ReLU is taken: srt/models/encoder.py, CameraAndPixels; the kernel is in srt/models/kernels.py. The
-backward pass is the compiler's either way.
+ReLU is taken: srt/models/encoder.py, CameraAndPixels; the kernels are in srt/models/kernels.py.
 
 n images of c channels, h x w pixels; channels stand in the last place.
 """
@@ -19,28 +18,42 @@ from torch import Tensor
 
 from benchmarks.attention import milliseconds
 from srt.models.encoder import CameraAndPixels
-from srt.models.kernels import add_camera
+from srt.models.kernels import add_camera, add_camera_backward
 
 SIZES = {"SRT, MSN": (160, 96, 128, 128), "SRT, NMR": (256, 96, 64, 64)}
 
 
-def random_tensors(count: int, channels: int, *size: int) -> tuple[Tensor, Tensor]:
-    """Returns pixels and camera."""
+def random_tensors(*shape: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns pixels, camera and a gradient."""
     torch.manual_seed(0)
-    pixels = torch.randn(count, channels, *size, device="cuda").bfloat16()
-    camera = torch.randn(count, channels, 3, 3, device="cuda").bfloat16()
-    return pixels.contiguous(memory_format=torch.channels_last), camera
+    images = [torch.randn(shape, device="cuda").bfloat16() for _ in range(2)]
+    pixels, dy = (part.contiguous(memory_format=torch.channels_last) for part in images)
+    return pixels, torch.randn(*shape[:2], 3, 3, device="cuda").bfloat16(), dy
+
+
+def compare(pixels: Tensor, camera: Tensor, dy: Tensor) -> str:
+    """Returns the milliseconds of both ways, forward and backward."""
+    inputs = [pixels.clone().requires_grad_(), camera.clone().requires_grad_()]
+    compiled = torch.compile(CameraAndPixels(), dynamic=False)  # which is plain without autocast
+    seen, out = compiled(*inputs), add_camera(pixels, camera)
+    backward = partial(torch.autograd.grad, seen, inputs, dy, retain_graph=True)
+    theirs = milliseconds(partial(compiled, *inputs)), milliseconds(backward)
+    ours = (
+        milliseconds(partial(add_camera, pixels, camera)),
+        milliseconds(partial(add_camera_backward, out, dy)),
+    )
+    return (
+        f"forward {theirs[0]:.3f} by the compiler, {ours[0]:.3f} by ours;"
+        f" backward {theirs[1]:.3f} and {ours[1]:.3f}"
+    )
 
 
 def main() -> None:
     """Prints the milliseconds of both ways."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     print(torch.cuda.get_device_name())
-    compiled = torch.compile(CameraAndPixels(), dynamic=False)  # which is plain without autocast
     for name, shape in SIZES.items():
-        inputs = random_tensors(*shape)
-        theirs, ours = (milliseconds(partial(way, *inputs)) for way in (compiled, add_camera))
-        print(f"{name}: {theirs:.3f} by the compiler, {ours:.3f} by ours")
+        print(f"{name}: {compare(*random_tensors(*shape))}")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ EXPAND = {96: (64, 64, 4, 3), 192: (128, 32, 8, 3)}
 CONTRACT_BACKWARD = {96: (64, 64, 4, 3), 192: (128, 64, 8, 2)}
 ENCODED_ROWS = 64  # in hand
 NUMBERS = 1024  # in hand, of an image's row, where the camera is added
+COLUMNS = 32  # in hand, with all their channels, where the camera's gradient is added up
 
 
 @triton.jit
@@ -220,3 +221,45 @@ def add_camera(
     grid = (count * height, triton.cdiv(width * channels, NUMBERS))
     _add_camera_kernel[grid](pixels, values, out, **sizes, NUMBERS=NUMBERS)
     return out
+
+
+@triton.jit
+def _kept(out, dy, place, here):
+    """Returns the gradient where the ReLU let its input through, else 0."""
+    positive = tl.load(out + place, here, other=0.0) > 0
+    return tl.where(positive, tl.load(dy + place, here, other=0.0), 0.0)
+
+
+@triton.jit
+def _add_camera_backward_kernel(
+    out, dy, dpixels, sums,
+    WIDTH: tl.constexpr, CHANNELS: tl.constexpr, COLUMNS: tl.constexpr, PADDED: tl.constexpr,
+):  # fmt: skip
+    line, column, channel = tl.program_id(0), tl.arange(0, COLUMNS)[:, None], tl.arange(0, PADDED)
+    known, start = channel < CHANNELS, line.to(tl.int64) * (WIDTH * CHANNELS)
+    total = tl.zeros((COLUMNS, PADDED), tl.float32)
+    for left in range(0, WIDTH, COLUMNS):
+        here = (left + column < WIDTH) & known[None, :]
+        place = start + (left + column) * CHANNELS + channel[None, :]
+        gradient = _kept(out, dy, place, here)
+        tl.store(dpixels + place, gradient.to(dpixels.dtype.element_ty), here)
+        total += gradient.to(tl.float32)
+    first = _kept(out, dy, start + channel, known).to(tl.float32)
+    last = _kept(out, dy, start + (WIDTH - 1) * CHANNELS + channel, known).to(tl.float32)
+    sums += line.to(tl.int64) * (3 * CHANNELS) + channel
+    tl.store(sums, first, known)
+    tl.store(sums + CHANNELS, tl.sum(total, 0) - first - last, known)
+    tl.store(sums + 2 * CHANNELS, last, known)
+
+
+def add_camera_backward(
+    out: Float[Tensor, "n c h w"], dy: Float[Tensor, "n c h w"]
+) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n c 3 3"]]:
+    """Returns the gradients of `add_camera`'s pixels and camera, from its outcome."""
+    count, channels, height, width = out.shape
+    dpixels, sums = torch.empty_like(out), out.new_empty(count, height, 3, channels).float()
+    sizes = {"WIDTH": width, "CHANNELS": channels, "COLUMNS": COLUMNS}
+    padded = triton.next_power_of_2(channels)
+    _add_camera_backward_kernel[(count * height,)](out, dy, dpixels, sums, **sizes, PADDED=padded)
+    rows = torch.stack((sums[:, 0], sums[:, 1:-1].sum(dim=1), sums[:, -1]), dim=1)
+    return dpixels, rows.permute(0, 3, 1, 2).to(out.dtype).contiguous()
