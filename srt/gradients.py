@@ -12,7 +12,9 @@ from torch import Tensor
 from srt.data.sampling import Batch
 from srt.distributed import Reduction
 from srt.models import SRT, group_on, precision
+from srt.models.decoder import Prediction
 from srt.models.fused import PER_SCENE
+from srt.rays import Rays
 
 PIXELS_PER_RAY = 20  # of input images, in a group of scenes: then both take about as much memory
 
@@ -78,7 +80,7 @@ def of_scenes(
     device = batch.images.device
     with precision(device):
         tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
-        keys_values: list[Any] = model.decoder.keys_values(tokens)
+        keys_values: list[Any] = decode.keys_values(tokens)
     leaves = [each._make(part.detach().requires_grad_() for part in each) for each in keys_values]
     mse = torch.zeros((), dtype=torch.float64, device=device)
     queries = model.decoder.queries_per_ray
@@ -155,9 +157,15 @@ class Recording:
         for part in (encoder.pixel_channels, encoder.camera_and_pixels, *encoder.layers):
             part.compile()
         self.decode = torch.compile(model.decoder, dynamic=False)
+        self.keys_values = torch.compile(model.decoder.keys_values, dynamic=False)
         self.steps = 0  # the first ones compile and choose algorithms, which no graph can hold
         self.batch: Batch | None = None  # in the memory that the graph reads
         self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, keys_values: list[Any], rays: Rays) -> Prediction:
+        """Decodes as the model's decoder does."""
+        predicted: Prediction = self.decode(keys_values, rays)
+        return predicted
 
     def accumulate_gradients(
         self, batch: Batch, rays_per_group: int, reduction: Reduction | None
@@ -169,15 +177,13 @@ class Recording:
             getattr(self.batch, name).copy_(value)
         self.steps += 1
         if self.steps <= 2:
-            return add_gradients(self.model, self.decode, self.batch, rays_per_group, reduction)
+            return add_gradients(self.model, self, self.batch, rays_per_group, reduction)
         parameters = list(self.model.parameters())
         if self.graph is None:
             self.graph = torch.cuda.CUDAGraph()
             # Threads that read data ahead go on meanwhile.
             with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-                self.error = add_gradients(
-                    self.model, self.decode, self.batch, rays_per_group, reduction
-                )
+                self.error = add_gradients(self.model, self, self.batch, rays_per_group, reduction)
             self.gradients = [parameter.grad for parameter in parameters]
         self.graph.replay()
         for parameter, gradient in zip(parameters, self.gradients):

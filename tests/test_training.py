@@ -99,6 +99,7 @@ def test_gradients_in_groups_equal_those_of_all_rays_at_once(all_rays_at_once, r
         decoded.append(rays.origins.shape[:2].numel())
         return model.decoder(keys_values, rays)
 
+    decode.keys_values = model.decoder.keys_values
     found = accumulate_gradients(model, decode, batch, rays_per_group)
     torch.testing.assert_close(found, error, rtol=1e-12, atol=0)
     for name, gradient in gradients(model).items():

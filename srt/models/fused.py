@@ -80,10 +80,13 @@ def prepare(attention: CrossAttention, mlp: Mlp, pair: KeysValues) -> Prepared:
         hidden = (folded(mlp.norm, mlp.expand, width), *transposed(mlp.contract, width))
         if tokens >= head_dim:
             return ManyTokens(query, *pair, output, bias, *hidden)
-        key, value = (part.to(query.dtype) for part in pair)
-        inward = torch.einsum("whd,bhmd->bwhm", query.unflatten(1, (-1, head_dim)), key)
-        outward = torch.einsum("bhmd,hdw->bhmw", value, output.unflatten(0, (-1, head_dim)))
-        return FewTokens(inward, outward.flatten(1, 2), bias, *hidden)
+        # In the keys' precision; what comes out is not, for groups add to its gradient.
+        key, value = pair
+        inwards, outwards = (part.to(key.dtype) for part in (query, output))
+        inward = torch.einsum("whd,bhmd->bwhm", inwards.unflatten(1, (-1, head_dim)), key)
+        outward = torch.einsum("bhmd,hdw->bhmw", value, outwards.unflatten(0, (-1, head_dim)))
+        inward, outward = (part.to(query.dtype) for part in (inward, outward.flatten(1, 2)))
+        return FewTokens(inward, outward, bias, *hidden)
 
 
 def folded(norm: nn.LayerNorm, linear: nn.Linear, width: int) -> Float[Tensor, "{width} out"]:
