@@ -9,7 +9,7 @@ import torch
 from small_packed import write_split
 
 from srt.data.loading import batches, read_ahead
-from srt.data.sampling import Presentation, Sampler, random_bits, whole_views
+from srt.data.sampling import Presentation, Sampler, random_bits, slot_keys, whole_views
 from srt.data.scenes import Scenes
 from srt.errors import DataError
 from srt.geometry import look_at, pixel_directions, rigid_inverse
@@ -355,8 +355,9 @@ def expect_uncorrelated(first, second):
 
 def draw(seed=0, steps=range(1), stream=1):
     """Returns random bits (steps, slots, counters)."""
-    slots, counters = torch.arange(64)[:, None], torch.arange(512)
-    return torch.stack([random_bits(seed, step, stream, slots, counters) for step in steps])
+    slots, counters = torch.arange(64), torch.arange(512)
+    keys = [slot_keys(seed, step, stream, slots)[:, None] for step in steps]
+    return torch.stack([random_bits(each, counters) for each in keys])
 
 
 @pytest.mark.parametrize("seed", [0, 2**31 - 1])

@@ -126,7 +126,7 @@ class _Reading:
             for tensor in (*pixels, *cameras, *vars(self.plan).values()):
                 if tensor is not None:
                     tensor.record_stream(main)  # or its memory would be given away too early
-        return assemble(self.scenes, self.plan, cameras, self.shown, *pixels)
+        return assemble(self.scenes, self.plan, cameras, self.shown, *pixels, fused=True)
 
 
 def _to_host(tensor: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ class Sampler:
 
     def batch(self, scenes: Scenes, step: int) -> Batch:
         """Returns this process' share of the batch of a step."""
-        return make_batch(scenes, self.plan(scenes, step), self.shown)
+        return make_batch(scenes, self.plan(scenes, step), self.shown, fused=True)
 
     def plan(self, scenes: Scenes, step: int) -> Plan:
         """Returns what this process' share of the batch of a step is made of, on the device.
@@ -130,29 +130,16 @@ class Sampler:
         share, device = self.batch_size // self.world_size, scenes.device
         slots = torch.arange(self.rank * share, (self.rank + 1) * share)
         scene = self._scene_order(slots + step * self.batch_size, len(scenes))
+        keys = [slot_keys(self.seed, step, stream, slots) for stream in (_VIEWS, _PIXELS, _DRAWS)]
+        host = torch.stack((scene, *keys))
         if device.type == "cuda":  # from other memory, a copy would wait for the step before
-            scene = scene.pin_memory().to(device, non_blocking=True)
-        slots = torch.arange(self.rank * share, (self.rank + 1) * share, device=device)[:, None]
-
-        counter = torch.arange(scenes.views, device=device)
-        keys = random_bits(self.seed, step, _VIEWS, slots, counter)
-        views = keys.argsort(dim=1, stable=True)  # (b, views): inputs first
-        targets = views if self.shown.all_targets else views[:, self.shown.input_views :]
-
-        size = scenes.height * scenes.width
-        ray = torch.arange(self.rays_per_scene, device=device)
-        offset = random_bits(self.seed, step, _PIXELS, slots, ray) >> 8  # 24 bits
-        total = targets.shape[1] * size
-        place = ((ray << 24) + offset) * total // (self.rays_per_scene << 24)  # (b, r)
-        view = targets.gather(1, place // size)
-        draws = self._draws(slots, step) if self.draws_per_ray else None
-        return Plan(scene, views[:, : self.shown.input_views], view, place % size, draws)
-
-    def _draws(self, slots: Int[Tensor, "b 1"], step: int) -> Float[Tensor, "b r draws"]:
-        """Returns the random numbers of each ray, in [0, 1)."""
-        counter = torch.arange(self.rays_per_scene * self.draws_per_ray, device=slots.device)
-        bits = random_bits(self.seed, step, _DRAWS, slots, counter) >> 8  # what float32 can hold
-        return (bits.float() / 2**24).unflatten(1, (self.rays_per_scene, self.draws_per_ray))
+            host = host.pin_memory().to(device, non_blocking=True)
+        scene, *keys = host.to(device)
+        drawn = _compiled(draw) if device.type == "cuda" else draw
+        shown, sizes = self.shown, (scenes.views, scenes.height * scenes.width)
+        first_target = 0 if shown.all_targets else shown.input_views
+        rays = (self.rays_per_scene, self.draws_per_ray)
+        return Plan(scene, *drawn(keys, *sizes, shown.input_views, first_target, *rays))
 
     def _scene_order(self, place: Int[Tensor, "b"], count: int) -> Int[Tensor, "b"]:
         """Returns the scenes at these places of the endless sequence of shuffled epochs."""
@@ -164,11 +151,41 @@ class Sampler:
         return scene
 
 
-def make_batch(scenes: Scenes, plan: Plan, shown: Presentation) -> Batch:
-    """Returns the batch of a plan."""
+def draw(
+    keys: list[Int[Tensor, "b"]],
+    views: int,
+    size: int,
+    input_views: int,
+    first_target: int,
+    rays: int,
+    draws: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Returns what a plan has beside its scenes; see `Sampler.plan`.
+
+    Args:
+        keys: of the slots' random numbers, for views, pixels and draws.
+        size: pixels of a view.
+        first_target: among a scene's views in random order.
+        draws: of a ray.
+    """
+    each, device = [part[:, None] for part in keys], keys[0].device
+    order = random_bits(each[0], torch.arange(views, device=device)).argsort(dim=1, stable=True)
+    targets = order[:, first_target:]  # inputs come first
+    ray, total = torch.arange(rays, device=device), targets.shape[1] * size
+    offset = random_bits(each[1], ray) >> 8  # 24 bits
+    place = ((ray << 24) + offset) * total // (rays << 24)  # (b, r)
+    view, drawn = targets.gather(1, place // size), None
+    if draws:
+        bits = random_bits(each[2], torch.arange(rays * draws, device=device)) >> 8
+        drawn = (bits.float() / 2**24).unflatten(1, (rays, draws))  # in [0, 1), as float32 holds
+    return order[:, :input_views], view, place % size, drawn
+
+
+def make_batch(scenes: Scenes, plan: Plan, shown: Presentation, fused: bool = False) -> Batch:
+    """Returns the batch of a plan; `fused` as `assemble` has it."""
     place = plan.view * (scenes.height * scenes.width) + plan.pixel
     pixels = scenes.gather(plan.scene, plan.inputs, place, shown.input_stride)
-    return assemble(scenes, plan, scenes.cameras(plan.scene), shown, *pixels)
+    return assemble(scenes, plan, scenes.cameras(plan.scene), shown, *pixels, fused=fused)
 
 
 def assemble(
@@ -178,30 +195,55 @@ def assemble(
     shown: Presentation,
     images: UInt8[Tensor, "b v h w 3"],
     colours: UInt8[Tensor, "b r 3"],
+    *,
+    fused: bool,
 ) -> Batch:
-    """Returns the batch of a plan whose pixels have been gathered; its rays are computed here."""
-    intrinsics, poses = cameras
-    each = torch.arange(len(plan.scene), device=scenes.device)[:, None]
+    """Returns the batch of a plan whose pixels have been gathered; its rays are computed here.
+
+    Args:
+        fused: on a GPU by kernels compiled for these sizes: for batches that are all alike.
+    """
+    compute = _compiled(posed) if fused and scenes.device.type == "cuda" else posed
+    place = plan.inputs, plan.view, plan.pixel
+    tensors: dict[str, Any] = compute(*cameras, *place, scenes.width, images, colours, shown)
+    return Batch(**tensors, near=shown.near, far=shown.far, draws=plan.draws)
+
+
+def posed(
+    intrinsics: Float[Tensor, "b views 3 3"],
+    poses: Float[Tensor, "b views 4 4"],
+    inputs: Int[Tensor, "b v"],
+    view: Int[Tensor, "b r"],
+    pixel: Int[Tensor, "b r"],
+    width: int,
+    images: UInt8[Tensor, "b v h w 3"],
+    colours: UInt8[Tensor, "b r 3"],
+    shown: Presentation,
+) -> dict[str, Tensor]:
+    """Returns a batch's tensors, but for the draws, by the names of its fields."""
+    each = torch.arange(len(inputs), device=inputs.device)[:, None]
     if shown.canonical:
-        poses = rigid_inverse(poses[each, plan.inputs[:, :1]]) @ poses
+        poses = rigid_inverse(poses[each, inputs[:, :1]]) @ poses
     image_origins, image_directions = camera_rays(
-        stride_intrinsics(intrinsics[each, plan.inputs], shown.input_stride),
-        poses[each, plan.inputs],
+        stride_intrinsics(intrinsics[each, inputs], shown.input_stride),
+        poses[each, inputs],
         *images.shape[2:4],
     )
-    target_poses = poses[each, plan.view]
-    rows, columns = plan.pixel // scenes.width, plan.pixel % scenes.width
-    return Batch(
-        images=images.float() / 255,
-        image_origins=image_origins,
-        image_directions=image_directions,
-        origins=target_poses[..., :3, 3],
-        directions=pixel_directions(intrinsics[each, plan.view], target_poses, rows, columns),
-        colours=colours.float() / 255,
-        near=shown.near,
-        far=shown.far,
-        draws=plan.draws,
-    )
+    cameras = intrinsics[each, view], poses[each, view]
+    return {
+        "images": images.float() / 255,
+        "image_origins": image_origins,
+        "image_directions": image_directions,
+        "origins": cameras[1][..., :3, 3],
+        "directions": pixel_directions(*cameras, pixel // width, pixel % width),
+        "colours": colours.float() / 255,
+    }
+
+
+@functools.cache
+def _compiled(function: Any) -> Any:
+    """Returns a function whose two hundred launches, each shorter than a launch, become a few."""
+    return torch.compile(function, dynamic=False)
 
 
 def whole_views(
@@ -218,14 +260,17 @@ def whole_views(
     return make_batch(scenes, Plan(scene, inputs, view, pixel.expand_as(view), None), shown)
 
 
-def random_bits(
-    seed: int, step: int, stream: int, slot: Int[Tensor, "b 1"], counter: Int[Tensor, "n"]
-) -> Int[Tensor, "b n"]:
-    """Returns 32 random bits for each slot and counter (the hash lowbias32 of C. Wellons)."""
-    key = slot
+def slot_keys(seed: int, step: int, stream: int, slots: Int[Tensor, "b"]) -> Int[Tensor, "b"]:
+    """Returns what each slot of a step's batch draws a stream of random numbers with."""
+    keys = slots
     for part in (seed, stream, step):
-        key = _mix(key + part * 0x9E3779B9)
-    return _mix(key + _mix(counter + 0x632BE5AB))
+        keys = _mix(keys + part * 0x9E3779B9)
+    return keys
+
+
+def random_bits(keys: Int[Tensor, "b 1"], counter: Int[Tensor, "n"]) -> Int[Tensor, "b n"]:
+    """Returns 32 random bits for each slot and counter (the hash lowbias32 of C. Wellons)."""
+    return _mix(keys + _mix(counter + 0x632BE5AB))
 
 
 def _mix(values: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
