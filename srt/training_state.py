@@ -8,12 +8,14 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from srt.checkpoint import State
 from srt.config import Experiment
 from srt.models import build_model
 
 NONE = -1  # no step
+MOMENTS = ("exp_avg", "exp_avg_sq")  # what Adam averages for each weight
 
 
 class Training:
@@ -23,6 +25,8 @@ class Training:
         self.experiment = experiment
         self.device = device
         self.model = build_model(experiment.model, experiment.seed).to(device)
+        if device.type == "cuda":  # else convolutions' weights are turned over at every step
+            convert_conv2d_weight_memory_format(self.model, torch.channels_last)
         self.optimizer = torch.optim.Adam(self.model.parameters(), fused=True)
         self.step = 0
         self.saved_step = 0  # of the state on disk
@@ -68,12 +72,15 @@ class Training:
 
         self.model.load_state_dict(part("model."))
         self.best, self.ema = part("best."), part("ema.")
-        moments = {key: part(f"optimizer.{key}.") for key in ("exp_avg", "exp_avg_sq", "step")}
+        moments = {key: part(f"optimizer.{key}.") for key in (*MOMENTS, "step")}
         for name, parameter in self.model.named_parameters():
-            self.optimizer.state[parameter] = {key: moments[key][name] for key in moments}
-        for name, parameter in self.model.named_parameters():
+            averages = {key: as_laid_out(moments[key][name], parameter) for key in MOMENTS}
+            step = moments["step"][name]
             if self.device.type == "cpu":  # where Adam counts on the host
-                self.optimizer.state[parameter]["step"] = moments["step"][name].cpu()
+                step = step.cpu()
+            self.optimizer.state[parameter] = {**averages, "step": step}
+            if name in self.ema:
+                self.ema[name] = as_laid_out(self.ema[name], parameter)
         self.loss_sum = state.tensors["loss_sum"].to(self.device)
         self.curve = [tuple(row) for row in state.tensors["curve"].tolist()]
         self.validation = [tuple(row) for row in state.tensors["validation"].tolist()]
@@ -117,3 +124,8 @@ class Training:
     def _put(self, parameters: dict[str, nn.Parameter], values: dict[str, Tensor]) -> None:
         for name, value in values.items():
             parameters[name].copy_(value)
+
+
+def as_laid_out(values: Tensor, parameter: Tensor) -> Tensor:
+    """Returns values in the order in memory that a parameter's have."""
+    return torch.empty_like(parameter).copy_(values)
