@@ -30,7 +30,7 @@ LONGEST = 20
 KINDS = {  # a part of a kernel's name; the first that fits
     "the MLP's kernels": ("_expand_kernel", "_contract_backward"),
     "the encoding's kernel": ("_encode_kernel",),
-    "the first layer's kernel": ("_add_camera",),
+    "the first layer's kernels": ("_add_camera",),
     "attention": ("sdpa", "dot_do_o", "convert_dq", "_forward_kernel", "_gradient_kernel"),
     "convolutions": ("implicit_gemm", "wgrad", "dgrad", "nchwToNhwc"),
     "other products": ("nvjet", "cublas", "gemm"),
