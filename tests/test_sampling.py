@@ -346,6 +346,20 @@ def test_a_folder_that_is_not_packed_is_refused_by_its_header(tmp_path, content,
         Scenes(tmp_path, CPU)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("canonical", [False, True])
+def test_a_gpu_draws_the_same_batch_by_its_compiled_kernels(scenes, tmp_path, canonical):
+    source = sampler({"canonical": canonical})
+    there = Scenes(write_packed(tmp_path / "train", SCENES), torch.device("cuda"))
+    for step in (0, 1, 1000):
+        wanted, found = source.plan(scenes, step), source.plan(there, step)
+        for name, values in vars(wanted).items():
+            assert torch.equal(getattr(found, name).cpu(), values), name
+        batch = source.batch(there, step)
+        for name, values in source.batch(scenes, step).tensors().items():
+            torch.testing.assert_close(getattr(batch, name).cpu(), values, rtol=0, atol=2e-6)
+
+
 def expect_uncorrelated(first, second):
     """Each of the 32 bits of two draws agrees in half of the cases: five standard deviations."""
     differing = torch.stack([((first ^ second) >> bit & 1).double().mean() for bit in range(32)])

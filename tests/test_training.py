@@ -21,13 +21,14 @@ from tiny_training import (
     weights_file,
     write_packed,
 )
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from srt.gradients import accumulate_gradients, group_shape, group_size
 from srt.models import build_model
 from srt.params import load_experiment
 from srt.schedule import learning_rate
 from srt.training import NotFiniteError, learning_curve, make_sampler, train_step
-from srt.training_state import Training
+from srt.training_state import MOMENTS, Training
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -303,6 +304,23 @@ def test_the_weights_average_is_what_is_measured_and_kept_and_resumes(experiment
     whole = train(averaged, data, tmp_path / "whole")
     train(averaged, data, tmp_path / "parts", stop_after=3)
     same_training(whole, train(averaged, data, tmp_path / "parts"), tmp_path)
+
+
+def test_a_restored_state_lies_in_memory_as_the_weights_do(experiment, data):
+    averaged = changed(experiment, ema_decay=0.5)
+    first, second = Training(averaged, CPU), Training(averaged, CPU)
+    batch = make_sampler(experiment, ALONE).batch(data.train, 0)
+    train_step(first, first.model.decoder, batch, 0.01)
+    convert_conv2d_weight_memory_format(second.model, torch.channels_last)  # as on a GPU
+    second.restore(first.state())
+    for name, parameter in second.model.named_parameters():
+        moments = [second.optimizer.state[parameter][key] for key in MOMENTS]
+        for values in (*moments, second.ema[name]):
+            assert values.stride() == parameter.stride(), name
+    assert not all(parameter.is_contiguous() for parameter in second.model.parameters())
+    found = second.state().tensors
+    for name, values in first.state().tensors.items():
+        assert torch.equal(found[name], values), name
 
 
 def test_the_curve_file_holds_steps_and_figures_and_no_time(uninterrupted):
