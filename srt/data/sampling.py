@@ -130,7 +130,8 @@ class Sampler:
         share, device = self.batch_size // self.world_size, scenes.device
         slots = torch.arange(self.rank * share, (self.rank + 1) * share)
         scene = self._scene_order(slots + step * self.batch_size, len(scenes))
-        keys = [slot_keys(self.seed, step, stream, slots) for stream in (_VIEWS, _PIXELS, _DRAWS)]
+        streams = (_VIEWS, _PIXELS, _DRAWS) if self.draws_per_ray else (_VIEWS, _PIXELS)
+        keys = [slot_keys(self.seed, step, stream, slots) for stream in streams]
         host = torch.stack((scene, *keys))
         if device.type == "cuda":  # from other memory, a copy would wait for the step before
             host = host.pin_memory().to(device, non_blocking=True)
@@ -163,7 +164,7 @@ def draw(
     """Returns what a plan has beside its scenes; see `Sampler.plan`.
 
     Args:
-        keys: of the slots' random numbers, for views, pixels and draws.
+        keys: of the slots' random numbers, for views, pixels and, if there are any, draws.
         size: pixels of a view.
         first_target: among a scene's views in random order.
         draws: of a ray.
