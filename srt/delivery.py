@@ -13,6 +13,7 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 METRICS_PER_BATCH = 1000  # MLflow's limits
 PARAMETERS_PER_BATCH = 100
+PREVIEW = 256  # pixels of its longer side, as MLflow's
 EXPERIMENT_TAGS = {  # else MLflow's page asks which kind of experiment it is to show
     "mlflow.experimentKind": "custom_model_development",
 }
@@ -121,11 +123,26 @@ class _Delivery:
         self.record()
 
     def _has_picture(self, event: dict[str, Any]) -> bool:
-        """Returns whether MLflow has a picture and its preview."""
+        """Returns whether MLflow has a picture; sends its preview if the cut was before that."""
         key, step, moment = event["image"].replace("/", "~"), event["step"], event["time"]
         name = f"images/{key}+step+{step}+timestamp+{moment}+"
         files = self.client.list_artifacts(self.run_id, "images")
-        return sum(file.path.startswith(name) for file in files) == 2
+        found = [file.path for file in files if file.path.startswith(name)]
+        if len(found) == 1:
+            self._send_preview(event, Path(found[0]).stem)
+        return bool(found)
+
+    def _send_preview(self, event: dict[str, Any], name: str) -> None:
+        """Sends what `log_image` sends after a picture, under the name that it gave it."""
+        from PIL import Image
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{name}+compressed.webp"
+            with Image.open(self.folder / event["file"]) as image:
+                image.thumbnail((PREVIEW, PREVIEW))
+                image.save(path)
+            self.client.log_artifact(self.run_id, str(path), "images")
+        self.client.set_tag(self.run_id, "mlflow.loggedImages", True)
 
     def send_models(self, end: int) -> None:
         for _, stop, event in outbox.read_events(self.folder, self.models, end):

@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 from mlflow_store import Store
+from PIL import Image
 
 from srt.delivery import deliver
 
@@ -122,6 +123,33 @@ def test_a_delivery_that_is_cut_is_finished_without_duplicates(store, monkeypatc
     deliver(tracker.folder, store.root)
     assert store.points() == expected(40)
     assert store.points("rate") == [(step, 0.5) for step in range(1, 41)]
+
+
+def test_a_picture_that_is_cut_from_its_preview_gets_it_and_stands_once(store, monkeypatch):
+    save = Image.Image.save
+
+    def save_or_die(self, path, *arguments, **named):
+        if str(path).endswith(".webp"):
+            raise KeyboardInterrupt
+        save(self, path, *arguments, **named)
+
+    tracker = store.open_run()
+    tracker.log_image("val/prediction", PICTURE, step=10)
+    tracker.release()
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", save_or_die)
+        with pytest.raises(KeyboardInterrupt):
+            deliver(tracker.folder, store.root)
+    (picture,) = store.files("images")
+    tracker.log_image("val/prediction", PICTURE, step=20)
+    tracker.close("FINISHED")
+    first = [file for file in store.files("images") if "+step+10+" in file]
+    assert first == [f"{picture.removesuffix('.png')}+compressed.webp", picture]
+    assert len(store.files("images")) == 4
+    preview = store.client.download_artifacts(store.run().info.run_id, first[0])
+    with Image.open(preview) as image:
+        assert image.size == (48, 32)
+    assert store.run().data.tags["mlflow.loggedImages"] == "True"
 
 
 def test_a_delivery_that_is_cut_as_it_creates_the_run_leaves_one_run(store, monkeypatch):
