@@ -24,11 +24,10 @@ from srt.errors import UserError
 from srt.files import write_atomically
 from srt.published import published_order
 from srt.schedule import learning_rate
-from srt.training_state import Training
+from srt.training_state import MOMENTS, Training
 
 KEYS = ("encoder", "decoder", "optimizer", "it", "epoch_it", "t", "loss_val_best", "run_id")
 _ADAM = ("betas", "eps", "weight_decay", "amsgrad", "maximize")
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 # What the pickle of a number like numpy.float64(27.3) calls, by its name in NumPy 1 and 2.
 _SCALAR = np.float64(0).__reduce__()[0]
 _OF_NUMPY_NUMBERS: list[Any] = [
@@ -173,7 +172,7 @@ def _take_moments(content: dict[str, Any], training: Training, source: Path) -> 
             raise UserError(f"{where}: of {len(places)} tensors, not of {len(parameters)}")
         for place, (name, parameter) in zip(places, parameters.items()):
             state = states[place]
-            moments = {key: state[key] for key in _MOMENTS}
+            moments = {key: state[key] for key in MOMENTS}
             for key, value in moments.items():
                 _check_like(value, parameter, f"{where}: {key} of {name}")
             # PyTorch counted in a Python number until 1.12.
@@ -194,7 +193,7 @@ def _published_optimizer(training: Training) -> dict[str, Any]:
     # `fused` is a matter of the machine; the published code leaves it open.
     group = {**optimizer.param_groups[0], "lr": rate, "fused": None, "params": list(places)}
     states = {
-        place: {key: optimizer.state[parameter][key] for key in ("step", *_MOMENTS)}
+        place: {key: optimizer.state[parameter][key] for key in ("step", *MOMENTS)}
         for place, parameter in zip(places, parameters.values())
     }
     return {"state": states, "param_groups": [group]}

@@ -102,7 +102,7 @@ def test_the_encoding_kernel_gives_the_plain_encoding_and_channels_of_0(kernels,
 
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("size", [(2, 5), (3, 3), (20, 37)])
-def test_the_first_layers_kernel_adds_the_camera_and_so_are_the_gradients(size):
+def test_the_first_layers_kernels_add_the_camera_and_so_are_the_gradients(size):
     torch.manual_seed(0)
     device, kind = ("cuda", torch.bfloat16) if GPU else ("cpu", torch.float32)
     images = [torch.randn(3, 24, *size, device=device).to(kind) for _ in range(2)]
