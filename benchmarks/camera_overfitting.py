@@ -44,8 +44,8 @@ from srt.pictures import enlarge, tile, to_uint8
 from srt.processes import best_device
 from srt.schedule import learning_rate
 from srt.training_state import Training
+from workflow import REPOSITORY
 
-ROOT = Path(__file__).parents[1]
 VIEWS = 24
 HIGHEST = 75.0  # degrees of elevation of random cameras
 ELEVATIONS = (0, 10, 20, 25, 30, 35, 40, 50, 60, 70)  # of test cameras
@@ -310,7 +310,7 @@ def finished_runs(path: Path, results: dict[str, Any]) -> dict[str, Any]:
 
 def setting(model: str, profile: str) -> Experiment:
     """Returns a model of the profile's size, and a recipe for minutes instead of weeks."""
-    experiment = load_experiment(ROOT / "params.yaml", PUBLISHED[model], profile)
+    experiment = load_experiment(REPOSITORY / "params.yaml", PUBLISHED[model], profile)
     sizes = dataclasses.replace(experiment.model, frame="canonical", conv_init="he")
     if model == "vsrt":
         coarse, fine = (48, 24) if profile == "paper" else (8, 4)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.plain import plainly
-from benchmarks.training import ALONE, ROOT
+from benchmarks.training import ALONE
 from srt import gradients, training
 from srt.config import Experiment
 from srt.data.loading import batches
@@ -25,6 +25,7 @@ from srt.data.scenes import Scenes
 from srt.params import load_experiment
 from srt.schedule import learning_rate
 from srt.training_state import Training
+from workflow import REPOSITORY
 
 POINTS = 8  # of a curve
 ITEMS = 128  # measured at each
@@ -78,7 +79,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    experiment, steps = load_experiment(ROOT / "params.yaml", "nmr_srt", "quick"), arguments.steps
+    experiment, steps = (
+        load_experiment(REPOSITORY / "params.yaml", "nmr_srt", "quick"),
+        arguments.steps,
+    )
     changes: dict[str, Any] = {"validate_every": steps // POINTS, "validation_items": ITEMS}
     train = dataclasses.replace(experiment.train, steps=steps, decay_steps=steps, **changes)
     data = training.Data(

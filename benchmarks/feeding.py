@@ -31,8 +31,8 @@ from srt.data.scenes import Scenes
 from srt.distributed import Processes
 from srt.params import load_experiment
 from srt.training_state import Training
+from workflow import REPOSITORY
 
-ROOT = Path(__file__).parents[1]
 ROUNDS = 5
 ALONE = Processes(0, 1, torch.device("cuda"), None)
 
@@ -68,10 +68,10 @@ def main() -> None:
     arguments = parser.parse_args()
     results: dict[str, Any] = {"device": torch.cuda.get_device_name(), "threads": reading_threads()}
     with tempfile.TemporaryDirectory() as folder:
-        nmr = load_experiment(ROOT / "params.yaml", "nmr_srt", "paper")
+        nmr = load_experiment(REPOSITORY / "params.yaml", "nmr_srt", "paper")
         packed = write_packed(Path(folder) / "nmr", 512, nmr.dataset.views, (64, 64), "raw")
         results["NMR, resident"] = compare(nmr, Scenes(packed, ALONE.device), arguments.steps)
-        msn = load_experiment(ROOT / "params.yaml", "msn_srt", "paper")
+        msn = load_experiment(REPOSITORY / "params.yaml", "msn_srt", "paper")
         train = dataclasses.replace(msn.train, batch_size=64)
         msn = dataclasses.replace(msn, train=train)
         for storage, count in (("raw", arguments.msn_scenes), ("compressed", 1000)):

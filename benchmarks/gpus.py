@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from benchmarks.packed import write_packed
-from benchmarks.training import ENDLESS, ROOT, paper, time_steps, with_size
+from benchmarks.training import ENDLESS, paper, time_steps, with_size
 from srt import training
 from srt.config import Experiment
 from srt.data.loading import batches
@@ -33,6 +33,7 @@ from srt.gradients import compiled_decoder
 from srt.params import load_experiment
 from srt.schedule import learning_rate
 from srt.training_state import Training
+from workflow import REPOSITORY
 
 SETTINGS = ("nmr_srt", "msn_srt")
 SCENES = {"nmr_srt": 256, "msn_srt": 64}  # of the global batch
@@ -83,7 +84,7 @@ def step_times(name: str, apart: bool, processes: Processes, folder: Path) -> di
 
 def losses(data: Path, steps: int, processes: Processes) -> list[float]:
     """Returns the global batch' loss at each step of profile bench's nmr_srt."""
-    experiment = load_experiment(ROOT / "params.yaml", "nmr_srt", "bench")
+    experiment = load_experiment(REPOSITORY / "params.yaml", "nmr_srt", "bench")
     step = Stepper(experiment, Scenes(data / "train", processes.device), processes)
     values = torch.stack([step() for _ in range(steps)]).cpu()
     return torch.tensor(processes.gather(values.tolist())).mean(dim=0).tolist()

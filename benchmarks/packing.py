@@ -33,8 +33,8 @@ from srt.data.packing import pack
 from srt.geometry import look_at, rigid_inverse
 from srt.params import load_dataset
 from srt.processes import cpus
+from workflow import REPOSITORY
 
-ROOT = Path(__file__).parents[1]
 SHARDS = {"train": 16, "val": 1, "test": 1}
 
 
@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=10_000)
     parser.add_argument("--storage", choices=("raw", "compressed"), default="raw")
     arguments = parser.parse_args()
-    config = load_dataset(ROOT / "params.yaml", "msn", "paper")
+    config = load_dataset(REPOSITORY / "params.yaml", "msn", "paper")
     config = dataclasses.replace(config, storage=arguments.storage, ranges=None)
     with tempfile.TemporaryDirectory() as folder:
         context = multiprocessing.get_context("spawn")

@@ -17,13 +17,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.training import ALONE, COMPILING, ROOT, packed
+from benchmarks.training import ALONE, COMPILING, packed
 from srt import gradients, training
 from srt.config import Experiment
 from srt.data.loading import batches
 from srt.data.scenes import Scenes
 from srt.params import load_experiment
 from srt.training_state import Training
+from workflow import REPOSITORY
 
 SCENES = 512
 TIMED = 40
@@ -62,7 +63,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.experiments:
-            experiment = load_experiment(ROOT / "params.yaml", name, arguments.profile)
+            experiment = load_experiment(REPOSITORY / "params.yaml", name, arguments.profile)
             seconds, peak = step_costs(experiment, packed(Path(folder), experiment, SCENES))
             every = int(60 * arguments.minutes / seconds / arguments.validations)
             every = max(1, every // 100 * 100 or every)

@@ -38,8 +38,8 @@ from srt.distributed import Processes
 from srt.files import write_atomically
 from srt.params import load_experiment
 from srt.training_state import Training
+from workflow import REPOSITORY
 
-ROOT = Path(__file__).parents[1]
 ALONE = Processes(0, 1, torch.device("cuda"), None)
 SETTINGS = {  # scenes; rays as published
     "nmr_srt": 256,
@@ -125,7 +125,7 @@ def with_size(experiment: Experiment, scenes: int, rays_per_group: int | None) -
 
 def paper(name: str) -> Experiment:
     """Returns a published experiment."""
-    return load_experiment(ROOT / "params.yaml", name, "paper")
+    return load_experiment(REPOSITORY / "params.yaml", name, "paper")
 
 
 def packed(folder: Path, experiment: Experiment, count: int) -> Scenes:

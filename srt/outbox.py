@@ -29,12 +29,12 @@ from typing import Any
 
 import numpy as np
 
+from srt import PACKAGE
 from srt.files import write_atomically
 from srt.pictures import write_picture
 from srt.shapes import UInt8
 
 OUTBOX_TAG = "outbox"  # its value is this folder's own: MLflow finds the run by it
-PACKAGE = Path(__file__).parent
 LONGEST_DIGEST = 36  # MLflow's limit
 LONGEST_PARAMETER = 500
 

@@ -16,7 +16,7 @@ from srt.runs import Run
 from srt.tables import NOT_MEASURED
 from srt.typesetting import Table, to_markdown
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = PACKAGE / "templates"
 MLFLOW = "http://127.0.0.1:5000/#/models"  # where `mlflow ui` shows the models and their runs
 WIDEST = 1800  # pixels of a picture on the page
 LOSSLESS: dict[str, Any] = {

@@ -1,11 +1,10 @@
 """Copies of params.yaml with a value changed, and what can be wrong with it."""
 
 import copy
-from pathlib import Path
 
 import yaml
+from paths import PARAMS
 
-PARAMS = Path(__file__).parents[1] / "params.yaml"
 RAW = yaml.safe_load(PARAMS.read_text())
 ABSENT = object()
 

@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 import yaml
-
-ROOT = Path(__file__).parents[1]
+from paths import REPOSITORY
 
 
 class Copy:
@@ -20,7 +19,7 @@ class Copy:
         for name in repository_files():
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target, follow_symlinks=False)
+            shutil.copy2(REPOSITORY / name, target, follow_symlinks=False)
         subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)  # DVC asks for it
 
     def edit_params(self, changes):
@@ -74,8 +73,10 @@ class Copy:
 def repository_files():
     """Returns the names of the files that git has or would add."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listing = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    return [name for name in listing.split("\0") if name and (ROOT / name).exists()]
+    listing = subprocess.run(
+        command, cwd=REPOSITORY, check=True, capture_output=True, text=True
+    ).stdout
+    return [name for name in listing.split("\0") if name and (REPOSITORY / name).exists()]
 
 
 def environment():

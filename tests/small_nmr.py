@@ -2,17 +2,16 @@
 
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import torch
+from paths import REPOSITORY
 from PIL import Image
 
 from srt.data import nmr, packing, shards
 from srt.geometry import look_at
 from srt.params import load_dataset
 
-REPOSITORY = Path(__file__).parents[1]
 PUBLISHED = dataclasses.replace(
     load_dataset(REPOSITORY / "params.yaml", "nmr", "paper"), view_list=0
 )

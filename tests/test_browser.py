@@ -1,12 +1,11 @@
 """The committed pages in a real browser: at the width of a phone and of a desk, and by keyboard."""
 
 import shutil
-from pathlib import Path
 
 import pytest
+from paths import REPOSITORY
 
-ROOT = Path(__file__).parents[1]
-PAGES = sorted((ROOT / "reports").glob("**/index.html"))
+PAGES = sorted((REPOSITORY / "reports").glob("**/index.html"))
 WIDTHS = (390, 1280)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FOCUSABLE = "a[href], summary, video, [tabindex='0']"

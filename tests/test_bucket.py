@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from paths import PARAMS
 from unreliable_site import Bucket, checksum, served
 
 from srt.config import DatasetConfig, SplitRanges, SubsetConfig
@@ -24,7 +25,6 @@ from srt.data.bucket import fetch_bucket, https_address, wanted_shards
 from srt.data.partial import FetchError
 from srt.params import load_dataset
 
-PARAMS = Path(__file__).parents[1] / "params.yaml"
 LENGTHS = {"train": [20, 20, 20], "val": [5], "test": [16] * 6}
 EVERYTHING = SplitRanges(train=(0, 60), val=(0, 5), test=(0, 96))
 NO_SUBSET = {"classes": None, "shards": None, "max_scenes": None}

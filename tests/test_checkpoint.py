@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from paths import REPOSITORY
 from tiny_training import (
     changed,
     configured,
@@ -144,7 +145,7 @@ def test_a_training_takes_up_no_state_of_another_configuration(experiment, data,
 
 def python(code, *arguments, **options):
     """Starts a fresh process; it finds `srt` from the repository's root."""
-    root = Path(__file__).parents[1]
+    root = REPOSITORY
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.Popen(command, cwd=root, text=True, stdout=subprocess.PIPE, **options)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from paths import REPOSITORY
 from unreliable_site import Site, served
 
 from srt.data import download as module
@@ -118,7 +119,7 @@ module.CHUNK = 50_000
 module.download(sys.argv[1], pathlib.Path(sys.argv[2]), sha256=None)
 """
     command = [sys.executable, "-c", code, site.url, str(target)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     killed = subprocess.run(command, env=environment, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     had = target.with_name("file.zip.part").stat().st_size

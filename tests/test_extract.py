@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from paths import REPOSITORY
 
 from srt.data import extract, partial, tarball
 from srt.data.extract import extract_zip, folder_with
@@ -106,7 +107,7 @@ def test_a_kill_leaves_whole_files_and_the_next_call_goes_on(
 ) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-c", KILLED_HALFWAY, str(archive), str(out), str(size)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     killed = subprocess.run(command, env=environment, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     named = {k: v for k, v in contents(out).items() if not k.startswith(".extracting-")}

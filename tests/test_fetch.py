@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from paths import PARAMS
 from unreliable_site import Bucket, served
 
 from srt.config import DatasetConfig
@@ -24,7 +25,6 @@ from srt.params import load_dataset
 from workflow import command
 from workflow import fetch as stage
 
-PARAMS = Path(__file__).parents[1] / "params.yaml"
 NO_SUBSET = {"classes": None, "shards": None, "max_scenes": None}
 
 

@@ -3,11 +3,11 @@
 import dataclasses
 import json
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from paths import PARAMS
 from PIL import Image
 
 from srt.config import SyntheticConfig
@@ -24,7 +24,6 @@ from srt.geometry import pinhole
 from srt.params import load_dataset
 from srt.processes import shared_device
 
-PARAMS = Path(__file__).parents[1] / "params.yaml"
 SEED = 5
 STYLES = ("solids", "objects", "clutter")
 

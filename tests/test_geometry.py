@@ -1,10 +1,9 @@
 """Cameras and rays: what the conventions promise, and parity with the published code's geometry."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from paths import REFERENCE
 
 from srt.geometry import (
     camera_rays,
@@ -15,7 +14,7 @@ from srt.geometry import (
     rigid_inverse,
 )
 
-PUBLISHED = np.load(Path(__file__).parent / "reference" / "geometry.npz")
+PUBLISHED = np.load(REFERENCE / "geometry.npz")
 POSITIONS = torch.tensor(PUBLISHED["camera_pos"])
 TARGETS = torch.tensor([[0.5, -0.3, 0.2]], dtype=torch.float64).expand_as(POSITIONS)
 UNEQUAL = torch.tensor([[21.0, 0, 11.5], [0, 34.0, 9.25], [0, 0, 1]], dtype=torch.float64)

@@ -3,14 +3,14 @@
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
+from paths import REPOSITORY
 
 from srt.latex import COLUMN, PREAMBLE, escaped, to_latex
 from srt.typesetting import Table
 
-FILES = sorted((Path(__file__).parents[1] / "reports").glob("*/*.tex"))
+FILES = sorted((REPOSITORY / "reports").glob("*/*.tex"))
 PAGE = r"""\documentclass{article}
 \usepackage{booktabs, adjustbox}
 \setlength{\textwidth}{%s}

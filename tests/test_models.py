@@ -3,11 +3,11 @@
 import dataclasses
 import json
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from paths import REPOSITORY
 
 from srt.models import build_model
 from srt.models.volume import composite
@@ -16,7 +16,6 @@ from srt.published import our_name, published_order
 from srt.rays import Rays
 from srt.schedule import learning_rate
 
-REPOSITORY = Path(__file__).parents[1]
 REFERENCE = REPOSITORY / "tests" / "reference"
 PUBLISHED = load_experiment(REPOSITORY / "params.yaml", "nmr_srt", "paper")
 PARAMETERS = {"srt": 73_932_563, "isrt": 41_033_583, "vsrt": 73_102_300}

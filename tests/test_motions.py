@@ -1,15 +1,14 @@
 """Camera motions against the published renderer's, and what must hold for each of them."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from paths import REFERENCE
 
 from srt.geometry import camera_rays, look_at, pinhole
 from srt.motions import MOTIONS, camera_path, fade
 
-PUBLISHED = np.load(Path(__file__).parent / "reference" / "motions.npz")
+PUBLISHED = np.load(REFERENCE / "motions.npz")
 POSITION = torch.tensor(PUBLISHED["motion_camera0"])
 T = torch.tensor(PUBLISHED["motion_t"])
 

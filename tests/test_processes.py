@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import safetensors
 import torch
+from paths import REPOSITORY
 from tiny_training import write_packed, write_params
 
 from srt.checkpoint import exclusive
 
-ROOT = Path(__file__).parents[1]
 STEPS = 120
 PATIENCE = 120  # seconds, on a busy machine
 WITHOUT_END = 10**6
@@ -70,11 +70,11 @@ class Place:
         command = [sys.executable, *launcher, "workflow.train"]
         command += [text for key, value in arguments.items() for text in (f"--{key}", str(value))]
         command += self.more
-        path = os.pathsep.join((str(self.root / "stand-in"), str(ROOT)))
+        path = os.pathsep.join((str(self.root / "stand-in"), str(REPOSITORY)))
         own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
         environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"} | own
         return subprocess.Popen(
-            command, cwd=ROOT, env=environment, text=True, stderr=subprocess.PIPE, **options
+            command, cwd=REPOSITORY, env=environment, text=True, stderr=subprocess.PIPE, **options
         )
 
     def finish(self, launcher=("-m",)):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from paths import REFERENCE
 from published_form import STEP, published_content, same
 from tiny_training import PARAMS, VARIANTS, one_thread, tiny_experiment
 
@@ -18,8 +19,6 @@ from srt.models import build_model
 from srt.params import load_experiment
 from srt.published import published_order
 from srt.published_checkpoint import from_training, read_checkpoint, to_training
-
-REFERENCE = Path(__file__).parent / "reference"
 
 
 @pytest.fixture(scope="module", autouse=True)

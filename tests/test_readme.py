@@ -3,16 +3,15 @@
 import csv
 import json
 import re
-from pathlib import Path
 
 import pytest
+from paths import REPOSITORY
 
 from srt.numerals import count
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+README = (REPOSITORY / "README.md").read_text()
 BASELINES = ("mean_colour_psnr", "input_view_psnr", "warped_input_psnr")
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = sorted((REPOSITORY / "docs").glob("*.md"))
 
 
 def table_of(text):
@@ -21,7 +20,7 @@ def table_of(text):
 
 def test_the_results_table_is_the_one_that_the_pipeline_wrote():
     shown = re.search(r"<!-- results.*?-->\n(.*?)<!-- /results -->", README, re.DOTALL)
-    report = (ROOT / "reports" / "quick" / "results.md").read_text()
+    report = (REPOSITORY / "reports" / "quick" / "results.md").read_text()
     wanted = table_of(report.split("## Results of profile quick")[1].split("\n- ")[0])
     assert len(wanted) > 2
     assert table_of(shown[1]) == wanted
@@ -29,7 +28,7 @@ def test_the_results_table_is_the_one_that_the_pipeline_wrote():
 
 def test_the_figures_of_profile_bench_are_those_that_were_measured():
     shown = re.search(r"<!-- bench.*?-->\n(.*?)<!-- /bench -->", README, re.DOTALL)
-    with (ROOT / "reports" / "bench" / "results.csv").open() as file:
+    with (REPOSITORY / "reports" / "bench" / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     wanted = []
     for row in rows:
@@ -42,7 +41,7 @@ def test_the_figures_of_profile_bench_are_those_that_were_measured():
 
 
 def test_params_yaml_says_of_each_experiment_what_the_reproduction_table_does():
-    with (ROOT / "reports" / "quick" / "reproduction.csv").open() as file:
+    with (REPOSITORY / "reports" / "quick" / "reproduction.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["protocol"] == "stelzner"]
     published = [f"{float(row['psnr']):.2f} dB" for row in rows if row["psnr"]]
     costs = {
@@ -51,7 +50,9 @@ def test_params_yaml_says_of_each_experiment_what_the_reproduction_table_does():
         for row in rows
         if row["gpu_hours"]
     }
-    lines = (ROOT / "params.yaml").read_text().split("\nexperiments:")[1].split("\nprofiles:")[0]
+    lines = (
+        (REPOSITORY / "params.yaml").read_text().split("\nexperiments:")[1].split("\nprofiles:")[0]
+    )
     said = dict(re.findall(r"^  (\w+): +# (.*)$", lines, re.MULTILINE))
     assert re.findall(r"expected: ([\d.]+ dB)", lines) == published
     assert {name: cost for name, cost in costs.items() if cost not in said[name]} == {}
@@ -59,7 +60,9 @@ def test_params_yaml_says_of_each_experiment_what_the_reproduction_table_does():
 
 
 def test_the_times_and_memory_of_a_step_are_those_that_were_measured():
-    rows = json.loads((ROOT / "reports" / "performance" / "training.json").read_text())["rows"]
+    rows = json.loads((REPOSITORY / "reports" / "performance" / "training.json").read_text())[
+        "rows"
+    ]
     section = README.split("## What differs from the published code")[1].split("\n## ")[0]
     for name, scenes in (("SRT on NMR", 256), ("SRT on MSN", 64), ("ISRT on MSN", 24),
                          ("VSRT on NMR", 32)):  # fmt: skip
@@ -76,7 +79,7 @@ def test_the_times_and_memory_of_a_step_are_those_that_were_measured():
 
 def test_what_a_card_takes_is_what_was_measured():
     shown = re.search(r"<!-- cards.*?-->\n(.*?)<!-- /cards -->", README, re.DOTALL)
-    rows = json.loads((ROOT / "reports" / "performance" / "cards.json").read_text())["rows"]
+    rows = json.loads((REPOSITORY / "reports" / "performance" / "cards.json").read_text())["rows"]
     wanted = []
     for setting in dict.fromkeys(row["setting"] for row in rows):
         own = [row for row in rows if row["setting"] == setting]
@@ -88,12 +91,14 @@ def test_what_a_card_takes_is_what_was_measured():
 
 def test_every_module_has_its_place_in_the_tree():
     tree = README.split("## Where things are")[1].split("## ")[0]
-    modules = [path for folder in ("srt", "workflow") for path in (ROOT / folder).rglob("*.py")]
+    modules = [
+        path for folder in ("srt", "workflow") for path in (REPOSITORY / folder).rglob("*.py")
+    ]
     missing = [path.name for path in modules if path.stem != "__init__" and path.name not in tree]
     assert not missing
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda path: path.name)
+@pytest.mark.parametrize("page", [REPOSITORY / "README.md", *PAGES], ids=lambda path: path.name)
 def test_every_picture_and_file_that_is_linked_exists(page):
     links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
     assert not [link for link in links if not (page.parent / link).exists()]

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from paths import REPOSITORY
 from small_runs import metrics_of
 
 from srt.distributed import processor
@@ -33,9 +34,8 @@ from srt.video import Mp4Writer
 from workflow.overview import write_overview
 from workflow.tabulate import tabulate
 
-ROOT = Path(__file__).parents[1]
-REPORTS = sorted(path.parent for path in (ROOT / "reports").glob("*/runs"))
-PERFORMANCE = ROOT / "reports" / "performance" / "training.json"
+REPORTS = sorted(path.parent for path in (REPOSITORY / "reports").glob("*/runs"))
+PERFORMANCE = REPOSITORY / "reports" / "performance" / "training.json"
 FEW_CAMERAS = PERFORMANCE.parents[1] / "camera_overfitting"
 FILES = (
     "*.csv",
@@ -62,7 +62,7 @@ def test_a_report_is_made_again_byte_for_byte_from_the_result_files_beside_it(re
         performance=PERFORMANCE,
         few_cameras=FEW_CAMERAS,
         out=out,
-        params=ROOT / "params.yaml",
+        params=REPOSITORY / "params.yaml",
         partial=True,
     )
     committed = {path.relative_to(report) for pattern in FILES for path in report.glob(pattern)}
@@ -77,7 +77,7 @@ def test_the_front_is_what_no_cheaper_one_reaches():
 
 
 def test_remarks_on_runs_stand_below_their_results():
-    for path in (ROOT / "reports").glob("*/runs/remarks.txt"):
+    for path in (REPOSITORY / "reports").glob("*/runs/remarks.txt"):
         for text in ("results.md", "index.html", "results.tex"):
             shown = " ".join((path.parents[1] / text).read_text().split())
             assert [line for line in path.read_text().splitlines() if line not in shown] == []
@@ -92,7 +92,7 @@ def test_a_report_of_nothing_is_refused(tmp_path):
             performance=PERFORMANCE,
             few_cameras=FEW_CAMERAS,
             out=tmp_path / "report",
-            params=ROOT / "params.yaml",
+            params=REPOSITORY / "params.yaml",
             partial=True,
         )
     assert not (tmp_path / "report").exists()
@@ -117,15 +117,15 @@ def test_the_overview_is_made_again_and_leads_to_every_report(tmp_path):
         (tmp_path / report.name).mkdir()
         (tmp_path / report.name / "runs").symlink_to(report / "runs")
     write_overview(reports=tmp_path)
-    text = (ROOT / "reports" / "index.html").read_text()
+    text = (REPOSITORY / "reports" / "index.html").read_text()
     assert (tmp_path / "index.html").read_text() == text
     found = re.findall(r'(?:href|src)="([^"#:]+)"', text)
     assert {f"{report.name}/index.html" for report in REPORTS} <= set(found)
-    assert not [link for link in found if not (ROOT / "reports" / link).is_file()]
+    assert not [link for link in found if not (REPOSITORY / "reports" / link).is_file()]
 
 
 def test_what_is_published_is_the_folder_that_the_overview_leads_through():
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "pages.yml").read_text())
+    workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "pages.yml").read_text())
     (job,) = workflow["jobs"].values()
     steps = {step["uses"].split("@")[0]: step for step in job["steps"]}  # nothing is run
     assert steps["actions/upload-pages-artifact"]["with"]["path"] == "reports"
@@ -138,13 +138,16 @@ def test_what_is_published_is_the_folder_that_the_overview_leads_through():
 
 def test_every_link_of_what_is_published_is_relative_and_leads_to_a_published_file():
     git = shutil.which("git")
-    if git is None or not (ROOT / ".git").exists():
+    if git is None or not (REPOSITORY / ".git").exists():
         pytest.skip("not a checkout of git, which says what is published")
     listed = subprocess.run(
-        [git, "-C", ROOT, "ls-files", "-z", "reports"], check=True, capture_output=True, text=True
+        [git, "-C", REPOSITORY, "ls-files", "-z", "reports"],
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout.split("\0")
-    published = {ROOT / name for name in listed if name}
-    assert ROOT / "reports" / "index.html" in published
+    published = {REPOSITORY / name for name in listed if name}
+    assert REPOSITORY / "reports" / "index.html" in published
     assert not [path for path in published if path.is_symlink()]  # they are not uploaded
     texts = [path for path in published if path.suffix in (".html", ".md")]
     assert [dead for path in texts for dead in dead_links(path, published)] == []
@@ -159,11 +162,11 @@ def dead_links(path, published):
             continue
         target = Path(os.path.normpath(path.parent / link.partition("#")[0]))
         if ":" in link or target not in published:
-            yield f"{path.relative_to(ROOT)}: {link}"
+            yield f"{path.relative_to(REPOSITORY)}: {link}"
 
 
 def test_a_dead_link_is_found(tmp_path, monkeypatch):
-    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    monkeypatch.setitem(globals(), "REPOSITORY", tmp_path)
     page, notes = tmp_path / "index.html", tmp_path / "notes.md"
     page.write_text('<a href="notes.md#a"><img src="/b.png"><a href="https://c.org"><a href="#d">')
     notes.write_text("[a](index.html) ![b](../b.png)")
@@ -185,7 +188,7 @@ def test_when_and_where_runs_were_trained_is_said_as_far_as_it_is_known():
 
 
 def plans():
-    return load_experiments(ROOT / "params.yaml", "paper")
+    return load_experiments(REPOSITORY / "params.yaml", "paper")
 
 
 def performance():
@@ -289,7 +292,7 @@ def test_the_raw_figures_have_a_row_for_each_cell_of_the_tables():
     for report in REPORTS:
         rows = list(csv.DictReader(io.StringIO((report / "reproduction.csv").read_text())))
         assert {row["ours"] for row in rows} - {""} == set(
-            load_params(ROOT / "params.yaml").experiments
+            load_params(REPOSITORY / "params.yaml").experiments
         )
 
 

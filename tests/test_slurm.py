@@ -8,10 +8,10 @@ import time
 
 import pytest
 import yaml
-from repository_copy import ROOT
+from repository_copy import REPOSITORY
 from tiny_pipeline import MODEL, SNAKEMAKE, copied, rows, tiny_copy
 
-SLURM = ROOT / "tests" / "slurm.sh"
+SLURM = REPOSITORY / "tests" / "slurm.sh"
 PROFILE = ("snakemake", "--workflow-profile", "workflow/profiles/slurm")
 FAST = ("--max-threads", "1", "--latency-wait", "5")  # of processors a test node has two
 FAST += ("--slurm-status-command", "squeue")  # there is no accounting

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from paths import PARAMS
 from PIL import Image
 from torch import Tensor
 
@@ -24,7 +25,7 @@ SHAPES = [("sphere", 1.0), ("box", 1.0), ("frustum", 1.0), ("frustum", 0.4), ("f
 SCENES = {"train": 5, "val": 4, "test": 6}
 VIEWS, SIZE, SEED = 6, 32, 3
 CONFIG = dataclasses.replace(
-    load_dataset(Path(__file__).parents[1] / "params.yaml", "nmr", "quick"),
+    load_dataset(PARAMS, "nmr", "quick"),
     views=VIEWS,
     image_size=(SIZE, SIZE),
     synthetic=SyntheticConfig(scene="object", **SCENES),

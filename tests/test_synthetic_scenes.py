@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from paths import PARAMS
 from PIL import Image
 
 from srt.config import SPLITS, SplitRanges, SyntheticConfig
@@ -29,7 +30,6 @@ from srt.errors import UserError
 from srt.geometry import pinhole
 from srt.params import load_dataset
 
-PARAMS = Path(__file__).parents[1] / "params.yaml"
 SEED = 3
 COUNTS = {"train": 3, "val": 2, "test": 1}
 OBSURF = dataclasses.replace(

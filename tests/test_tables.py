@@ -9,6 +9,7 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 import yaml
+from paths import PARAMS
 from PIL import Image
 from small_runs import write_run
 
@@ -22,7 +23,6 @@ from srt.tables import BASELINES, PEER
 from srt.typesetting import Table, to_markdown
 from workflow.tabulate import tabulate
 
-PARAMS = Path(__file__).parents[1] / "params.yaml"
 PERFORMANCE = PARAMS.parent / "reports" / "performance" / "training.json"
 FEW_CAMERAS = PERFORMANCE.parents[1] / "camera_overfitting"
 PUBLISHED = "published PSNR"

@@ -2,11 +2,11 @@
 
 import dataclasses
 import logging
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from paths import REFERENCE
 from tiny_training import (
     ALONE,
     CPU,
@@ -29,8 +29,6 @@ from srt.params import load_experiment
 from srt.schedule import learning_rate
 from srt.training import NotFiniteError, learning_curve, make_sampler, train_step
 from srt.training_state import MOMENTS, Training
-
-REFERENCE = Path(__file__).parent / "reference"
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -2,11 +2,11 @@
 
 import dataclasses
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from paths import REFERENCE
 from tiny_training import VARIANTS, tiny_experiment
 
 from srt.models import build_model, decode_in_groups
@@ -21,8 +21,7 @@ from srt.models.volume import (
 from srt.rays import Rays
 
 PUBLISHED = {
-    name: torch.tensor(values)
-    for name, values in np.load(Path(__file__).parent / "reference" / "volume.npz").items()
+    name: torch.tensor(values) for name, values in np.load(REFERENCE / "volume.npz").items()
 }
 NEAR, FAR = 0.5, 6.0
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from repository_copy import ROOT, Copy, environment
+from repository_copy import REPOSITORY, Copy, environment
 
 from srt.checkpoint import training_config
 from srt.config import Experiment
 from srt.params import load_experiment
 from workflow.wiring import STAGES, code, has_gpu, tracked
 
-PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+PARAMS = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
 PROFILES = list(PARAMS["profiles"])
 TARGETS = ("all", "results")  # Snakemake's, which have no command
 PLUMBING = {  # a change of these shows in no output
@@ -78,7 +78,7 @@ def trees(tmp_path_factory):
 @pytest.fixture(scope="module")
 def graphs(trees):
     """The graphs of both tools in each copy."""
-    program = [sys.executable, ROOT / "tests" / "graphs.py"]
+    program = [sys.executable, REPOSITORY / "tests" / "graphs.py"]
     options = {"env": environment(), "text": True, "stdout": subprocess.PIPE}
     started = {
         name: subprocess.Popen(program, cwd=copy.folder, **options) for name, copy in trees.items()
@@ -134,7 +134,9 @@ def test_a_new_experiment_gets_its_stages_in_both_tools(graphs):
 
 def test_every_job_keeps_a_log_and_a_benchmark_and_asks_for_more_when_it_is_tried_again(graphs):
     jobs = graphs[PROFILES[0]]["snakemake"]
-    slots = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())["resources"]["gpu"]
+    slots = yaml.safe_load((REPOSITORY / "profiles/default/config.yaml").read_text())["resources"][
+        "gpu"
+    ]
     for name in jobs.keys() - TARGETS:
         stage, _, key = name.partition("@")
         base = f"logs/{PROFILES[0]}/{stage}{f'/{key}' if key else ''}"
@@ -190,14 +192,14 @@ def changed(params, path):
 
 def test_weights_carry_all_that_evaluate_and_render_read_besides_their_own_section():
     sections = {field.name for field in dataclasses.fields(Experiment)}
-    settings = training_config(load_experiment(ROOT / "params.yaml", "nmr_srt"), "digest")
+    settings = training_config(load_experiment(REPOSITORY / "params.yaml", "nmr_srt"), "digest")
     assert sections - settings.keys() == {"name", "profile", "evaluate", "render"}
 
 
 def imports(path):
     """Returns the repository's files that a file imports, wherever in it."""
     names = set()
-    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+    for node in ast.walk(ast.parse((REPOSITORY / path).read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -206,7 +208,7 @@ def imports(path):
     own = [Path(*name.split(".")) for name in names if name.split(".")[0] in ("srt", "workflow")]
     files = [file for path in own for file in (path.with_suffix(".py"), path / "__init__.py")]
     files += [parent / "__init__.py" for file in files for parent in file.parents[:-1]]
-    return {file.as_posix() for file in files if (ROOT / file).is_file()}
+    return {file.as_posix() for file in files if (REPOSITORY / file).is_file()}
 
 
 def imported_by(path):
@@ -233,7 +235,7 @@ def test_a_stage_depends_on_exactly_the_code_that_it_imports(stage):
     folders = {"srt/models"} if models else set()
     folders |= {"srt/templates"} if "srt/report.py" in needed else set()
     assert set(code(stage)) == needed - models | folders
-    assert all((ROOT / path).exists() for path in code(stage))
+    assert all((REPOSITORY / path).exists() for path in code(stage))
 
 
 def test_all_that_is_called_plumbing_exists_and_is_used():
@@ -251,5 +253,5 @@ def test_snakemakes_lint_asks_only_for_environments(trees):
 
 def test_the_snakefile_is_formatted():
     command = [sys.executable, "-m", "snakefmt", "--check", "Snakefile"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

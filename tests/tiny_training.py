@@ -2,12 +2,12 @@
 
 import contextlib
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import small_packed
 import torch
 import yaml
+from paths import PARAMS
 
 from srt.checkpoint import save_weights, state_folder, training_config
 from srt.data.scenes import Scenes
@@ -17,7 +17,6 @@ from srt.params import load_experiment
 from srt.tracking import Tracker
 from srt.training import Data, Requests, fit
 
-PARAMS = Path(__file__).parents[1] / "params.yaml"
 CPU = torch.device("cpu")
 ALONE = Processes(0, 1, CPU, None)
 VIEWS, SIZE = 4, 16

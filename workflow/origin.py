@@ -11,11 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from srt.files import sha256_of
+from workflow import REPOSITORY
 
-CODE = Path(__file__).parents[1]
 
-
-def run_tags(stage: str, code: Path = CODE) -> dict[str, str]:
+def run_tags(stage: str, code: Path = REPOSITORY) -> dict[str, str]:
     """Returns the tags of a run that a stage begins, as far as they are known."""
     tags = {
         "mlflow.source.name": f"workflow.{stage}",
@@ -33,7 +32,7 @@ def run_tags(stage: str, code: Path = CODE) -> dict[str, str]:
     return {key: value for key, value in tags.items() if value}
 
 
-def stage_tags(stage: str, root: Path, code: Path = CODE) -> dict[str, str]:
+def stage_tags(stage: str, root: Path, code: Path = REPOSITORY) -> dict[str, str]:
     """Returns who runs a stage of a run, where and with which code: it may be others each time.
 
     Args:
@@ -66,7 +65,7 @@ def parents() -> Iterable[str]:
             yield " ".join(process.cmdline()[:4])
 
 
-def version(code: Path = CODE) -> str:
+def version(code: Path = REPOSITORY) -> str:
     """Returns the commit of the code, and whether it was changed since; nothing where not known."""
     commit = git(code, "rev-parse", "HEAD")
     return f"{commit}{' and changes' if changed(code) else ''}" if commit else ""

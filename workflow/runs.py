@@ -11,6 +11,7 @@ from typing import Any, Literal
 from srt.files import sha256_of
 from srt.fingerprint import fingerprint
 from srt.tracking import Tracker, open_tracker
+from workflow import REPOSITORY
 from workflow.origin import run_tags, stage_tags
 
 
@@ -22,7 +23,7 @@ def home(checkout: Path) -> Path:
     return next((path.parent for path in checkout.parents if path.name == ".dvc"), checkout)
 
 
-ROOT = home(Path(__file__).parents[1])
+ROOT = home(REPOSITORY)
 
 Context = Literal["training", "validation", "evaluation"]
 

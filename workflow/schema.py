@@ -4,11 +4,11 @@ Run `python -m workflow.schema` after a change of the configuration; a test hold
 """
 
 import json
-from pathlib import Path
 
 from srt.params import params_schema
+from workflow import REPOSITORY
 
-TARGET = Path(__file__).parent / "schemas" / "params.schema.json"
+TARGET = REPOSITORY / "workflow" / "schemas" / "params.schema.json"
 
 
 def schema_text() -> str:

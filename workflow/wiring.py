@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-STAGES: dict[str, Any] = yaml.safe_load((Path(__file__).parents[1] / "dvc.yaml").read_text())[
-    "stages"
-]
+from workflow import REPOSITORY
+
+STAGES: dict[str, Any] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
 
 
 def code(stage: str) -> list[str]:
