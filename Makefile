@@ -17,7 +17,7 @@ help:
 results: .venv/installed
 	@echo "== the whole pipeline; what is made already is not made again"
 	snakemake --cores all results $(ARGS)
-	python -m workflow.overview --reports reports
+	python -m workflow.tools.overview --reports reports
 	@echo "== done: see reports/index.html and reports/*/results.md, outputs/, and 'mlflow ui'"
 
 reports: .venv/installed
@@ -28,7 +28,7 @@ reports: .venv/installed
 	    --surveys $$report/datasets --performance reports/performance/training.json \
 	    --few-cameras reports/camera_overfitting --partial --out $$report || exit 1; \
 	done
-	python -m workflow.overview --reports reports
+	python -m workflow.tools.overview --reports reports
 
 test: .venv/installed
 	@echo "== the tests, one process a core; '-m slow' has the long ones"

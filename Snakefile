@@ -29,7 +29,7 @@ REPORT = {  # file: its kind in `snakemake --report`, where it is shown
 
 HOUR, DAY = 60, 24 * 60  # minutes, as `runtime` counts
 
-# On GPUs one job has them all at a time, or as workflow/gpus.py says. Without one, jobs run side by
+# On GPUs one job has them all at a time, or as workflow/common/gpus.py says. Without one, jobs run side by
 # side, each on one core: small products gain little from more, and lose much where cores are busy.
 GPU = int(has_gpu())
 

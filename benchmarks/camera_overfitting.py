@@ -28,22 +28,22 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.packed import write_images
-from srt import training
-from srt.config import Experiment
-from srt.data.sampling import Batch, presentation, whole_views
-from srt.data.scenes import Scenes
-from srt.data.synthetic import pixel_rays, render
-from srt.data.synthetic_nmr import DISTANCE, FOCAL, LIGHT, turntable
-from srt.data.synthetic_objects import CLASSES, random_object
-from srt.distributed import Processes
-from srt.geometry import look_at, pinhole
-from srt.gradients import compiled_decoder
-from srt.models import decode_in_groups, precision
-from srt.params import load_experiment
-from srt.pictures import enlarge, tile, to_uint8
-from srt.processes import best_device
-from srt.schedule import learning_rate
-from srt.training_state import Training
+from srt.common.devices import best_device
+from srt.common.distributed import Processes
+from srt.config.load import load_experiment
+from srt.config.schema import Experiment
+from srt.data.batch import Batch, presentation, whole_views
+from srt.data.packed.reader import Scenes
+from srt.data.synthetic.as_nmr import DISTANCE, FOCAL, LIGHT, turntable
+from srt.data.synthetic.objects import CLASSES, random_object
+from srt.data.synthetic.raycaster import pixel_rays, render
+from srt.geometry.cameras import look_at, pinhole
+from srt.model.srt import decode_in_groups, precision
+from srt.training import loop
+from srt.training.gradients import compiled_decoder
+from srt.training.schedule import learning_rate
+from srt.training.state import Training
+from srt.visualization.pictures import enlarge, tile, to_uint8
 from workflow import REPOSITORY
 
 VIEWS = 24
@@ -122,7 +122,7 @@ def train(
 ) -> tuple[Training, dict[str, Any]]:
     """Returns a model after so much time; compiling counts apart."""
     state = Training(experiment, processes.device)
-    sampler = training.make_sampler(experiment, processes)
+    sampler = loop.make_sampler(experiment, processes)
     decode = compiled_decoder(state.model, processes.device)
     began, loss = time.perf_counter(), torch.zeros(())
     compiled = 0.0
@@ -130,7 +130,7 @@ def train(
         batch = sampler.batch(scenes, state.step)
         batch = turned(batch, state.step) if jitter else batch
         rate = learning_rate(state.step, experiment.train)
-        loss = training.train_step(state, decode, batch, rate)
+        loss = loop.train_step(state, decode, batch, rate)
         state.step += 1
         if state.step == 1:
             loss.item()
@@ -194,8 +194,8 @@ def baseline(scenes: Scenes, guess: Callable[[Tensor], Tensor]) -> np.ndarray:
 
 def draw(results: dict[str, Any], path: Path) -> None:
     """Writes the figure: a panel a model, a line for each set of cameras."""
-    from srt.figures import COLOURS, LINES, figure_pixels
-    from srt.pictures import write_picture
+    from srt.visualization.pictures import write_picture
+    from srt.visualization.plots import COLOURS, LINES, figure_pixels
 
     centres = [(a + b) / 2 for a, b in itertools.pairwise(EDGES)]
     styles = {"fixed": 0, "dense": 1, "fixed, jitter": 2}
@@ -219,7 +219,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 def sheet(rows: list[tuple[str, np.ndarray]], chosen: np.ndarray) -> np.ndarray:
     """Returns test views of the first object by angle: a row each for the target and the runs."""
-    from srt.pictures import caption
+    from srt.visualization.pictures import caption
 
     parts = []
     for name, images in rows:

@@ -18,40 +18,40 @@ from typing import Any
 
 from benchmarks.plain import plainly
 from benchmarks.training import ALONE
-from srt import gradients, training
-from srt.config import Experiment
-from srt.data.loading import batches
-from srt.data.scenes import Scenes
-from srt.params import load_experiment
-from srt.schedule import learning_rate
-from srt.training_state import Training
+from srt.config.load import load_experiment
+from srt.config.schema import Experiment
+from srt.data.packed.reader import Scenes
+from srt.data.prefetch import batches
+from srt.training import gradients, loop
+from srt.training.schedule import learning_rate
+from srt.training.state import Training
 from workflow import REPOSITORY
 
 POINTS = 8  # of a curve
 ITEMS = 128  # measured at each
 
 
-def curve(experiment: Experiment, data: training.Data, fast: bool) -> dict[str, Any]:
+def curve(experiment: Experiment, data: loop.Data, fast: bool) -> dict[str, Any]:
     """Returns steps and validation PSNR of one way to train."""
     state, train = Training(experiment, ALONE.device), experiment.train
-    sampler = training.make_sampler(experiment, ALONE)
+    sampler = loop.make_sampler(experiment, ALONE)
     points, began = [], time.perf_counter()
     with contextlib.nullcontext() if fast else plainly():
         decoder = state.model.decoder
         decode = gradients.compiled_decoder(state.model, ALONE.device) if fast else decoder
         for batch in batches(sampler, data.train, 0, train.steps):
             rate = learning_rate(state.step, train)
-            training.train_step(state, decode, batch, rate)
+            loop.train_step(state, decode, batch, rate)
             state.step += 1
             if state.step % train.validate_every == 0:
-                points.append((state.step, training.measure_validation(state, data, ALONE)))
+                points.append((state.step, loop.measure_validation(state, data, ALONE)))
     return {"points": points, "seconds": time.perf_counter() - began}
 
 
 def draw(curves: dict[str, Any], path: Path) -> None:
     """Draws both curves."""
-    from srt.figures import COLOURS, LINES, figure_pixels
-    from srt.pictures import write_picture
+    from srt.visualization.pictures import write_picture
+    from srt.visualization.plots import COLOURS, LINES, figure_pixels
 
     ways = list(curves.values())
 
@@ -85,9 +85,7 @@ def main() -> None:
     )
     changes: dict[str, Any] = {"validate_every": steps // POINTS, "validation_items": ITEMS}
     train = dataclasses.replace(experiment.train, steps=steps, decay_steps=steps, **changes)
-    data = training.Data(
-        *(Scenes(arguments.data / part, ALONE.device) for part in ("train", "val"))
-    )
+    data = loop.Data(*(Scenes(arguments.data / part, ALONE.device) for part in ("train", "val")))
     curves = {}
     for seed in arguments.seeds:
         seeded = dataclasses.replace(experiment, train=train, seed=seed)

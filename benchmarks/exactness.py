@@ -23,9 +23,10 @@ from torch import Tensor
 from benchmarks.plain import plainly
 from benchmarks.rendering import DEVICE, random_batch
 from benchmarks.training import paper
-from srt import gradients
-from srt.data.sampling import Batch
-from srt.models import SRT, attention, build_model, fused, precision
+from srt.data.batch import Batch
+from srt.model import attention, fused_decoder
+from srt.model.srt import SRT, build_model, precision
+from srt.training import gradients
 
 SCENES, RAYS = 2, 1024
 MODELS = ("nmr_srt", "msn_srt", "msn_isrt", "nmr_vsrt")
@@ -52,7 +53,7 @@ def outcome(model: SRT, batch: Batch, bfloat16: bool) -> dict[str, Tensor]:
 def plain_layers() -> Iterator[None]:
     """Switches off what the GPU has of our own."""
     with (
-        mock.patch.object(fused, "suits", return_value=False),
+        mock.patch.object(fused_decoder, "suits", return_value=False),
         mock.patch.object(attention, "kernels_attend", return_value=False),
     ):
         yield

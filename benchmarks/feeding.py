@@ -23,14 +23,14 @@ from typing import Any
 import torch
 
 from benchmarks.packed import write_packed
-from srt import gradients, training
-from srt.config import Experiment
-from srt.data.loading import batches, reading_threads
-from srt.data.sampling import Batch
-from srt.data.scenes import Scenes
-from srt.distributed import Processes
-from srt.params import load_experiment
-from srt.training_state import Training
+from srt.common.distributed import Processes
+from srt.config.load import load_experiment
+from srt.config.schema import Experiment
+from srt.data.batch import Batch
+from srt.data.packed.reader import Scenes
+from srt.data.prefetch import batches, reading_threads
+from srt.training import gradients, loop
+from srt.training.state import Training
 from workflow import REPOSITORY
 
 ROUNDS = 5
@@ -45,7 +45,7 @@ def step_time(experiment: Experiment, feed: Iterator[Batch], steps: int) -> floa
     for _ in range(ROUNDS + 1):
         began = time.perf_counter()
         for batch in itertools.islice(feed, steps):
-            training.train_step(state, decode, batch, 1e-4)
+            loop.train_step(state, decode, batch, 1e-4)
         torch.cuda.synchronize()
         times.append((time.perf_counter() - began) / steps)
     return 1e3 * statistics.median(times[1:])  # the first compiles
@@ -53,7 +53,7 @@ def step_time(experiment: Experiment, feed: Iterator[Batch], steps: int) -> floa
 
 def compare(experiment: Experiment, scenes: Scenes, steps: int) -> dict[str, Any]:
     """Returns step times with one batch over and over, and with batches as training loads them."""
-    sampler = training.make_sampler(experiment, ALONE)
+    sampler = loop.make_sampler(experiment, ALONE)
     fixed = step_time(experiment, itertools.repeat(sampler.batch(scenes, 0)), steps)
     real = step_time(experiment, batches(sampler, scenes, 0, 10**6), steps)
     rate = experiment.train.batch_size / real * 1e3

@@ -3,7 +3,7 @@
     python -m benchmarks.first_layer
 
 Nine values of an image, of its camera's position, are added to a convolution of its pixels, and the
-ReLU is taken: srt/models/encoder.py, CameraAndPixels; the kernels are in srt/models/kernels.py.
+ReLU is taken: srt/model/encoder.py, CameraAndPixels; the kernels are in srt/model/kernels/triton_mlp.py.
 
 n images of c channels, h x w pixels; channels stand in the last place.
 """
@@ -16,9 +16,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.attention import milliseconds
-from srt.models.encoder import CameraAndPixels
-from srt.models.kernels import add_camera, add_camera_backward
+from benchmarks.attention_speed import milliseconds
+from srt.model.encoder import CameraAndPixels
+from srt.model.kernels.triton_mlp import add_camera, add_camera_backward
 
 SIZES = {"SRT, MSN": (160, 96, 128, 128), "SRT, NMR": (256, 96, 64, 64)}
 

@@ -19,11 +19,11 @@ from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.training import ALONE, COMPILING, ENDLESS, SETTINGS, packed, paper, with_size
-from srt import gradients, training
-from srt.config import Experiment
-from srt.data.loading import batches
-from srt.data.scenes import Scenes
-from srt.training_state import Training
+from srt.config.schema import Experiment
+from srt.data.packed.reader import Scenes
+from srt.data.prefetch import batches
+from srt.training import gradients, loop
+from srt.training.state import Training
 
 STEPS = 3
 LONGEST = 20
@@ -48,11 +48,11 @@ def kind_of(name: str) -> str:
 def ready_step(experiment: Experiment, scenes: Scenes) -> Callable[[], None]:
     """Returns a training step that has run before."""
     state = Training(experiment, ALONE.device)
-    feed = batches(training.make_sampler(experiment, ALONE), scenes, 0, ENDLESS)
+    feed = batches(loop.make_sampler(experiment, ALONE), scenes, 0, ENDLESS)
     decode = gradients.compiled_decoder(state.model, ALONE.device)
 
     def step() -> None:
-        training.train_step(state, decode, next(feed), 1e-4)
+        loop.train_step(state, decode, next(feed), 1e-4)
         state.step += 1
 
     for _ in range(COMPILING):

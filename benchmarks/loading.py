@@ -25,8 +25,8 @@ import torch
 from PIL import Image
 
 from benchmarks.packed import write_packed
-from srt.data.sampling import Presentation, Sampler
-from srt.data.scenes import Scenes
+from srt.data.batch import Presentation, Sampler
+from srt.data.packed.reader import Scenes
 
 CPU = torch.device("cpu")
 RAYS, BATCH = 8192, 32

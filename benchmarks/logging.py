@@ -26,8 +26,8 @@ from typing import Any
 
 import torch
 
-from srt.delivery import deliver
-from srt.tracking import Tracker, open_tracker
+from srt.tracking.delivery import deliver
+from srt.tracking.tracker import Tracker, open_tracker
 
 KEYS = ("mse", "psnr", "learning_rate", "gradient_norm", "seconds")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from srt.data.images import compress
-from srt.data.scenes import FORMAT
-from srt.geometry import look_at, pinhole
+from srt.data.packed.images import compress
+from srt.data.packed.reader import FORMAT
+from srt.geometry.cameras import look_at, pinhole
 
 DRAWN = 1000  # different images: the others repeat them
 

@@ -28,11 +28,11 @@ import torch
 from PIL import Image
 
 from benchmarks.packed import DRAWN, draw_image
-from srt.config import DatasetConfig
-from srt.data.packing import pack
-from srt.geometry import look_at, rigid_inverse
-from srt.params import load_dataset
-from srt.processes import cpus
+from srt.common.devices import cpus
+from srt.config.load import load_dataset
+from srt.config.schema import DatasetConfig
+from srt.data.packed.writer import pack
+from srt.geometry.cameras import look_at, rigid_inverse
 from workflow import REPOSITORY
 
 SHARDS = {"train": 16, "val": 1, "test": 1}

@@ -20,12 +20,12 @@ import torch
 
 from benchmarks.plain import plainly
 from benchmarks.training import paper
-from srt.config import Experiment
-from srt.data.sampling import Batch
-from srt.models import SRT, build_model, decode_in_groups, precision
-from srt.models.decoder import LayerKeysValues
-from srt.rays import Rays
-from srt.rendering import FrameDecoder
+from srt.config.schema import Experiment
+from srt.data.batch import Batch
+from srt.geometry.rays import Rays
+from srt.model.decoder import LayerKeysValues
+from srt.model.srt import SRT, build_model, decode_in_groups, precision
+from srt.rendering.frames import FrameDecoder
 
 FRAMES = [  # experiment, height, width
     ("nmr_srt", 64, 64),

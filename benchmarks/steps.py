@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 
 from benchmarks.training import ALONE, COMPILING, packed
-from srt import gradients, training
-from srt.config import Experiment
-from srt.data.loading import batches
-from srt.data.scenes import Scenes
-from srt.params import load_experiment
-from srt.training_state import Training
+from srt.config.load import load_experiment
+from srt.config.schema import Experiment
+from srt.data.packed.reader import Scenes
+from srt.data.prefetch import batches
+from srt.training import gradients, loop
+from srt.training.state import Training
 from workflow import REPOSITORY
 
 SCENES = 512
@@ -38,12 +38,12 @@ def step_costs(experiment: Experiment, scenes: Scenes) -> tuple[float, float]:
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     state = Training(experiment, ALONE.device)
-    sampler = training.make_sampler(experiment, ALONE)
+    sampler = loop.make_sampler(experiment, ALONE)
     decode = gradients.compiled_decoder(state.model, ALONE.device)
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(TIMED)]
     feed = batches(sampler, scenes, 0, COMPILING + TIMED)
     for number, batch in enumerate(feed, -COMPILING):
-        training.train_step(state, decode, batch, 1e-4)
+        loop.train_step(state, decode, batch, 1e-4)
         state.step += 1
         if number >= 0:
             marks[number].record()

@@ -3,7 +3,7 @@
     pip install array_record zarr && python -m benchmarks.storage > reports/storage.md
 
 A read is what training needs of an MSN scene: 5 whole views and 8192 pixels of the 5 others. Scenes
-are the synthetic ones of `srt/data/synthetic_scenes.py` at 128 × 128; all files are in the page
+are the synthetic ones of `srt/data/synthetic/scenes.py` at 128 × 128; all files are in the page
 cache; medians of rounds, all in one run.
 """
 
@@ -24,10 +24,10 @@ import torch
 from PIL import Image
 
 from benchmarks.packed import write_images
-from srt.data.images import METHOD, QUALITY, compress
-from srt.data.scenes import Scenes
-from srt.data.synthetic_scenes import SceneKey, camera_positions, ground_scene, pictures
-from srt.geometry import pinhole
+from srt.data.packed.images import METHOD, QUALITY, compress
+from srt.data.packed.reader import Scenes
+from srt.data.synthetic.scenes import SceneKey, camera_positions, ground_scene, pictures
+from srt.geometry.cameras import pinhole
 
 VIEWS, SIZE, INPUTS, RAYS = 10, 128, 5, 8192
 Read = Callable[[int, np.ndarray, np.ndarray], None]

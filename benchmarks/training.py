@@ -29,15 +29,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.packed import write_packed
 from benchmarks.plain import plainly
-from srt import gradients, models, training
-from srt.config import Experiment
-from srt.data.loading import batches
-from srt.data.sampling import Batch
-from srt.data.scenes import Scenes
-from srt.distributed import Processes
-from srt.files import write_atomically
-from srt.params import load_experiment
-from srt.training_state import Training
+from srt.common.distributed import Processes
+from srt.common.files import write_atomically
+from srt.config.load import load_experiment
+from srt.config.schema import Experiment
+from srt.data.batch import Batch
+from srt.data.packed.reader import Scenes
+from srt.data.prefetch import batches
+from srt.model import srt
+from srt.training import gradients, loop
+from srt.training.state import Training
 from workflow import REPOSITORY
 
 ALONE = Processes(0, 1, torch.device("cuda"), None)
@@ -85,12 +86,12 @@ def run(
     gc.collect()
     torch.cuda.empty_cache()
     state = Training(experiment, ALONE.device)
-    sampler = training.make_sampler(experiment, ALONE)
+    sampler = loop.make_sampler(experiment, ALONE)
     model, feed = state.model, batches(sampler, scenes, 0, ENDLESS)
     decode = gradients.compiled_decoder(model, ALONE.device) if fast else model.decoder
 
     def step() -> None:
-        training.train_step(state, decode, next(feed), 1e-4)
+        loop.train_step(state, decode, next(feed), 1e-4)
         state.step += 1
 
     with contextlib.nullcontext() if fast else plainly():
@@ -100,7 +101,7 @@ def run(
     return figures
 
 
-def model_flops(model: models.SRT, batch: Batch) -> float:
+def model_flops(model: srt.SRT, batch: Batch) -> float:
     """Returns the published algorithm's operations for a batch: counted for a scene, on shapes."""
     one: Any = {name: value[:1].to("meta") for name, value in batch.tensors().items()}
     shapes, scene = copy.deepcopy(model).to("meta"), dataclasses.replace(batch, **one)
@@ -146,7 +147,7 @@ def compare(
         experiment = paper(name)
         data = packed(folder, experiment, 512)
         for rays in groups:
-            group = rays or models.group_on(ALONE.device)
+            group = rays or srt.group_on(ALONE.device)
             figures = run(with_size(experiment, scenes, group), data, fast=True)
             yield {"setting": name, "scenes": scenes, "way": f"ours, {group}", **figures}
         if plain and with_plain:
@@ -176,7 +177,7 @@ def cards(folder: Path, names: list[str], sizes: list[int]) -> Iterator[dict[str
         for size in sizes:
             room = 0.94 * size * 1e9  # the driver and the libraries keep the rest
             torch.cuda.set_per_process_memory_fraction(room / total)
-            group = models.group_for(int(room - torch.cuda.memory_allocated()))
+            group = srt.group_for(int(room - torch.cuda.memory_allocated()))
             if "median_ms" in row and row["rays_per_group"] == group:
                 row = row | {"card_gb": size}  # the same, and it fitted the smaller card
                 yield row

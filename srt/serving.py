@@ -10,7 +10,7 @@
     target_intrinsics        [t, 3, 3]              target_camera_to_world  [t, 4, 4]
 
 The first input view gives the frame of models that see one; rendered views are as large as the
-images. Conventions: `srt.geometry`.
+images. Conventions: `srt.geometry.cameras`.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srt.data.sampling import Presentation
-from srt.data.scenes import Scenes
-from srt.geometry import camera_rays, rigid_inverse, stride_intrinsics
-from srt.models import SRT, decode_in_groups
-from srt.pictures import to_uint8
-from srt.processes import best_device
-from srt.rays import Rays
-from srt.shapes import Float, UInt8
-from srt.trained import load_model
+from srt.common.devices import best_device
+from srt.common.shapes import Float, UInt8
+from srt.data.batch import Presentation
+from srt.data.packed.reader import Scenes
+from srt.geometry.cameras import camera_rays, rigid_inverse, stride_intrinsics
+from srt.geometry.rays import Rays
+from srt.model.srt import SRT, decode_in_groups
+from srt.model.trained import load_model
+from srt.visualization.pictures import to_uint8
 
 
 class ViewRenderer:

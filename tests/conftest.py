@@ -14,7 +14,7 @@ install_import_hook("srt", "beartype.beartype")
 @pytest.fixture(scope="session")
 def database(tmp_path_factory):
     """Returns the path of an empty store, to be copied."""
-    from srt.delivery import _create_database
+    from srt.tracking.delivery import _create_database
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     _create_database(path)
@@ -24,7 +24,7 @@ def database(tmp_path_factory):
 @pytest.fixture
 def store(tmp_path, database, monkeypatch):
     """Returns a store of the test's own; a server that is away is given up at once."""
-    from mlflow_store import Store
+    from support.mlflow_store import Store
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

@@ -5,9 +5,9 @@ import json
 import re
 
 import pytest
-from paths import REPOSITORY
+from support.paths import REPOSITORY
 
-from srt.numerals import count
+from srt.report.format.numbers import count
 
 README = (REPOSITORY / "README.md").read_text()
 BASELINES = ("mean_colour_psnr", "input_view_psnr", "warped_input_psnr")

@@ -7,12 +7,12 @@ import pytest
 import tiny_training
 import torch
 
-from srt.checkpoint import save_weights
-from srt.data.sampling import presentation, whole_views
-from srt.data.scenes import Scenes
-from srt.models import build_model, decode_in_groups
-from srt.pictures import to_uint8
+from srt.data.batch import presentation, whole_views
+from srt.data.packed.reader import Scenes
+from srt.model.srt import build_model, decode_in_groups
 from srt.serving import _load_pyfunc, example
+from srt.training.states import save_weights
+from srt.visualization.pictures import to_uint8
 
 CPU = torch.device("cpu")
 TARGET = 1  # the first view after one input view

@@ -14,26 +14,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from srt.config import Experiment, Protocol
-from srt.costs import count, one_frame, timed
-from srt.data.sampling import presentation
-from srt.data.scenes import Scenes, read_header
-from srt.distributed import Processes, join_processes
-from srt.errors import UserError
-from srt.evaluation import comparison, evaluate_items
-from srt.files import sha256_of, write_atomically
-from srt.fingerprint import fingerprint
-from srt.metrics import Lpips, LpipsNetwork
-from srt.models import SRT
-from srt.params import load_experiment
-from srt.pictures import write_picture
-from srt.protocols import Conditions, Item, protocol_items
-from srt.scores import MEASURES, extremes, metrics_text, summarise
-from srt.trained import load_model
-from workflow.command import run
-from workflow.gpus import take_gpus
-from workflow.runs import log_dataset, open_run
-from workflow.torchrun import start_torchrun
+from srt.common.distributed import Processes, join_processes
+from srt.common.errors import UserError
+from srt.common.files import sha256_of, write_atomically
+from srt.common.fingerprint import fingerprint
+from srt.config.load import load_experiment
+from srt.config.schema import Experiment, Protocol
+from srt.data.batch import presentation
+from srt.data.packed.reader import Scenes, read_header
+from srt.evaluation.evaluator import comparison, evaluate_items
+from srt.evaluation.metrics import Lpips, LpipsNetwork
+from srt.evaluation.model_costs import count, one_frame, timed
+from srt.evaluation.protocols import Conditions, Item, protocol_items
+from srt.evaluation.scores import MEASURES, extremes, metrics_text, summarise
+from srt.model.srt import SRT
+from srt.model.trained import load_model
+from srt.visualization.pictures import write_picture
+from workflow.common.cli import run
+from workflow.common.gpus import take_gpus
+from workflow.common.torchrun import start_torchrun
+from workflow.common.tracked_run import log_dataset, open_run
 
 
 def evaluate(

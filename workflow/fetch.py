@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from srt.config import SYNTHETIC, DatasetConfig, SubsetConfig, WeightsConfig
-from srt.data.bucket import fetch_bucket, https_address
-from srt.data.download import download
-from srt.data.extract import extract_zip, folder_with
-from srt.data.nmr import chosen_classes, read_classes
-from srt.data.partial import remembered_sha256
-from srt.data.tarball import extract_tar
-from srt.errors import UserError
-from srt.files import CANNOT_WRITE, write_atomically
-from srt.params import load_dataset, load_params, load_weights
-from srt.processes import cpus
-from workflow.command import run
+from srt.common.devices import cpus
+from srt.common.errors import UserError
+from srt.common.files import CANNOT_WRITE, write_atomically
+from srt.config.load import load_dataset, load_params, load_weights
+from srt.config.schema import SYNTHETIC, DatasetConfig, SubsetConfig, WeightsConfig
+from srt.data.download.bucket import fetch_bucket, https_address
+from srt.data.download.http import download
+from srt.data.download.partial import remembered_sha256
+from srt.data.download.untar import extract_tar
+from srt.data.download.unzip import extract_zip, folder_with
+from srt.data.raw.nmr import chosen_classes, read_classes
+from workflow.common.cli import run
 
 INDEX = {"nmr": "metadata.yaml", "obsurf": "metadata.npz", "msn": "dataset_info.json"}
 
@@ -117,18 +117,18 @@ def make_synthetic(config: DatasetConfig, name: str, seed: int, folder: Path) ->
 def synthetic_writer(layout: str) -> Callable[..., None]:
     """Returns what writes synthetic scenes in a raw layout."""
     if layout == "nmr":
-        from srt.data.synthetic_nmr import write_nmr
+        from srt.data.synthetic.as_nmr import write_nmr
 
         return write_nmr
     if layout == "obsurf":
-        from srt.data.synthetic_obsurf import write_obsurf
+        from srt.data.synthetic.as_obsurf import write_obsurf
 
         return write_obsurf
     if layout == "generated":
-        from srt.data.generated import write_generated
+        from srt.data.raw.generated import write_generated
 
         return write_generated
-    from srt.data.synthetic_msn import write_msn
+    from srt.data.synthetic.as_msn import write_msn
 
     return write_msn
 

@@ -6,12 +6,12 @@ import dataclasses
 import json
 from pathlib import Path
 
-from srt.config import SubsetConfig
-from srt.data.packing import pack
-from srt.errors import UserError
-from srt.params import load_dataset
-from srt.processes import cpus
-from workflow.command import run
+from srt.common.devices import cpus
+from srt.common.errors import UserError
+from srt.config.load import load_dataset
+from srt.config.schema import SubsetConfig
+from srt.data.packed.writer import pack
+from workflow.common.cli import run
 
 RENDERING = 12  # processes at most, of each GPU, where scenes are rendered: all use its memory
 
@@ -38,7 +38,7 @@ def pack_dataset(
     if config.layout == "generated":
         import torch
 
-        from workflow.gpus import take_gpus
+        from workflow.common.gpus import take_gpus
 
         take_gpus()
         workers = min(workers, RENDERING * max(1, torch.cuda.device_count()))

@@ -12,22 +12,36 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from srt.config import Layout, Motion, RenderConfig, shard_numbers
-from srt.data.sampling import Presentation, presentation
-from srt.data.scenes import Scenes
-from srt.errors import UserError
-from srt.models import SRT
-from srt.params import load_experiment
-from srt.pictures import SheetRow, contact_sheet, depth_map, side_by_side, to_uint8, write_picture
-from srt.processes import best_device
-from srt.rendering import EncodedScene, Frame, check_scenes, encode_scene, frame_size, render_frames
-from srt.shapes import UInt8
-from srt.strict import ConfigError, read
-from srt.trained import load_model
-from srt.video import WRITERS, made_ahead
-from workflow.command import run
-from workflow.gpus import take_gpus
-from workflow.runs import open_run
+from srt.common.devices import best_device
+from srt.common.errors import UserError
+from srt.common.shapes import UInt8
+from srt.config.load import load_experiment
+from srt.config.schema import Layout, Motion, RenderConfig, shard_numbers
+from srt.config.strict import ConfigError, read
+from srt.data.batch import Presentation, presentation
+from srt.data.packed.reader import Scenes
+from srt.model.srt import SRT
+from srt.model.trained import load_model
+from srt.rendering.frames import (
+    EncodedScene,
+    Frame,
+    check_scenes,
+    encode_scene,
+    frame_size,
+    render_frames,
+)
+from srt.rendering.video import WRITERS, made_ahead
+from srt.visualization.pictures import (
+    SheetRow,
+    contact_sheet,
+    depth_map,
+    side_by_side,
+    to_uint8,
+    write_picture,
+)
+from workflow.common.cli import run
+from workflow.common.gpus import take_gpus
+from workflow.common.tracked_run import open_run
 
 SHEET_FRAMES = 8  # at most, unless the command line says how many
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import torch
 
-from srt.config import SPLITS, SYNTHETIC
-from srt.data.scenes import Scenes, read_header
-from srt.files import sha256_of, write_atomically
-from srt.params import load_dataset
-from srt.pictures import write_picture
-from srt.survey import camera_figure, contact_sheet, split_summary
-from srt.tracking import open_tracker
-from workflow.command import run
-from workflow.origin import run_tags
-from workflow.runs import ROOT
+from srt.common.files import sha256_of, write_atomically
+from srt.config.load import load_dataset
+from srt.config.schema import SPLITS, SYNTHETIC
+from srt.data.packed.reader import Scenes, read_header
+from srt.report.dataset_summary import camera_figure, contact_sheet, split_summary
+from srt.tracking.tracker import open_tracker
+from srt.visualization.pictures import write_picture
+from workflow.common.cli import run
+from workflow.common.provenance import run_tags
+from workflow.common.tracked_run import ROOT
 
 PICTURES = ("scenes.png", "cameras.png")
 

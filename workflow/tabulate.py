@@ -12,31 +12,31 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from srt.checkpoint import load_weights
-from srt.class_tables import class_tables
-from srt.config import SPLITS, Experiment
-from srt.cost_table import costs_table
-from srt.equal_cost_table import equal_cost_table
-from srt.errors import UserError
-from srt.few_cameras import few_cameras_table
-from srt.files import write_atomically
-from srt.latex import PREAMBLE, to_latex
-from srt.params import load_experiments, load_params
-from srt.pictures import write_picture
-from srt.report import Report, markdown, page
-from srt.reproduction import (
+from srt.common.errors import UserError
+from srt.common.files import write_atomically
+from srt.config.load import load_experiments, load_params
+from srt.config.schema import SPLITS, Experiment
+from srt.rendering.teaser import write_teaser
+from srt.report.figures import class_bars, learning_curves, quality_by_compute
+from srt.report.format.latex import PREAMBLE, to_latex
+from srt.report.format.table import Table, to_csv
+from srt.report.page import Report, markdown, page
+from srt.report.tables.classes import class_tables
+from srt.report.tables.costs import costs_table
+from srt.report.tables.equal_cost import equal_cost_table
+from srt.report.tables.few_cameras import few_cameras_table
+from srt.report.tables.reproduction import (
     class_table,
     reproduction_page,
     reproduction_rows,
     reproduction_table,
 )
-from srt.run_figures import class_bars, learning_curves, quality_by_compute
-from srt.seed_table import seeds_table
-from srt.tables import Row, result_rows, results_table
-from srt.teaser import write_teaser
-from srt.typesetting import Table, to_csv
-from workflow.command import run
-from workflow.results import (
+from srt.report.tables.results import Row, result_rows, results_table
+from srt.report.tables.seeds import seeds_table
+from srt.training.states import load_weights
+from srt.visualization.pictures import write_picture
+from workflow.common.cli import run
+from workflow.common.stage_files import (
     BY_ANGLE,
     FIGURES,
     KEPT,
@@ -48,7 +48,7 @@ from workflow.results import (
     repeats_of,
     was_measured,
 )
-from workflow.runs import open_run
+from workflow.common.tracked_run import open_run
 
 PUBLISHED_SCALE = "paper"  # the profile that the cost of a reproduction is reckoned of
 TEASERS = 2  # videos in the teaser, of different datasets

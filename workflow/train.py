@@ -17,24 +17,24 @@ from typing import Any
 
 import torch
 
-from srt.checkpoint import exclusive, save_weights, state_folder, training_config
-from srt.config import Experiment
-from srt.data.scenes import Scenes
-from srt.distributed import Processes, StopRequest, join_processes, processor
-from srt.files import sha256_of, write_atomically
-from srt.fingerprint import fingerprint
-from srt.models import SRT, build_model
-from srt.outbox import LoggedModel
-from srt.params import load_experiment
+from srt.common.distributed import Processes, StopRequest, join_processes, processor
+from srt.common.files import sha256_of, write_atomically
+from srt.common.fingerprint import fingerprint
+from srt.config.load import load_experiment
+from srt.config.schema import Experiment
+from srt.data.packed.reader import Scenes
+from srt.model.srt import SRT, build_model
 from srt.serving import example
-from srt.tracking import Tracker
-from srt.training import Data, Requests, fit, learning_curve
-from srt.training_state import Training
-from workflow.command import run
-from workflow.gpus import take_gpus
-from workflow.origin import version
-from workflow.runs import ROOT, log_dataset, open_run
-from workflow.torchrun import start_torchrun
+from srt.tracking.outbox import LoggedModel
+from srt.tracking.tracker import Tracker
+from srt.training.loop import Data, Requests, fit, learning_curve
+from srt.training.state import Training
+from srt.training.states import exclusive, save_weights, state_folder, training_config
+from workflow.common.cli import run
+from workflow.common.gpus import take_gpus
+from workflow.common.provenance import version
+from workflow.common.torchrun import start_torchrun
+from workflow.common.tracked_run import ROOT, log_dataset, open_run
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,189 @@
+"""NMR's raw layout: Kato et al.'s renders of ShapeNet, hosted by Niemeyer et al.
+
+    metadata.yaml                             class id -> {id, name}; its order is the classes'
+    <class>/softras_{train,val,test}.lst      one scene a line
+    <class>/<scene>/image/0000.png ..         square, white background
+    <class>/<scene>/cameras.npz               world_mat_i, world_mat_inv_i, camera_mat_i, … (4x4)
+
+`world_mat` maps the y-up world to OpenCV camera axes; `camera_mat` maps to [-1, 1], (-1, -1) being
+the top left corner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from srt.common.errors import DataError
+from srt.common.shapes import Float
+from srt.config.schema import DatasetConfig
+from srt.data.raw.common import (
+    TOLERANCE,
+    RawScene,
+    SceneInfo,
+    decode_image,
+    is_rigid,
+    read_file,
+    read_npz,
+    refuse_swapped,
+)
+
+# (x, y, z) -> (x, -z, y): the raw world is y-up, ours is z-up.
+Z_UP = np.array([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
+
+
+def list_scenes(
+    root: Path, split: str, config: DatasetConfig, view_list: Path | None
+) -> list[SceneInfo]:
+    """Returns the scenes of a split in the published order: by class, then as listed.
+
+    Raises DataError for missing lists, an empty split, a scene listed twice and, where there is a
+    view list, a test scene without a source view.
+    """
+    sources = read_view_list(view_list, config.views) if view_list is not None else {}
+    classes = chosen_classes(read_classes(root), config, root / "metadata.yaml")
+    lists = {class_id: _read_list(root, class_id, split) for class_id in classes}
+    if config.subset and config.subset.max_scenes:
+        lists = first_scenes(lists, config.subset.max_scenes)
+    scenes = []
+    for class_id, name in ((key, f"{key}/{scene}") for key in lists for scene in lists[key]):
+        source = config.view_list if isinstance(config.view_list, int) else sources.get(name)
+        if view_list is not None and split == "test" and source is None:
+            raise DataError(f"{view_list}: no source view for the test scene {name}; add a line")
+        scenes.append(SceneInfo(name, classes[class_id], source if split == "test" else None))
+    if not scenes:
+        raise DataError(f"{root}: the lists softras_{split}.lst name no scene: the split is empty")
+    return scenes
+
+
+def _read_list(root: Path, class_id: str, split: str) -> list[str]:
+    path = root / class_id / f"softras_{split}.lst"
+    scenes: dict[str, None] = {}
+    for scene in read_file(path).decode().split():
+        if scene in scenes:
+            raise DataError(f"{path}: {scene} is listed twice; remove one of the lines")
+        scenes[scene] = None
+    return list(scenes)
+
+
+def chosen_classes(
+    classes: Mapping[str, str], config: DatasetConfig, place: Path
+) -> dict[str, str]:
+    """Returns the classes that subset.classes asks for, by id or name, in the dataset's order.
+
+    Args:
+        classes: id -> name; a name may be several words for the same thing: `sofa,couch`.
+        place: what an error names: where the classes are from.
+    """
+    wanted = config.subset.classes if config.subset else None
+    if wanted is None:
+        return dict(classes)
+    words = {class_id: {class_id, name, *name.split(",")} for class_id, name in classes.items()}
+    for word in wanted:
+        if not any(word in known for known in words.values()):
+            known = ", ".join(f"{class_id} ({name})" for class_id, name in classes.items())
+            raise DataError(
+                f"{place}: subset.classes: no class is called {word!r}; there are {known}"
+            )
+    return {id_: name for id_, name in classes.items() if not words[id_].isdisjoint(wanted)}
+
+
+def first_scenes(lists: Mapping[str, Sequence[str]], count: int) -> dict[str, list[str]]:
+    """Returns the first scenes of each class, `count` in all, dealt out evenly."""
+    longest = max(map(len, lists.values()), default=0)
+    dealt = [(c, scene) for i in range(longest) for c in lists for scene in lists[c][i : i + 1]]
+    chosen: dict[str, list[str]] = {class_id: [] for class_id in lists}
+    for class_id, scene in dealt[:count]:
+        chosen[class_id].append(scene)
+    return chosen
+
+
+def read_classes(root: Path) -> dict[str, str]:
+    """Returns class id -> name, in the dataset's order."""
+    path = root / "metadata.yaml"
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file; is {root} the folder of an NMR dataset?")
+    try:
+        # All scalars as text: without quotes, 04256520 would be read as an octal number.
+        entries = yaml.load(path.read_text(), yaml.BaseLoader)
+        return {entry["id"]: entry["name"] for entry in entries.values()}
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not of the form class id -> {{id, name}}") from error
+
+
+def read_view_list(path: Path, views: int) -> dict[str, int]:
+    """Returns scene -> source view of a list in pixelNeRF's form: lines `class scene view`."""
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file; it names the source view of each scene")
+    sources: dict[str, int] = {}
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        words = line.split()
+        if not words:
+            continue
+        if len(words) != 3 or not words[2].isdecimal() or int(words[2]) >= views:
+            raise DataError(
+                f"{path}, line {number}: {line!r} is not `class scene view`, view below {views}"
+            )
+        name, view = f"{words[0]}/{words[1]}", int(words[2])
+        if sources.setdefault(name, view) != view:
+            raise DataError(f"{path}, line {number}: {name} has view {sources[name]} further up")
+    return sources
+
+
+def read_scene(root: Path, scene: SceneInfo, config: DatasetConfig) -> RawScene:
+    """Returns the images and cameras of a scene; raises DataError that names the file at fault."""
+    folder = root / scene.name
+    paths = [folder / "image" / f"{view:04d}.png" for view in range(config.views)]
+    images = np.stack([decode_image(read_file(p), str(p), config.image_size) for p in paths])
+    cameras = folder / "cameras.npz"
+    intrinsics, camera_to_world = _read_cameras(cameras, config)
+    raw = RawScene(images, intrinsics, camera_to_world)
+    refuse_swapped(raw, str(cameras), "are world_mat and world_mat_inv swapped?")
+    return raw
+
+
+def _read_cameras(
+    path: Path, config: DatasetConfig
+) -> tuple[Float[np.ndarray, "views 3 3"], Float[np.ndarray, "views 4 4"]]:
+    names = ("world_mat", "world_mat_inv", "camera_mat")
+    keys = [f"{name}_{view}" for view in range(config.views) for name in names]
+    arrays = {key: array.astype(np.float64) for key, array in read_npz(path, keys).items()}
+    for key, matrix in arrays.items():
+        if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
+            raise DataError(f"{path}: {key} is not 4x4 or not finite; fetch it again")
+    intrinsics, poses = [], []
+    for view in range(config.views):
+        world, inverse = arrays[f"world_mat_{view}"], arrays[f"world_mat_inv_{view}"]
+        if not is_rigid(inverse) or np.abs(world @ inverse - np.eye(4)).max() > TOLERANCE:
+            raise DataError(
+                f"{path}: world_mat_inv_{view} is not a rotation and a translation, or not the"
+                f" inverse of world_mat_{view}; fetch it again"
+            )
+        poses.append(Z_UP @ inverse)
+        intrinsics.append(_pixel_intrinsics(arrays[f"camera_mat_{view}"], path, view, config))
+    return np.stack(intrinsics), np.stack(poses)
+
+
+def _pixel_intrinsics(
+    camera: Float[np.ndarray, "4 4"], path: Path, view: int, config: DatasetConfig
+) -> Float[np.ndarray, "3 3"]:
+    """Returns K for pixel centres at index + 0.5.
+
+    The corner grid, linspace(-1, 1, size), has its outermost pixel centres at -1 and 1 where the
+    images have their outermost pixel edges: the same as a focal length (size - 1) / size as long.
+    """
+    plain = np.diag([camera[0, 0], camera[1, 1], 1, 1])
+    if np.abs(camera - plain).max() > TOLERANCE or min(camera[0, 0], camera[1, 1]) <= 0:
+        raise DataError(f"{path}: camera_mat_{view} is not diag(fx, fy, 1, 1) with positive fx, fy")
+    rows, columns = config.image_size
+    edge = 0 if config.pixel_grid == "center" else 1
+    return np.array(
+        [
+            [camera[0, 0] * (columns - edge) / 2, 0, columns / 2],
+            [0, camera[1, 1] * (rows - edge) / 2, rows / 2],
+            [0, 0, 1],
+        ]
+    )

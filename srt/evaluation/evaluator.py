@@ -1,0 +1,201 @@
+"""Full held-out images, predicted and measured. Nothing here draws a random number.
+
+Items are measured one by one, so that a figure depends neither on a batch size nor on the number of
+processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from srt.common.distributed import Processes
+from srt.common.shapes import Float, Int, UInt8
+from srt.config.schema import Protocol
+from srt.data.batch import Batch, Presentation, whole_views
+from srt.data.packed.reader import Scenes
+from srt.evaluation.baselines import guesses
+from srt.evaluation.metrics import Lpips
+from srt.evaluation.protocols import Item, with_pose_noise
+from srt.evaluation.scores import measure
+from srt.model.decoder import Prediction
+from srt.model.srt import SRT, decode_in_groups, float32, precision
+from srt.visualization.pictures import comparison_columns, grid, to_uint8
+
+
+@dataclass(frozen=True)
+class Views:
+    """An item's images: inputs, targets, and what the model sees from the targets' cameras."""
+
+    inputs: Float[Tensor, "v h w 3"]
+    targets: Float[Tensor, "t h w 3"]
+    predictions: Float[Tensor, "t h w 3"]
+    depths: Float[Tensor, "t h w"] | None  # along the rays, of a model that knows them
+
+
+@torch.no_grad()
+def predict(
+    model: SRT, batch: Batch, rays_per_group: int | None, as_trained: bool = False
+) -> Prediction:
+    """Returns colours, in float32, and depth that the model sees along a batch's target rays.
+
+    Args:
+        as_trained: with products of the precision that training has on this device; else float32.
+    """
+    device = batch.images.device
+    with precision(device) if as_trained else float32():
+        tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
+        keys_values = model.decoder.keys_values(tokens)
+        seen = decode_in_groups(model, keys_values, batch.rays, rays_per_group)
+    return seen._replace(colours=seen.colours.float())
+
+
+def predict_item(
+    model: SRT,
+    scenes: Scenes,
+    item: Item,
+    *,
+    shown: Presentation,
+    rays_per_group: int | None,
+    wanted: Sequence[int] | None = None,
+    as_trained: bool = False,
+) -> Views:
+    """Returns an item's images with the model's predictions.
+
+    Args:
+        wanted: the views to predict; None: all of its targets.
+        as_trained: see `predict`. Cameras are float32 in any case: those of NMR would be off by a
+            third of a pixel in bfloat16.
+    """
+    wanted = target_views(scenes, item, shown) if wanted is None else wanted
+    scene, inputs, targets = (
+        torch.tensor(index, device=scenes.device)
+        for index in ([item.scene], [item.inputs], [list(wanted)])
+    )
+    batch = whole_views(scenes, scene, inputs, targets, shown)
+    if item.pose_noise:
+        batch = with_pose_noise(batch, scenes.names[item.scene], item)
+    size = (len(wanted), scenes.height, scenes.width, 3)
+    predicted = predict(model, batch, rays_per_group, as_trained)
+    return Views(
+        inputs=whole_images(scenes, scene, inputs),
+        targets=batch.colours[0].view(size),
+        predictions=predicted.colours[0].view(size),
+        depths=None if predicted.depth is None else predicted.depth[0].view(size[:3]),
+    )
+
+
+def target_views(scenes: Scenes, item: Item, shown: Presentation) -> list[int]:
+    """Returns the views that a model must show."""
+    others = set(range(scenes.views)).difference(item.inputs, item.withheld)
+    return list(range(scenes.views)) if shown.all_targets else sorted(others)
+
+
+def item_guesses(
+    scenes: Scenes,
+    item: Item,
+    views: Views,
+    shown: Presentation,
+    mean_colour: Sequence[float],
+) -> dict[str, Float[Tensor, "t h w 3"]]:
+    """Returns what the baselines show for an item's targets; they know the true cameras."""
+    scene, inputs, targets = (
+        torch.tensor(index, device=scenes.device)
+        for index in ([item.scene], item.inputs, target_views(scenes, item, shown))
+    )
+    intrinsics, poses = scenes.cameras(scene)
+    return guesses(views.inputs, (intrinsics[0], poses[0]), inputs, targets, mean_colour)
+
+
+def whole_images(
+    scenes: Scenes, scene: Int[Tensor, "1"], views: Int[Tensor, "1 v"]
+) -> Float[Tensor, "v h w 3"]:
+    """Returns views at full size, which a model may see strided; values in [0, 1]."""
+    nothing = views.new_zeros(1, 0)
+    return scenes.gather(scene, views, nothing, 1)[0][0].float() / 255
+
+
+def evaluate_items(
+    model: SRT,
+    scenes: Scenes,
+    items: Sequence[Item],
+    protocol: Protocol,
+    *,
+    mean_colour: Sequence[float] | None,
+    lpips: Mapping[str, Lpips] | None,
+    shown: Presentation,
+    rays_per_group: int | None,
+    processes: Processes,
+    as_trained: bool = False,
+) -> list[dict[str, Any]]:
+    """Returns a row for each item, in order, in every process; each measures its share.
+
+    A row holds the scene, its class, the input views, the protocol's measures, and the same of the
+    baselines: the training set's mean colour, the nearest input view copied, and this view warped.
+
+    Args:
+        mean_colour: of the training set; None: no baseline is measured.
+        lpips: the distances that can be measured, by the measure's name; None: there are none.
+        as_trained: see `predict`.
+    """
+    from tqdm import tqdm
+
+    mine = range(processes.rank, len(items), processes.world_size)
+    rows: list[tuple[int, dict[str, Any]]] = []
+    asked: Any = {"shown": shown, "rays_per_group": rays_per_group, "as_trained": as_trained}
+    for index in tqdm(mine, desc=f"evaluate {protocol}", unit="item", disable=not processes.main):
+        item = items[index]
+        views = predict_item(model, scenes, item, **asked)
+        images = {"": views.predictions}
+        if mean_colour is not None:
+            shown_by = item_guesses(scenes, item, views, shown, mean_colour)
+            images |= {f"{name}_": image for name, image in shown_by.items()}
+        info = scenes.info(item.scene)
+        row: dict[str, Any] = {"scene": info.name, "class": info.class_name}
+        row["inputs"] = " ".join(map(str, item.inputs))
+        for prefix, image in images.items():
+            figures = measure(image, views.targets, protocol, lpips or {})
+            row |= {f"{prefix}{name}": value for name, value in figures.items()}
+        rows.append((index, row))
+    shares = processes.gather(rows)
+    return [row for _, row in sorted((pair for share in shares for pair in share), key=_index)]
+
+
+def _index(pair: tuple[int, dict[str, Any]]) -> int:
+    return pair[0]
+
+
+def comparison(
+    model: SRT,
+    scenes: Scenes,
+    items: Sequence[Item],
+    *,
+    shown: Presentation,
+    rays_per_group: int | None,
+    labels: Sequence[str] = (),
+    as_trained: bool = False,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Returns a picture of inputs, target, prediction and error, one row an item.
+
+    The targets go around: each row shows another angle from the input, which is none of them.
+
+    Args:
+        labels: what is written above each row, if anything.
+        as_trained: see `predict`.
+    """
+    asked: Any = {"shown": shown, "rays_per_group": rays_per_group, "as_trained": as_trained}
+    inputs, targets, predictions = [], [], []
+    for number, item in enumerate(items):
+        others = [v for v in target_views(scenes, item, shown) if v not in item.inputs]
+        angle = others[((number + 1) * len(others)) // (len(items) + 1)]
+        views = predict_item(model, scenes, item, wanted=[angle], **asked)
+        inputs.append(views.inputs)
+        targets.append(views.targets[0])
+        predictions.append(views.predictions[0])
+    images = [to_uint8(torch.stack(part)) for part in (inputs, targets, predictions)]
+    return grid(comparison_columns(*images), labels)

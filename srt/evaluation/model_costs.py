@@ -1,0 +1,98 @@
+"""What a model costs: parameters and operations, which are counted, and time, which is measured."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from srt.common.distributed import processor
+from srt.data.batch import Batch, Presentation, whole_views
+from srt.data.packed.reader import Scenes
+from srt.evaluation.protocols import Item
+from srt.model.decoder import LayerKeysValues
+from srt.model.srt import SRT, decode_in_groups, float32
+
+REPEATS = 5  # of what is timed, after one that is not
+
+
+def one_frame(scenes: Scenes, item: Item, shown: Presentation) -> Batch:
+    """Returns an item's input views, and the rays of one frame of the dataset's size."""
+    scene, inputs = (torch.tensor(i, device=scenes.device) for i in ([item.scene], [item.inputs]))
+    return whole_views(scenes, scene, inputs, inputs[:, :1], shown)
+
+
+def encode(model: SRT, batch: Batch) -> list[LayerKeysValues]:
+    """Returns what rays attend to: all that is computed once for a scene."""
+    tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
+    return model.decoder.keys_values(tokens)
+
+
+@torch.no_grad()
+def count(model: SRT, batch: Batch) -> dict[str, int]:
+    """Returns the parameters, and the operations of encoding a scene and of rendering a frame.
+
+    Operations are those of matrix products, convolutions and attention; a multiplication and an
+    addition are two. They are counted as the model runs on shapes alone (PyTorch's device `meta`):
+    the same on every machine, while a CPU's fused attention would not be counted.
+    """
+    tensors: dict[str, Any] = {
+        key: value.to("meta") for key, value in vars(batch).items() if isinstance(value, Tensor)
+    }
+    shapes, shape_model = dataclasses.replace(batch, **tensors), copy.deepcopy(model).to("meta")
+    with FlopCounterMode(display=False) as encoding:
+        keys_values = encode(shape_model, shapes)
+    with FlopCounterMode(display=False) as rendering:
+        shape_model.decode(keys_values, shapes.rays)
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "encode_flops": encoding.get_total_flops(),
+        "frame_flops": rendering.get_total_flops(),
+    }
+
+
+@torch.no_grad()
+def timed(model: SRT, batch: Batch, rays_per_group: int | None) -> dict[str, Any]:
+    """Returns the seconds of encoding a scene and of rendering a frame, and where it was."""
+    device = batch.images.device
+    with float32():
+        keys_values = encode(model, batch)
+        return {
+            "encode_seconds": median_seconds(lambda: encode(model, batch), device),
+            "frame_seconds": median_seconds(
+                lambda: decode_in_groups(model, keys_values, batch.rays, rays_per_group), device
+            ),
+            "hardware": hardware(device),
+        }
+
+
+def median_seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Returns how long work takes, the first time apart."""
+    seconds = []
+    for _ in range(1 + REPEATS):
+        synchronize(device)
+        start = time.perf_counter()
+        work()
+        synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return round(statistics.median(seconds[1:]), 6)
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits for a GPU, which goes on computing after a call has returned."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def hardware(device: torch.device) -> str:
+    """Returns what one process runs on, e.g. `NVIDIA H200` or `x86_64 CPU, 2 threads`."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return processor(torch.get_num_threads())

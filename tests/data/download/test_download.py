@@ -1,0 +1,307 @@
+"""Downloads from a server that breaks off, lies, changes its file and sends nonsense."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from support.paths import REPOSITORY
+from support.unreliable_site import Site, served
+
+from srt.data.download import http as module
+from srt.data.download import partial
+from srt.data.download.http import download
+from srt.data.download.partial import FetchError
+
+CONTENT = os.urandom(1_000_000)
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setattr(module, "FIRST_WAIT", 0.0)
+    with served(Site(CONTENT)) as site:
+        yield site
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "raw" / "file.zip"
+
+
+def left_behind(target: Path) -> list[str]:
+    return sorted(path.name for path in target.parent.iterdir() if path.stat().st_size)
+
+
+def half_fetched(site: Site, target: Path) -> None:
+    """Leaves a part of 400 000 bytes, as a server that stays away does."""
+    site.stop_after, site.statuses = [400_000], [200, *[503] * 6]
+    with pytest.raises(FetchError, match=r"503 .* Run again to go on: .* 400000 of 1000000"):
+        download(site.url, target, sha256=DIGEST)
+    assert left_behind(target) == ["file.zip.part", "file.zip.part.json"]
+    site.statuses, site.asked, site.sent = [], [], 0
+
+
+def test_a_download_returns_its_digest_and_leaves_one_file(site: Site, target: Path) -> None:
+    assert download(site.url, target, sha256=None) == DIGEST
+    assert target.read_bytes() == CONTENT
+    assert left_behind(target) == ["file.zip"]
+
+
+DIGESTS = {"whole": DIGEST, "start": DIGEST[:8], "capitals": DIGEST[:8].upper(), "none": None}
+
+
+@pytest.mark.parametrize("digest", DIGESTS.values(), ids=DIGESTS)
+def test_a_file_that_is_there_is_accepted_without_the_network(
+    site: Site, target: Path, digest: str | None
+) -> None:
+    target.parent.mkdir()
+    target.write_bytes(CONTENT)
+    # As by a program that was killed when it had named the file.
+    target.with_name(f"{target.name}.part.json").write_text("{}")
+    assert download(site.url, target, sha256=digest) == DIGEST
+    assert site.asked == []
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_another_file_in_the_place_is_refused_with_both_digests(site: Site, target: Path) -> None:
+    target.parent.mkdir()
+    target.write_bytes(b"something else")
+    with pytest.raises(FetchError) as error:
+        download(site.url, target, sha256=DIGEST)
+    assert DIGEST in str(error.value)
+    assert hashlib.sha256(b"something else").hexdigest() in str(error.value)
+    assert target.read_bytes() == b"something else"
+
+
+def test_broken_connections_cost_no_byte(site: Site, target: Path) -> None:
+    site.stop_after = [100_000, 1, 0, 300_000]
+    assert download(site.url, target, sha256=DIGEST) == DIGEST
+    assert site.asked == [None, "bytes=100000-", *["bytes=100001-"] * 2, "bytes=400001-"]
+    assert site.sent == len(CONTENT)
+
+
+def test_many_breaks_are_no_failure_while_bytes_come(site: Site, target: Path) -> None:
+    site.stop_after = [20_000] * 30
+    assert download(site.url, target, sha256=DIGEST) == DIGEST
+
+
+def test_a_later_call_asks_only_for_the_rest(site: Site, target: Path) -> None:
+    half_fetched(site, target)
+    assert download(site.url, target, sha256=DIGEST) == DIGEST
+    assert site.asked == ["bytes=400000-"]
+    assert site.sent == len(CONTENT) - 400_000
+    assert left_behind(target) == ["file.zip"]
+
+
+def test_a_killed_download_goes_on_with_what_it_had(site: Site, target: Path) -> None:
+    code = """
+import os, pathlib, signal, sys
+from srt.data import download as module
+append = module.Part.append
+def append_then_die(part, data):
+    append(part, data)
+    if part.size >= 300_000:
+        os.kill(os.getpid(), signal.SIGKILL)
+module.Part.append = append_then_die
+module.CHUNK = 50_000
+module.download(sys.argv[1], pathlib.Path(sys.argv[2]), sha256=None)
+"""
+    command = [sys.executable, "-c", code, site.url, str(target)]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    killed = subprocess.run(command, env=environment, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    had = target.with_name("file.zip.part").stat().st_size
+    assert had > 250_000  # at most a chunk was lost
+    site.sent = 0
+    assert download(site.url, target, sha256=DIGEST) == DIGEST
+    assert site.asked == [None, f"bytes={had}-"]
+    assert site.sent == len(CONTENT) - had
+
+
+def test_a_part_that_only_lacked_its_name_needs_no_network(
+    site: Site, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(partial.Part, "finish", stop)
+        with pytest.raises(KeyboardInterrupt):
+            download(site.url, target, sha256=None)
+    site.asked.clear()
+    assert download(site.url, target, sha256=DIGEST) == DIGEST
+    assert site.asked == []
+
+
+@pytest.mark.parametrize(
+    ("size", "obeys_if_range"),
+    [(300_000, True), (1_000_000, True), (1_000_000, False), (1_500_000, False)],
+)
+def test_a_part_of_another_version_is_thrown_away(
+    site: Site, target: Path, size: int, obeys_if_range: bool
+) -> None:
+    half_fetched(site, target)
+    site.content, site.etag, site.obeys_if_range = os.urandom(size), '"second"', obeys_if_range
+    assert download(site.url, target, sha256=None) == hashlib.sha256(site.content).hexdigest()
+    assert target.read_bytes() == site.content
+
+
+def test_a_file_that_became_shorter_than_its_part_is_named(site: Site, target: Path) -> None:
+    half_fetched(site, target)
+    site.content, site.etag, site.obeys_if_range = os.urandom(300_000), '"second"', False
+    with pytest.raises(FetchError, match="after 400000 of 1000000 bytes the server has no more"):
+        download(site.url, target, sha256=None)
+    download(site.url, target, sha256=None)
+    assert target.read_bytes() == site.content
+
+
+def test_a_part_of_another_address_is_thrown_away(site: Site, target: Path) -> None:
+    half_fetched(site, target)
+    download(site.url + "2", target, sha256=DIGEST)
+    assert site.asked == [None]
+
+
+def test_a_part_without_record_or_validator_is_thrown_away(site: Site, target: Path) -> None:
+    half_fetched(site, target)
+    target.with_name("file.zip.part.json").write_text("{")
+    site.etag, site.stop_after = None, [10]
+    assert download(site.url, target, sha256=DIGEST) == DIGEST
+    assert site.asked == [None, None]
+
+
+def test_a_server_without_ranges_starts_again(site: Site, target: Path) -> None:
+    site.ranges, site.stop_after = False, [200_000, 100_000]
+    assert download(site.url, target, sha256=DIGEST) == DIGEST
+    assert site.sent == len(CONTENT) + 300_000
+
+
+@pytest.mark.parametrize(
+    ("ranges", "message"),
+    [(True, "the server has no more"), (False, "6 tries brought nothing new")],
+)
+def test_a_server_that_announces_too_much_is_named(
+    site: Site, target: Path, ranges: bool, message: str
+) -> None:
+    site.announce, site.ranges = len(CONTENT) + 5, ranges
+    with pytest.raises(FetchError, match=message) as error:
+        download(site.url, target, sha256=None)
+    assert "1000000 of 1000005 bytes" in str(error.value)
+    assert not target.exists()
+
+
+def test_a_server_that_announces_too_little_fails_the_checksum(site: Site, target: Path) -> None:
+    site.announce = len(CONTENT) - 5
+    with pytest.raises(FetchError, match=DIGEST):
+        download(site.url, target, sha256=DIGEST)
+    assert left_behind(target) == []
+
+
+def test_a_server_that_changes_the_length_of_one_version_is_named(site: Site, target: Path) -> None:
+    half_fetched(site, target)
+    site.announce = 2_000_000
+    with pytest.raises(FetchError, match="400000 of 1000000 bytes the server announces 2000000"):
+        download(site.url, target, sha256=DIGEST)
+
+
+@pytest.mark.parametrize(
+    ("headers", "message"),
+    [
+        ({"Content-Length": "many"}, "does not say how long"),
+        ({"Content-Encoding": "gzip"}, "sent compressed"),
+    ],
+)
+def test_answers_that_cannot_be_checked_are_refused(
+    site: Site, target: Path, headers: dict[str, str], message: str
+) -> None:
+    site.headers = headers
+    with pytest.raises(FetchError, match=message):
+        download(site.url, target, sha256=None)
+    assert not target.exists()
+
+
+def test_corrupted_bytes_are_thrown_away_and_fetched_again(site: Site, target: Path) -> None:
+    site.content = CONTENT[:500] + b"\0" * 8 + CONTENT[508:]
+    with pytest.raises(FetchError, match=f"expected {DIGEST}"):
+        download(site.url, target, sha256=DIGEST)
+    assert left_behind(target) == []
+    site.content = CONTENT
+    assert download(site.url, target, sha256=DIGEST) == DIGEST
+
+
+def test_a_busy_server_is_asked_again_and_a_refusal_is_not(site: Site, target: Path) -> None:
+    site.statuses = [503, 429, 500]
+    assert download(site.url, target, sha256=DIGEST) == DIGEST
+    site.statuses, site.asked = [404], []
+    with pytest.raises(FetchError, match="404 Not Found; check the address"):
+        download(site.url, target.with_name("other"), sha256=DIGEST)
+    assert len(site.asked) == 1
+
+
+def test_a_silent_server_is_left(site: Site, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TIMEOUT", (5.0, 0.2))
+    site.stop_after, site.stall = [250_000], threading.Event()
+    assert download(site.url, target, sha256=DIGEST) == DIGEST
+    assert site.asked[:2] == [None, "bytes=250000-"]
+
+
+def test_errors_and_records_carry_no_credentials(
+    site: Site, target: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.url = site.url.replace("http://", "http://me:hunter2@") + "?X-Signature=hunter2"
+    half_fetched(site, target)
+    record = target.with_name("file.zip.part.json").read_text()
+    with pytest.raises(FetchError, match=r"127\.0\.0\.1:9/data/file\.zip: 6 tries") as error:
+        download(re.sub(r":\d+/", ":9/", site.url), target, sha256=None)
+    assert "hunter2" not in "".join(traceback.format_exception(error.value)) + caplog.text + record
+
+
+def test_a_full_disk_is_noticed_before_the_first_byte(
+    site: Site, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partial.shutil, "disk_usage", lambda _: SimpleNamespace(free=9))
+    with pytest.raises(FetchError, match=r"1000000 more bytes .* do not fit the 9 that are free"):
+        download(site.url, target, sha256=DIGEST)
+    assert target.with_name("file.zip.part").stat().st_size == 0
+
+
+def test_two_downloads_of_one_target_do_not_mix(site: Site, target: Path) -> None:
+    site.stop_after, site.stall = [250_000], threading.Event()
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(download, site.url, target, sha256=DIGEST)
+        assert site.begun.wait(5)
+        with pytest.raises(FetchError, match="another process is fetching it"):
+            download(site.url, target, sha256=DIGEST)
+        site.stall.set()
+        assert first.result() == DIGEST
+
+
+def test_several_files_come_at_once(site: Site, target: Path) -> None:
+    targets = [target.with_name(f"shard-{i}") for i in range(8)]
+    site.stop_after = [100_000] * 8
+    with ThreadPoolExecutor(4) as pool:
+        digests = pool.map(lambda path: download(site.url, path, sha256=DIGEST), targets)
+    assert set(digests) == {DIGEST}
+
+
+@pytest.mark.parametrize("digest", ["397923a", "not hexadecimal", "", "0" * 65])
+def test_a_digest_that_is_none_is_refused(target: Path, digest: str) -> None:
+    with pytest.raises(FetchError, match="not 8 to 64 hexadecimal digits"):
+        download("http://127.0.0.1:9/file", target, sha256=digest)
+
+
+@pytest.mark.parametrize("url", ["ftp://host/file", "file:///etc/passwd", "data/file", "http://"])
+def test_other_addresses_are_refused(target: Path, url: str) -> None:
+    with pytest.raises(FetchError, match="not an http or https address"):
+        download(url, target, sha256=None)

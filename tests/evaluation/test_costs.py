@@ -1,0 +1,107 @@
+"""Counted costs, against a count of every product; and times."""
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+from support.tiny_training import CPU, SIZE, VARIANTS, one_thread, tiny_experiment, write_packed
+
+from srt.data.batch import presentation
+from srt.data.packed.reader import Scenes
+from srt.evaluation.model_costs import count, encode, median_seconds, one_frame, timed
+from srt.evaluation.protocols import Item
+from srt.model.srt import build_model, decode_in_groups
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    return Scenes(write_packed(tmp_path_factory.mktemp("packed")) / "test", CPU)
+
+
+def model_and_frame(scenes, folder, variant, inputs=(0, 1)):
+    experiment = tiny_experiment(folder, VARIANTS[variant])
+    model = build_model(experiment.model, seed=0).eval().requires_grad_(False)
+    return model, one_frame(scenes, Item(0, inputs), presentation(experiment))
+
+
+@pytest.fixture
+def products(monkeypatch):
+    """Adds up what is multiplied and added while it runs."""
+    total = [0]
+
+    def linear(given, weight, *rest):
+        total[0] += 2 * given.numel() * weight.shape[0]
+        return known["linear"](given, weight, *rest)
+
+    def convolution(given, weight, *rest, **options):
+        result = known["conv2d"](given, weight, *rest, **options)
+        total[0] += 2 * result.numel() * weight[0].numel()
+        return result
+
+    def attention(query, key, value, **options):
+        total[0] += 4 * query.numel() * key.shape[-2]
+        return known["scaled_dot_product_attention"](query, key, value, **options)
+
+    counting = {"linear": linear, "conv2d": convolution, "scaled_dot_product_attention": attention}
+    known = {name: getattr(F, name) for name in counting}
+    for name, function in counting.items():
+        monkeypatch.setattr(F, name, function)
+    return total
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_operations_are_those_of_all_products(scenes, tmp_path, products, variant):
+    model, frame = model_and_frame(scenes, tmp_path, variant)
+    counted = count(model, frame)
+    products[0] = 0
+    keys_values = encode(model, frame)
+    assert counted["encode_flops"] == products[0]
+    products[0] = 0
+    decode_in_groups(model, keys_values, frame.rays, 100)
+    assert counted["frame_flops"] == products[0]
+
+
+def test_the_model_is_left_where_it_is_and_its_parameters_are_counted(scenes, tmp_path):
+    model, frame = model_and_frame(scenes, tmp_path, "srt")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert count(model, frame)["parameters"] == sum(value.numel() for value in before.values())
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_a_scene_of_more_views_costs_more_and_a_frame_has_all_its_pixels(scenes, tmp_path):
+    one, two = (
+        count(*model_and_frame(scenes, tmp_path, "srt", inputs)) for inputs in ((0,), (0, 1))
+    )
+    assert two["encode_flops"] > 2 * one["encode_flops"]
+    assert two["parameters"] == one["parameters"]
+    model, frame = model_and_frame(scenes, tmp_path, "srt")
+    assert frame.origins.shape == (1, SIZE * SIZE, 3)
+    half = frame.origins.shape[1] // 2
+    rays = {name: getattr(frame, name)[:, :half] for name in ("origins", "directions", "colours")}
+    assert count(model, dataclasses.replace(frame, **rays))["frame_flops"] * 2 == two["frame_flops"]
+
+
+def test_a_time_is_the_median_of_all_but_the_first(monkeypatch):
+    clock = [0.0]
+    durations = iter([99.0, 1.0, 5.0, 2.0, 3.0, 4.0])
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+
+    def work():
+        clock[0] += next(durations)
+
+    assert median_seconds(work, CPU) == 3
+
+
+def test_times_are_positive_and_say_where_they_were_measured(scenes, tmp_path):
+    costs = timed(*model_and_frame(scenes, tmp_path, "srt"), 1000)
+    assert costs["encode_seconds"] > 0
+    assert costs["frame_seconds"] > 0
+    assert costs["hardware"].endswith("CPU, 1 thread")

@@ -1,0 +1,157 @@
+"""Parity with the published code's recorded outputs, of every model."""
+
+import dataclasses
+import json
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from support.paths import REFERENCE, REPOSITORY
+
+from srt.config.load import load_experiment
+from srt.geometry.rays import Rays
+from srt.model.srt import build_model
+from srt.model.volume_rendering import composite
+from srt.results.published_figures import our_name, published_order
+from srt.training.schedule import learning_rate
+
+PUBLISHED = load_experiment(REPOSITORY / "params.yaml", "nmr_srt", "paper")
+PARAMETERS = {"srt": 73_932_563, "isrt": 41_033_583, "vsrt": 73_102_300}
+CONFIGS = {
+    "srt": PUBLISHED.model,
+    "isrt": dataclasses.replace(
+        PUBLISHED.model,
+        name="isrt",
+        conv_blocks=3,
+        encoder_layers=5,
+        pixel_embedding=None,
+        query_hidden=360,
+        decoder_hidden=1536,
+        decoder_hidden_layers=4,
+    ),
+    "vsrt": dataclasses.replace(PUBLISHED.model, name="vsrt", coarse_samples=16, fine_samples=8),
+}
+
+
+def manifest(name):
+    """The names and shapes of the tensors of a published checkpoint."""
+    return json.loads((REFERENCE / f"manifest_{name}.json").read_text())["tensors"]
+
+
+def reference_weights(name):
+    """The rule by which every tensor of the reference run was filled.
+
+    VSRT's one net has two names there; it holds what the second, `decoder.fine_net`, stands for.
+    """
+    weights = {}
+    for published, shape in manifest(name).items():
+        generator = np.random.default_rng([1, zlib.crc32(published.encode())])
+        values = generator.standard_normal(shape)
+        if "embedding" in published:
+            values = 0.02 * values
+        elif len(shape) >= 2:
+            values = values / np.sqrt(np.prod(shape[1:]))
+        elif published.endswith("norm.weight"):
+            values = 1 + 0.1 * values
+        else:
+            values = 0.02 * values
+        weights[our_name(CONFIGS[name], published)] = torch.from_numpy(values)
+    return weights
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def reference(name):
+    return dict(np.load(REFERENCE / f"model_{name}.npz"))
+
+
+@pytest.fixture(scope="module")
+def model(name):
+    with torch.device("meta"):
+        model = build_model(CONFIGS[name], seed=0)
+    model.load_state_dict(reference_weights(name), assign=True)
+    return model.requires_grad_()
+
+
+def doubles(reference, *names):
+    return [torch.tensor(reference[name]).double() for name in names]
+
+
+def mean_loss(model, reference):
+    """The tokens, what is predicted, and the loss of each scene, as the published trainer's."""
+    images, *rays = doubles(reference, "input_images", "input_camera_pos", "input_rays")
+    tokens = model.encode(images.permute(0, 1, 3, 4, 2), *rays)
+    *rays, pixels = doubles(reference, "target_camera_pos", "target_rays", "target_pixels")
+    predicted = model.decode(model.decoder.keys_values(tokens), Rays(*rays, near=0.5, far=6.0))
+    parts = (predicted.colours, predicted.coarse_colours)
+    loss = sum((part - pixels).square().mean(dim=(1, 2)) for part in parts if part is not None)
+    return tokens, predicted, loss
+
+
+def close(found, reference, name, rtol=1e-6, atol=1e-7):
+    np.testing.assert_allclose(found.detach(), reference[name], rtol=rtol, atol=atol, err_msg=name)
+
+
+def test_published_size_has_the_published_number_of_parameters(name, model):
+    assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[name]
+
+
+def test_every_published_tensor_has_one_of_ours_and_every_one_of_ours_its_names_there(name, model):
+    ours = {published: our_name(CONFIGS[name], published) for published in manifest(name)}
+    assert set(ours.values()) == model.state_dict().keys()
+    assert set(published_order(CONFIGS[name], model.state_dict().keys())) == set(ours.items())
+    with pytest.raises(KeyError, match=rf"decoder\.slots is not a tensor of .*{name}"):
+        our_name(CONFIGS[name], "decoder.slots")
+
+
+def test_tokens_predictions_loss_and_gradients_equal_the_published_codes(name, model, reference):
+    model.zero_grad()
+    tokens, predicted, loss = mean_loss(model, reference)
+    loss.mean().backward()
+    norms = {tensor: parameter.grad.norm().item() for tensor, parameter in model.named_parameters()}
+    published = {
+        our_name(CONFIGS[name], str(tensor)): norm
+        for tensor, norm in zip(reference["grad_norm_names"], reference["grad_norms"])
+    }
+    assert norms.keys() == published.keys()
+    # The recorded tensors are float32, the losses and norms float64.
+    close(tokens, reference, "scene_tokens", atol=1e-6)
+    close(predicted.colours, reference, "pred_pixels")
+    close(loss, reference, "loss", atol=0)
+    for tensor, norm in published.items():
+        np.testing.assert_allclose(norms[tensor], norm, rtol=1e-6, atol=1e-15, err_msg=tensor)
+
+
+def test_a_volumetric_models_depths_and_coarse_image_equal_the_published_codes(monkeypatch):
+    composites = []
+    monkeypatch.setattr(
+        "srt.model.decoder.composite",
+        lambda *samples: composites.append(composite(*samples)) or composites[-1],
+    )
+    reference = dict(np.load(REFERENCE / "model_vsrt.npz"))
+    model = build_model(CONFIGS["vsrt"], seed=0).double()
+    model.load_state_dict(reference_weights("vsrt"))
+    _, predicted, _ = mean_loss(model, reference)
+    close(predicted.depth, reference, "extra_depth")
+    close(predicted.coarse_colours, reference, "extra_coarse_img")
+    close(composites[0].depth, reference, "extra_coarse_depth")
+
+
+def test_four_adam_steps_equal_the_published_trainers(model, reference):
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.Adam(model.parameters())
+    losses = []
+    for step in range(1000, 1004):
+        optimizer.zero_grad()
+        loss = mean_loss(model, reference)[2].mean()
+        loss.backward()
+        optimizer.param_groups[0]["lr"] = learning_rate(step, PUBLISHED.train)
+        optimizer.step()
+        losses.append(loss.item())
+    model.load_state_dict(weights)
+    np.testing.assert_allclose(losses, reference["adam_losses"], rtol=1e-6)

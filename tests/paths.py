@@ -1,7 +1,0 @@
-"""Where tests find the repository, its configuration and recorded outputs."""
-
-from pathlib import Path
-
-REPOSITORY = Path(__file__).parents[1]
-PARAMS = REPOSITORY / "params.yaml"
-REFERENCE = REPOSITORY / "tests" / "reference"

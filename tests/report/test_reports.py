@@ -1,0 +1,316 @@
+"""What git has of reports/: made of the result files beside it, byte for byte; a page that stands
+alone; published figures that are told apart by how they were read."""
+
+import csv
+import io
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from support.paths import REPOSITORY
+from support.small_runs import metrics_of
+
+from srt.common.distributed import processor
+from srt.common.errors import UserError
+from srt.config.load import load_experiments, load_params
+from srt.evaluation.scores import extremes
+from srt.rendering.teaser import frames_of, to_rgb
+from srt.rendering.video import Mp4Writer
+from srt.report.figures import front
+from srt.report.format.numbers import threads
+from srt.report.format.table import Table
+from srt.report.page import telling_columns
+from srt.report.provenance import trained
+from srt.report.tables.few_cameras import few_cameras_table
+from srt.report.tables.reproduction import class_table, reproduction_rows, reproduction_table
+from srt.results.runs import Run
+from workflow.tabulate import tabulate
+from workflow.tools.overview import write_overview
+
+REPORTS = sorted(path.parent for path in (REPOSITORY / "reports").glob("*/runs"))
+PERFORMANCE = REPOSITORY / "reports" / "performance" / "training.json"
+FEW_CAMERAS = PERFORMANCE.parents[1] / "camera_overfitting"
+FILES = (
+    "*.csv",
+    "*.gif",
+    "*.html",
+    "*.md",
+    "*.png",
+    "*.tex",
+    "runs/*.txt",
+    "runs/*/*.*",
+    "runs/*/seeds/*/*",
+)
+
+
+@pytest.mark.parametrize("report", REPORTS, ids=lambda path: path.name)
+def test_a_report_is_made_again_byte_for_byte_from_the_result_files_beside_it(report, tmp_path):
+    out = tmp_path / "reports" / report.name
+    out.mkdir(parents=True)
+    (out / "datasets").symlink_to(report / "datasets")
+    tabulate(
+        profile=report.name,
+        outputs=report / "runs",
+        surveys=report / "datasets",
+        performance=PERFORMANCE,
+        few_cameras=FEW_CAMERAS,
+        out=out,
+        params=REPOSITORY / "params.yaml",
+        partial=True,
+    )
+    committed = {path.relative_to(report) for pattern in FILES for path in report.glob(pattern)}
+    made = {path.relative_to(out) for pattern in FILES for path in out.glob(pattern)}
+    assert made == committed
+    assert not [name for name in made if (out / name).read_bytes() != (report / name).read_bytes()]
+
+
+def test_the_front_is_what_no_cheaper_one_reaches():
+    points = [(1.0, 2.0), (2.0, 1.0), (3.0, 3.0), (4.0, 3.0), (5.0, 4.0)]
+    assert front(points) == [points[0], points[2], points[4]]
+
+
+def test_remarks_on_runs_stand_below_their_results():
+    for path in (REPOSITORY / "reports").glob("*/runs/remarks.txt"):
+        for text in ("results.md", "index.html", "results.tex"):
+            shown = " ".join((path.parents[1] / text).read_text().split())
+            assert [line for line in path.read_text().splitlines() if line not in shown] == []
+
+
+def test_a_report_of_nothing_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no experiment of profile quick has been measured"):
+        tabulate(
+            profile="quick",
+            outputs=tmp_path,
+            surveys=tmp_path,
+            performance=PERFORMANCE,
+            few_cameras=FEW_CAMERAS,
+            out=tmp_path / "report",
+            params=REPOSITORY / "params.yaml",
+            partial=True,
+        )
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize("report", REPORTS, ids=lambda path: path.name)
+def test_the_page_loads_nothing_and_leads_only_to_what_is_there(report):
+    text = (report / "index.html").read_text()
+    assert not [source for source in re.findall(r'src="(.{5})', text) if source != "data:"]
+    assert "<script" not in text
+    links = set(re.findall(r'<a [^>]*href="([^"]*)"', text))
+    anchors = {link[1:] for link in links if link.startswith("#")}
+    assert anchors <= set(re.findall(r'id="([^"]*)"', text))
+    files = {link for link in links if not link.startswith(("#", "http://127.0.0.1:5000/"))}
+    assert all((report / link).is_file() for link in files)
+    assert all('alt="' in image for image in re.findall(r"<img [^>]*>", text))
+    assert text.count("<video ") == len(list(report.glob("runs/*/video.mp4"))) > 0
+
+
+def test_the_overview_is_made_again_and_leads_to_every_report(tmp_path):
+    for report in REPORTS:
+        (tmp_path / report.name).mkdir()
+        (tmp_path / report.name / "runs").symlink_to(report / "runs")
+    write_overview(reports=tmp_path)
+    text = (REPOSITORY / "reports" / "index.html").read_text()
+    assert (tmp_path / "index.html").read_text() == text
+    found = re.findall(r'(?:href|src)="([^"#:]+)"', text)
+    assert {f"{report.name}/index.html" for report in REPORTS} <= set(found)
+    assert not [link for link in found if not (REPOSITORY / "reports" / link).is_file()]
+
+
+def test_what_is_published_is_the_folder_that_the_overview_leads_through():
+    workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "pages.yml").read_text())
+    (job,) = workflow["jobs"].values()
+    steps = {step["uses"].split("@")[0]: step for step in job["steps"]}  # nothing is run
+    assert steps["actions/upload-pages-artifact"]["with"]["path"] == "reports"
+    assert list(steps)[-1] == "actions/deploy-pages"
+    assert workflow["permissions"] == {"contents": "read", "pages": "write", "id-token": "write"}
+    assert job["environment"]["name"] == "github-pages"
+    address = job["environment"]["url"].strip("${ }")
+    assert address == f"steps.{job['steps'][-1]['id']}.outputs.page_url"
+
+
+def test_every_link_of_what_is_published_is_relative_and_leads_to_a_published_file():
+    git = shutil.which("git")
+    if git is None or not (REPOSITORY / ".git").exists():
+        pytest.skip("not a checkout of git, which says what is published")
+    listed = subprocess.run(
+        [git, "-C", REPOSITORY, "ls-files", "-z", "reports"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split("\0")
+    published = {REPOSITORY / name for name in listed if name}
+    assert REPOSITORY / "reports" / "index.html" in published
+    assert not [path for path in published if path.is_symlink()]  # they are not uploaded
+    texts = [path for path in published if path.suffix in (".html", ".md")]
+    assert [dead for path in texts for dead in dead_links(path, published)] == []
+
+
+def dead_links(path, published):
+    """Yields the links of a page that are not relative, or lead to nothing that is published."""
+    text = path.read_text()
+    pattern = r'(?:href|src)="([^"]+)"' if path.suffix == ".html" else r"\]\(([^()\s]+)\)"
+    for link in re.findall(pattern, text):
+        if link.startswith(("data:", "#", "http://127.0.0.1:5000/")):  # mlflow ui, where it runs
+            continue
+        target = Path(os.path.normpath(path.parent / link.partition("#")[0]))
+        if ":" in link or target not in published:
+            yield f"{path.relative_to(REPOSITORY)}: {link}"
+
+
+def test_a_dead_link_is_found(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "REPOSITORY", tmp_path)
+    page, notes = tmp_path / "index.html", tmp_path / "notes.md"
+    page.write_text('<a href="notes.md#a"><img src="/b.png"><a href="https://c.org"><a href="#d">')
+    notes.write_text("[a](index.html) ![b](../b.png)")
+    found = [dead for path in (page, notes) for dead in dead_links(path, {page, notes})]
+    assert found == ["index.html: /b.png", "index.html: https://c.org", "notes.md: ../b.png"]
+
+
+def test_when_and_where_runs_were_trained_is_said_as_far_as_it_is_known():
+    old = {"hardware": "x86_64 CPU, 1 threads"}
+    assert trained([old, old]) == (
+        "Trained on x86_64 CPU, 1 thread; date: not recorded; commit: not recorded."
+    )
+    new = {"hardware": "1 x GPU", "finished": "2026-11-27", "commit": "0123456789" * 4}
+    other = {**new, "finished": "2026-11-26", "commit": f"{'9876543210' * 4} and changes"}
+    assert trained([new, other, old]) == (
+        "Trained on 1 x GPU, x86_64 CPU, 1 thread; date: 2026-11-26 to 2026-11-27;"
+        " commit: 0123456, 9876543 and changes."
+    )
+
+
+def plans():
+    return load_experiments(REPOSITORY / "params.yaml", "paper")
+
+
+def performance():
+    return json.loads(PERFORMANCE.read_text())
+
+
+def run_of(name, synthetic, of):
+    metrics = metrics_of(name, "paper", synthetic, of, classes=("airplane", "vessel,watercraft"))
+    return Run(metrics, {"steps": 3_000_000}, {}, {}, "srt", 512)
+
+
+def test_what_was_not_run_on_published_data_has_no_figure_of_ours():
+    runs = [run_of("nmr_srt", True, {"stelzner": 768, "pixelnerf": 32})]
+    rows = reproduction_rows(runs, plans(), performance())
+    ours = [row for row in rows if row["ours"]]
+    assert {row["ours"] for row in ours} == {plan.name for plan in plans()}
+    assert not [row for row in ours if row["psnr"] is not None]
+    table = reproduction_table(rows)
+    column = table.header.index("PSNR")
+    shown = {row[column] for row in table.rows if "this repository" in row[2]}
+    assert shown == {"not run"}
+    similarity = {row[1]: row[column + 1] for row in table.rows if row[2].startswith("nmr_srt")}
+    assert similarity == {"stelzner": "–", "pixelnerf": "not run"}  # stelzner defines none
+
+
+def test_a_run_of_published_data_stands_below_the_published_figure_of_its_protocol():
+    runs = [run_of("nmr_srt", False, {"stelzner": 24 * 8762, "pixelnerf": 8762})]
+    rows = reproduction_rows(runs, plans(), performance())
+    whole = [row for row in rows if (row["dataset"], row["class"]) == ("nmr", "all")]
+    protocols = [row["protocol"] for row in whole]
+    assert protocols == sorted(protocols, key=["stelzner", "pixelnerf", "not known"].index)
+    ours = {row["protocol"]: row["psnr"] for row in whole if row["ours"] == "nmr_srt"}
+    figures = runs[0].metrics["protocols"]
+    assert ours == {name: figures[name]["psnr"] for name in ("stelzner", "pixelnerf")}
+    table = class_table(rows)
+    cells = {row[0]: dict(zip(table.header, row, strict=True)) for row in table.rows}
+    vessels = figures["pixelnerf"]["classes"]["vessel,watercraft"]["psnr"]
+    assert cells["watercraft"]["nmr_srt PSNR"] == f"{vessels:.2f}"
+    assert cells["watercraft"]["PixelNeRF PSNR"] == "29.18"
+    assert cells["watercraft"]["nmr_isrt PSNR"] == "not run"
+
+
+def test_every_figure_from_elsewhere_has_a_source_and_how_it_was_read():
+    rows = reproduction_rows([], plans(), performance())
+    marks = {row["mark"] for row in rows if not row["ours"]}
+    assert marks == {"read", "second-hand", "unconfirmed"}
+    assert all(row["source"] for row in rows if not row["ours"])
+
+
+def test_gpu_hours_are_a_measured_step_times_the_iterations_or_not_measured():
+    plan = next(plan for plan in plans() if plan.name == "nmr_srt")
+    steps, batch = plan.train.steps, plan.train.batch_size
+    timed = [(batch, "plain", 900.0), (batch, "ours, 4096", 500.0), (batch, "ours, 8192", 600.0)]
+    timed.append((batch // 2, "ours, 4096", 250.0))
+    known = [
+        {"setting": "nmr_srt", "scenes": scenes, "way": way, "median_ms": ms, "peak_gb": 9.0}
+        for scenes, way, ms in timed
+    ]
+    rows = reproduction_rows([], plans(), {"device": "a GPU", "rows": known})
+    hours = {row["ours"]: row["gpu_hours"] for row in rows if row["ours"]}
+    assert hours["nmr_srt"] == pytest.approx(steps * 0.5 / 3600, abs=0.1)
+    assert {value for name, value in hours.items() if name != "nmr_srt"} == {None}
+    cells = [row[-4:-1] for row in reproduction_table(rows).rows if row[2].startswith("nmr_vsrt")]
+    assert cells == [["not measured"] * 3] * 2
+
+
+def test_the_known_limit_is_shown_as_it_was_measured():
+    measured = json.loads((FEW_CAMERAS / "results.json").read_text())
+    table = few_cameras_table(measured)
+    rows = {row[0]: row[1:] for row in table.rows}
+    for name, run in measured["runs"].items():
+        model, _, cameras = name.partition(", ")
+        steps, *values = rows[f"{model.upper()}, {cameras}"]
+        assert steps.replace("\u00a0", "") == str(run["steps"])
+        assert values == [f"{value:.1f}" for value in run["psnr_by_angle"]]
+    assert rows["input copied"][1:] == [f"{v:.1f}" for v in measured["baselines"]["input copied"]]
+    assert len(table.header) == len(measured["angle_edges"]) + 1
+    assert any(measured["device"] in note for note in table.notes)
+
+
+@pytest.mark.parametrize("report", REPORTS, ids=lambda path: path.name)
+def test_every_page_shows_the_known_limit_and_says_that_it_is_not_of_its_runs(report):
+    for name in ("index.html", "results.md"):
+        text = (report / name).read_text()
+        assert "Known limit: few cameras" in text
+        assert "Not of this profile" in text
+        assert "../camera_overfitting.md" in text
+
+
+def test_a_frame_of_a_video_has_the_colours_that_were_written(tmp_path):
+    ramp = np.linspace(0, 255, 64).astype(np.uint8)
+    frame = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], 128), axis=-1).astype(np.uint8)
+    with Mp4Writer(tmp_path / "a.mp4", 8) as writer:
+        writer.write(frame)
+    (seen,) = frames_of(tmp_path / "a.mp4")
+    assert np.abs(seen.astype(int) - frame).mean() < 3
+    assert to_rgb(np.full((3, 2), 128, np.uint8), 2).tolist() == [[[130] * 3] * 2] * 2
+
+
+def test_the_raw_figures_have_a_row_for_each_cell_of_the_tables():
+    for report in REPORTS:
+        rows = list(csv.DictReader(io.StringIO((report / "reproduction.csv").read_text())))
+        assert {row["ours"] for row in rows} - {""} == set(
+            load_params(REPOSITORY / "params.yaml").experiments
+        )
+
+
+def test_columns_without_a_figure_are_left_out_of_the_page_and_no_others():
+    rows = [["1", "–", "–", "not measured"], ["–", "–", "2", "–"]]
+    told = telling_columns(Table("a", "llrl", ["x", "y", "z", "u"], rows, []))
+    assert (told.header, told.align, told.rows) == (["x", "z"], "lr", [["1", "–"], ["–", "2"]])
+
+
+def test_one_thread_is_one_in_old_and_new_files():
+    assert threads("x86_64 CPU, 1 threads") == processor(1).replace(platform.machine(), "x86_64")
+    assert threads("x86_64 CPU, 11 threads") == "x86_64 CPU, 11 threads"
+    assert threads(processor(2)) == processor(2)
+
+
+def test_the_extremes_are_the_best_the_median_and_the_worst_by_psnr():
+    rows = [{"psnr": value, "class": "table"} for value in (20.0, 31.5, 12.25, 25.0, 24.0)]
+    places, labels = extremes(rows)
+    assert places == [1, 4, 2]
+    assert labels[2] == "worst of 5: 12.25 dB (table)"
+    assert extremes(rows[:1])[0] == [0, 0, 0]

@@ -1,0 +1,322 @@
+"""Tables and figures are made of files as train and evaluate write them, in a temporary folder."""
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from support.paths import PARAMS
+from support.small_runs import write_run
+
+from srt.common.errors import UserError
+from srt.config.load import load_params
+from srt.config.schema import SPLITS, EvaluateConfig
+from srt.report.figures import averaged
+from srt.report.format.numbers import duration, three_digits
+from srt.report.format.table import Table, to_markdown
+from srt.report.tables.results import BASELINES, PEER
+from srt.results.published_figures import PROTOCOLS, RESULTS, published_result
+from workflow.tabulate import tabulate
+
+PERFORMANCE = PARAMS.parent / "reports" / "performance" / "training.json"
+FEW_CAMERAS = PERFORMANCE.parents[1] / "camera_overfitting"
+PUBLISHED = "published PSNR"
+RANGES = ("distance_to_origin", "elevation_degrees", "field_of_view_degrees")
+TEST_SCENES = {  # of the published NMR data, by class
+    "airplane": 809, "bench": 364, "cabinet": 315, "car": 1500, "chair": 1356, "display": 219,
+    "lamp": 464, "loudspeaker": 324, "rifle": 475, "sofa": 635, "table": 1702, "telephone": 211,
+    "watercraft": 388,
+}  # fmt: skip
+
+
+def make_report(*, profile, outputs, out, params, few_cameras=FEW_CAMERAS):
+    """Runs tabulate, with surveys of all datasets as survey writes them."""
+    surveys = out / "datasets"
+    for name in load_params(params).datasets:
+        (surveys / name).mkdir(parents=True, exist_ok=True)
+        ranges = {key: [1.0, 2.5, 4.0] for key in RANGES}
+        split = {
+            "scenes": 1234,
+            "views": 3,
+            "image_size": [24, 32],
+            "classes": {"a": 1000, "b": 234},
+        }
+        split |= {"uncompressed_bytes": 2_500_000_000, "cameras": ranges}
+        summary = {"dataset": name, "synthetic": profile == "quick"}
+        summary["splits"] = dict.fromkeys(SPLITS, split)
+        (surveys / name / "statistics.json").write_text(json.dumps(summary))
+        for picture in ("scenes.png", "cameras.png"):
+            Image.new("RGB", (8, 8)).save(surveys / name / picture)
+    tabulate(
+        profile=profile,
+        outputs=outputs,
+        surveys=surveys,
+        performance=PERFORMANCE,
+        few_cameras=few_cameras,
+        out=out,
+        params=params,
+    )
+
+
+def cells(report, table=0):
+    """Returns the rows of a table of results.md, a dictionary each."""
+    tables = re.findall(r"(?:^\|.*\n)+", (report / "results.md").read_text(), re.MULTILINE)
+    lines = [
+        [cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in tables[table].splitlines()
+    ]
+    return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory):
+    """The report of the default profile: synthetic scenes, part of the items, no LPIPS."""
+    root = tmp_path_factory.mktemp("synthetic")
+    of = {"stelzner": 768, "pixelnerf": 32}
+    for name in load_params(PARAMS).experiments:
+        write_run(root / "outputs" / "quick" / name, "quick", True, of, items=32)
+    out = root / "reports" / "quick"
+    make_report(profile="quick", outputs=root / "outputs" / "quick", out=out, params=PARAMS)
+    return out
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """The report of the published data, all of it measured but for protocol stelzner."""
+    root = tmp_path_factory.mktemp("published")
+    of = {"stelzner": 24 * 8762, "pixelnerf": 8762}
+    for name in load_params(PARAMS).experiments:
+        classes = ("airplane,aeroplane,plane", "vessel,watercraft", "spaceship")
+        write_run(root / name, "paper", False, of, lpips=0.1, classes=classes)
+    make_report(profile="paper", outputs=root, out=root / "report", params=PARAMS)
+    return root / "report"
+
+
+def test_there_is_one_row_for_each_run_and_protocol_in_the_order_of_params_yaml(synthetic):
+    names = load_params(PARAMS).experiments
+    expected = [(name, protocol) for name in names for protocol in ("stelzner", "pixelnerf")]
+    assert [(row["run"], row["protocol"]) for row in cells(synthetic)] == expected
+
+
+def test_a_row_of_synthetic_scenes_says_so_and_is_compared_with_nothing_published(synthetic):
+    for row in cells(synthetic):
+        assert row["dataset"] == "nmr (synthetic)"
+        assert (row[PUBLISHED], row["difference"]) == ("–", "–")
+    for name in ("results.md", "results.tex"):
+        text = (synthetic / name).read_text()
+        assert "Synthetic scenes are not the published data" in text
+        assert "27.28" not in text
+        assert "26.80" not in text
+
+
+def test_a_published_figure_is_shown_for_its_protocol_only_with_its_source_and_mark(published):
+    rows = {(row["run"], row["protocol"]): row for row in cells(published)}
+    stelzner, pixelnerf = (rows["nmr_srt", name] for name in ("stelzner", "pixelnerf"))
+    assert (stelzner[PUBLISHED], pixelnerf[PUBLISHED]) == ("27.28 [1]", "26.80 [2]")
+    notes = (published / "results.md").read_text()
+    assert "[1] stelzner/srt, SRT, 3 M iterations: PSNR 27.28; protocol stelzner" in notes
+    assert "README of stelzner/srt (read)" in notes
+    for row in (stelzner, pixelnerf):
+        difference = float(row["difference"].replace("−", "-"))
+        assert difference == pytest.approx(float(row["PSNR"]) - float(row[PUBLISHED][:5]), abs=0.02)
+
+
+def test_other_data_than_the_published_test_set_has_no_difference(tmp_path):
+    for name in load_params(PARAMS).experiments:
+        write_run(tmp_path / name, "paper", False, {"pixelnerf": 4})
+    make_report(profile="paper", outputs=tmp_path, out=tmp_path / "report", params=PARAMS)
+    row = cells(tmp_path / "report")[0]
+    assert row[PUBLISHED] == "26.80 [1]"
+    assert row["difference"] == "–"
+    assert "of another test set" in (tmp_path / "report" / "results.md").read_text()
+    assert "published" not in " ".join(cells(tmp_path / "report", table=3)[0])
+
+
+def test_what_is_not_measured_is_told_from_what_a_protocol_does_not_define(synthetic):
+    stelzner, pixelnerf = cells(synthetic)[:2]
+    assert (stelzner["SSIM"], stelzner["LPIPS"]) == ("–", "–")
+    assert pixelnerf["LPIPS"] == "not measured"
+    assert re.fullmatch(r"0\.\d{3}", pixelnerf["SSIM"])
+
+
+def test_a_limited_evaluation_shows(synthetic):
+    stelzner, pixelnerf = cells(synthetic)[:2]
+    assert stelzner["items measured"] == "32 of 768"
+    assert pixelnerf["items measured"] == "all 32"
+
+
+def test_the_gain_is_over_the_better_baseline_and_that_over_the_peer_beside_it(synthetic):
+    for row in csv.DictReader((synthetic / "results.csv").read_text().splitlines()):
+        psnr, peer = float(row["psnr"]), float(row[f"{PEER}_psnr"])
+        best = max(float(row[f"{name}_psnr"]) for name in BASELINES)
+        assert float(row["gain_psnr"]) == pytest.approx(psnr - best, abs=1e-5)
+        assert float(row["gain_over_peer_psnr"]) == pytest.approx(psnr - peer, abs=1e-5)
+
+
+def test_the_csv_has_the_figures_as_they_were_measured_and_ends_with_time_and_hardware(synthetic):
+    rows = list(csv.DictReader((synthetic / "results.csv").read_text().splitlines()))
+    outputs = synthetic.parents[1] / "outputs" / "quick"
+    metrics = json.loads((outputs / "nmr_srt" / "metrics.json").read_text())
+    assert float(rows[0]["psnr"]) == metrics["protocols"]["stelzner"]["psnr"]
+    assert (rows[0]["ssim"], rows[1]["lpips"], rows[0]["published_psnr"]) == ("", "", "")
+    assert list(rows[0])[-2:] == ["training_seconds", "hardware"]
+    assert list(cells(synthetic)[0])[-2:] == ["training time", "hardware"]
+
+
+def test_classes_stand_beside_the_published_ones_whatever_synonyms_the_data_lists(published):
+    rows = {row["class"]: row for row in cells(published, table=4)}
+    title = "PixelNeRF, published PSNR"
+    assert rows["airplane,aeroplane,plane"][title] == "29.76"
+    assert rows["vessel,watercraft"][title] == "29.18"
+    assert rows["spaceship"][title] == "–"
+    assert rows["all"][title] == "26.80"
+    assert rows["all"]["nmr_srt PSNR"] == cells(published)[1]["PSNR"]
+
+
+def test_the_published_classes_add_up_to_the_published_whole():
+    result = published_result("nmr_srt", "pixelnerf")
+    assert result.classes.keys() == TEST_SCENES.keys()
+    assert result.items == sum(TEST_SCENES.values())
+    for index, digits in enumerate((0.005, 0.0005, 0.0005)):
+        total = sum(result.classes[name][index] * n for name, n in TEST_SCENES.items())
+        whole = (result.psnr, result.ssim, result.lpips)[index]
+        assert total / result.items == pytest.approx(whole, abs=digits)
+
+
+def test_every_published_result_is_of_a_known_protocol_and_none_is_unconfirmed():
+    protocols, _ = get_args(get_type_hints(EvaluateConfig)["protocols"])
+    assert set(PROTOCOLS) == set(get_args(protocols))
+    for results in RESULTS.values():
+        assert len({result.protocol for result in results}) == len(results)
+        assert all(result.protocol in PROTOCOLS for result in results)
+        assert all(result.mark == "read" for result in results)
+
+
+@pytest.mark.parametrize("profile", ["synthetic", "published"])
+def test_the_same_inputs_give_the_same_bytes(profile, request, tmp_path):
+    report = request.getfixturevalue(profile)
+    name, outputs = ("paper", report.parent)
+    if profile == "synthetic":
+        name, outputs = "quick", report.parents[1] / "outputs" / "quick"
+    again = report.parent / "again"
+    make_report(profile=name, outputs=outputs, out=again, params=PARAMS)
+    for path in filter(Path.is_file, report.iterdir()):
+        assert path.read_bytes() == (again / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 10, 11, 95])
+def test_an_averaged_curve_is_short_and_keeps_what_is_linear(count):
+    curve = [(float(step), 3.0 * step + 1) for step in range(count)]
+    steps, values = averaged(curve, points=10).T
+    assert len(steps) == count if count <= 10 else len(steps) <= 10
+    np.testing.assert_allclose(values, 3 * steps + 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [("metrics.json", "evaluate"), ("comparison.png", "evaluate"), ("extremes.png", "evaluate"),
+     ("training.json", "train"), ("history.csv", "train")],
+)  # fmt: skip
+def test_a_missing_or_broken_input_is_named_with_the_stage_that_makes_it(tmp_path, name, stage):
+    for experiment in load_params(PARAMS).experiments:
+        write_run(tmp_path / experiment, "quick", True, {"stelzner": 32})
+    path = tmp_path / experiment / name
+    arguments = {"outputs": tmp_path, "out": tmp_path / "report", "params": PARAMS}
+    expected = rf"{re.escape(str(path))}: .*python -m workflow\.{stage}.* {experiment} "
+    path.write_text("nothing of use")
+    with pytest.raises(UserError, match=expected):
+        make_report(profile="quick", **arguments)
+    path.unlink()
+    with pytest.raises(UserError, match=expected):
+        make_report(profile="quick", **arguments)
+    assert not (tmp_path / "report" / "results.md").exists()
+
+
+def test_metrics_of_another_profile_are_refused(tmp_path):
+    for experiment in load_params(PARAMS).experiments:
+        write_run(tmp_path / experiment, "paper", True, {"stelzner": 32})
+    with pytest.raises(UserError, match="profile is paper, not quick"):
+        make_report(profile="quick", outputs=tmp_path, out=tmp_path / "report", params=PARAMS)
+
+
+def test_the_list_of_runs_is_of_params_yaml_and_not_of_the_folder(tmp_path):
+    params = yaml.safe_load(PARAMS.read_text())
+    for profile in params["profiles"].values():
+        profile["experiments"] = {}
+    params["experiments"] = {"nmr_b": {"dataset": "nmr"}, "nmr_a": {"dataset": "nmr"}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    for name in ("nmr_a", "nmr_b", "nmr_stale"):
+        write_run(tmp_path / name, "quick", True, {"stelzner": 32})
+    out = tmp_path / "report"
+    make_report(profile="quick", outputs=tmp_path, out=out, params=tmp_path / "params.yaml")
+    assert [row["run"] for row in cells(out)] == ["nmr_b", "nmr_a"]
+    assert "nmr_stale" not in (out / "index.html").read_text()
+
+
+def test_the_report_shows_every_dataset(synthetic):
+    names = list(load_params(PARAMS).datasets)
+    rows = cells(synthetic, table=-1)
+    assert [row["dataset"] for row in rows] == [f"{name} (synthetic)" for name in names]
+    assert rows[0]["train"] == "1\u00a0234"
+    assert rows[0]["uncompressed"] == "7.5 GB"
+    assert rows[0]["camera distance"] == "1.00 to 4.00"
+    page = (synthetic / "results.md").read_text()
+    assert all(f"(datasets/{name}/scenes.png)" in page for name in names)
+
+
+def test_a_missing_survey_is_named_with_its_stage(tmp_path):
+    for experiment in load_params(PARAMS).experiments:
+        write_run(tmp_path / experiment, "quick", True, {"stelzner": 32})
+    arguments = {"outputs": tmp_path, "out": tmp_path / "report", "params": PARAMS}
+    arguments |= {"performance": PERFORMANCE, "few_cameras": FEW_CAMERAS}
+    with pytest.raises(UserError, match=r"nmr/scenes\.png: .*python -m workflow\.survey. for nmr"):
+        tabulate(profile="quick", surveys=tmp_path / "none", **arguments)
+
+
+def test_a_missing_measurement_is_named_with_the_benchmark_that_makes_it(tmp_path):
+    for experiment in load_params(PARAMS).experiments:
+        write_run(tmp_path / experiment, "quick", True, {"stelzner": 32})
+    arguments = {"outputs": tmp_path, "out": tmp_path / "report", "params": PARAMS}
+    nowhere = tmp_path / "camera_overfitting"
+    expected = r"python -m benchmarks\.camera_overfitting --out .*camera_overfitting` on a GPU"
+    with pytest.raises(UserError, match=expected):
+        make_report(profile="quick", few_cameras=nowhere, **arguments)
+
+
+def test_a_bar_in_a_cell_of_markdown_is_no_column():
+    table = Table("a", "lr", ["x|y", "<z>"], [["1", "2"]], [])
+    assert r"| x\|y | <z> |" in to_markdown(table)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(29.0, "29 s"), (119.0, "2 min"), (3599.0, "1 h 0 min"), (11400.0, "3 h 10 min"),
+     (172790.0, "2 d"), (12.2 * 86400, "12 d")],
+)  # fmt: skip
+def test_a_time_is_readable(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.03944, "0.0394"), (6.1, "6.1"), (999.4, "999"), (999.7, "1\u00a0000"),
+     (31415.9, "31\u00a0416")],
+)  # fmt: skip
+def test_a_figure_of_three_digits_has_no_exponent(value, text):
+    assert three_digits(value) == text
+
+
+def test_a_report_without_classes_shows_no_empty_figure_of_them(tmp_path, published):
+    for name in load_params(PARAMS).experiments:
+        write_run(tmp_path / name, "quick", True, {"stelzner": 32}, classes=("chair",))
+    make_report(profile="quick", outputs=tmp_path, out=tmp_path / "report", params=PARAMS)
+    for report, shown in ((tmp_path / "report", False), (published, True)):
+        page = (report / "index.html").read_text()
+        assert ('<section id="classes">' in page, '<a href="#classes">' in page) == (shown, shown)
+        assert ("(classes.png)" in (report / "results.md").read_text()) == shown
+        assert (report / "classes.png").is_file()  # both wirings say that there is one

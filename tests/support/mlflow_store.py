@@ -1,0 +1,44 @@
+"""An MLflow store for a test, and a run in it."""
+
+from srt.tracking.tracker import open_tracker
+
+
+class Store:
+    """An MLflow store, and what it has."""
+
+    def __init__(self, root):
+        self.root = root
+
+    @property
+    def client(self):
+        from mlflow import MlflowClient
+
+        return MlflowClient(f"sqlite:///{self.root}/mlflow.db")
+
+    def open_run(self, folder="ckpt", parent=""):
+        return open_tracker(
+            self.root / folder,
+            root=self.root,
+            experiment="quick",
+            run_name="nmr_srt",
+            description="SRT on synthetic NMR",
+            tags={"synthetic": "yes"},
+            parameters={"seed": 0, "model": {"latent_dim": 64, "heads": 2}},
+            parent=parent,
+        )
+
+    def runs(self):
+        experiment = self.client.get_experiment_by_name("quick")
+        return self.client.search_runs([experiment.experiment_id])
+
+    def run(self):
+        (run,) = self.runs()  # there is never a second one
+        return run
+
+    def points(self, key="loss"):
+        history = self.client.get_metric_history(self.run().info.run_id, key)
+        return [(point.step, point.value) for point in history]
+
+    def files(self, folder):
+        files = self.client.list_artifacts(self.run().info.run_id, folder)
+        return sorted(file.path for file in files)

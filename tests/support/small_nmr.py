@@ -1,0 +1,107 @@
+"""A small NMR dataset on disk, whole, and what tests do to it."""
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from PIL import Image
+from support.paths import REPOSITORY
+
+from srt.config.load import load_dataset
+from srt.data.packed import shards, writer
+from srt.data.raw import nmr
+from srt.geometry.cameras import look_at
+
+PUBLISHED = dataclasses.replace(
+    load_dataset(REPOSITORY / "params.yaml", "nmr", "paper"), view_list=0
+)
+VIEWS, SIZE, FOCAL = 3, 8, 1.5
+TINY = dataclasses.replace(
+    PUBLISHED, views=VIEWS, image_size=(SIZE, SIZE), pixel_grid="center", view_list="views.txt"
+)
+SCENE_BYTES = VIEWS * SIZE * SIZE * 3
+# Not in alphabetical order. Without quotes, YAML reads the first id as an octal number.
+METADATA = """
+04256520: {id: 04256520, name: "sofa,couch"}
+02828884: {id: 02828884, name: bench}
+"""
+LISTS = {
+    "04256520": {"train": ["s1", "s0", "s2"], "val": [], "test": ["s3"]},
+    "02828884": {"train": ["b0"], "val": ["b1"], "test": ["b2"]},
+}
+
+
+def write_raw(root):
+    """Writes a small valid dataset: random images, one camera position for each view and scene."""
+    rng = np.random.default_rng(0)
+    for class_id, lists in LISTS.items():
+        for split, names in lists.items():
+            for name in names:
+                write_scene(root / class_id / name, rng)
+            (root / class_id / f"softras_{split}.lst").write_text("\n".join(names) + "\n")
+    (root / "metadata.yaml").write_text(METADATA)
+    (root / "views.txt").write_text("04256520 s3 2\n02828884 b2 0\n02828884 other 1\n")
+    return root
+
+
+def write_scene(folder, rng):
+    (folder / "image").mkdir(parents=True)
+    cameras = {}
+    for view in range(VIEWS):
+        pixels = rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "image" / f"{view:04d}.png")
+        pose = random_pose(rng)
+        cameras[f"world_mat_inv_{view}"] = pose
+        cameras[f"world_mat_{view}"] = np.linalg.inv(pose)
+        cameras[f"camera_mat_{view}"] = np.diag([FOCAL, FOCAL, 1, 1])
+    np.savez(folder / "cameras.npz", **cameras)
+
+
+def random_pose(rng):
+    """Returns a camera_to_world of the raw, y-up world that sees the world's origin."""
+    azimuth, elevation = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 1.2)
+    level = np.cos(elevation) * np.array([np.cos(azimuth), np.sin(azimuth)])
+    position = rng.uniform(2, 3) * np.array([*level, np.sin(elevation)])
+    target = rng.uniform(-0.2, 0.2, 3)
+    return nmr.Z_UP.T @ look_at(torch.from_numpy(position), torch.from_numpy(target)).numpy()
+
+
+def pack(raw, out, config=TINY, workers=1):
+    """Packs `raw` to `out` and returns `out`."""
+    view_list = raw / "views.txt"
+    writer.pack(raw, view_list, config, out, provenance={"source": "test"}, workers=workers)
+    return out
+
+
+def in_threads(monkeypatch):
+    """Packs in one thread of this process: spawned processes take seconds to start."""
+    monkeypatch.setattr(writer, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
+
+
+def small_shards(monkeypatch):
+    """Packs two scenes into each shard."""
+    monkeypatch.setattr(shards, "SHARD_BYTES", 2 * SCENE_BYTES)
+
+
+def contents(folder):
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def image(raw, scene="04256520/s1", view=1):
+    return raw / scene / "image" / f"{view:04d}.png"
+
+
+def truncate(path, part):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * part)])
+
+
+def resave(path, mode, size=(SIZE, SIZE)):
+    Image.open(path).convert(mode).resize(size).save(path)
+
+
+def without_line(path, word):
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if word not in line))

@@ -1,0 +1,55 @@
+"""Packed splits from arrays, as `workflow.pack` would write them."""
+
+import json
+
+import numpy as np
+
+from srt.data.packed.images import compress
+from srt.data.packed.reader import FORMAT
+
+
+def write_split(
+    folder,
+    images,
+    intrinsics,
+    poses,
+    *,
+    scenes_per_shard=None,
+    storage="raw",
+    names=None,
+    classes=("solid",),
+    source_view=None,
+    mean_colour=(0.25, 0.5, 0.75),
+):
+    """Writes scenes whose classes alternate, and returns `folder`."""
+    folder.mkdir(parents=True)
+    count, per_shard = len(images), scenes_per_shard or len(images)
+    files, ends = [], []
+    for number, start in enumerate(range(0, count, per_shard)):
+        shard = images[start : start + per_shard]
+        files.append(f"images-{number:05d}.{'npy' if storage == 'raw' else 'webp'}")
+        if storage == "raw":
+            np.save(folder / files[-1], shard)
+        else:
+            parts = [compress(scene) for scene in shard]
+            (folder / files[-1]).write_bytes(b"".join(parts))
+            ends.extend(np.cumsum([len(part) for part in parts]))
+    if storage == "compressed":
+        np.save(folder / "ends.npy", np.array(ends, np.uint64))
+    np.savez(folder / "cameras.npz", intrinsics=intrinsics, camera_to_world=poses)
+    header = {
+        "format": FORMAT,
+        "storage": storage,
+        "views": images.shape[1],
+        "height": images.shape[2],
+        "width": images.shape[3],
+        "scenes_per_shard": per_shard,
+        "files": files,
+        "statistics": {"mean_colour": list(mean_colour)},
+        "names": names or [str(number) for number in range(count)],
+        "classes": list(classes),
+        "class_of": [number % len(classes) for number in range(count)],
+        "source_views": [source_view] * count,
+    }
+    (folder / "scenes.json").write_text(json.dumps(header))
+    return folder

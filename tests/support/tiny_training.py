@@ -1,0 +1,163 @@
+"""A packed set of a few 16 x 16 images and a model that trains on it in a second."""
+
+import contextlib
+import dataclasses
+
+import numpy as np
+import small_packed
+import torch
+import yaml
+from support.paths import PARAMS
+
+from srt.common.distributed import Processes, StopRequest
+from srt.config.load import load_experiment
+from srt.data.packed.reader import Scenes
+from srt.geometry.cameras import look_at, pinhole
+from srt.tracking.tracker import Tracker
+from srt.training.loop import Data, Requests, fit
+from srt.training.states import save_weights, state_folder, training_config
+
+CPU = torch.device("cpu")
+ALONE = Processes(0, 1, CPU, None)
+VIEWS, SIZE = 4, 16
+SPLITS = {"train": 5, "val": 3, "test": 3}
+MODEL = {
+    "frame": "canonical",
+    "position_octaves": 3,
+    "position_start_octave": -1,
+    "direction_octaves": 3,
+    "conv_blocks": 2,
+    "conv_channels": 4,
+    "latent_dim": 16,
+    "heads": 2,
+    "head_dim": 8,
+    "mlp_dim": 16,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "decoder_hidden": 8,
+}
+VARIANTS = {
+    "srt": {},
+    "isrt": {
+        "name": "isrt",
+        "pixel_embedding": None,
+        "query_hidden": 12,
+        "decoder_hidden_layers": 2,
+    },
+    "vsrt": {"name": "vsrt", "coarse_samples": 6, "fine_samples": 4},
+    "vsrt, two nets": {
+        "name": "vsrt",
+        "coarse_samples": 6,
+        "fine_samples": 4,
+        "separate_fine_net": True,
+    },
+}
+TRAIN = {
+    "steps": 8,
+    "batch_size": 4,
+    "rays_per_scene": 96,
+    "rays_per_group": 192,
+    "learning_rate": 0.01,
+    "warmup_steps": 2,
+    "decay_steps": 8,
+    "log_every": 3,
+    "validate_every": 2,
+    "validation_items": 3,
+    "picture_every": 8,
+    "checkpoint_every": 2,
+}
+
+
+@contextlib.contextmanager
+def one_thread():
+    """Tensors this small take longer with threads, which wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def write_params(path, model=None, **train):
+    """Writes params.yaml with a profile `quick` of this size and returns `path`."""
+    params = yaml.safe_load(PARAMS.read_text())
+    quick = params["profiles"]["quick"]
+    quick["datasets"]["nmr"] |= {"image_size": [SIZE, SIZE], "views": VIEWS}
+    quick["experiments"] = {}
+    quick["model"] |= MODEL | (model or {})
+    quick["train"] |= TRAIN | train
+    path.write_text(yaml.safe_dump(params))
+    return path
+
+
+def tiny_experiment(folder, model=None, **train):
+    return load_experiment(write_params(folder / "params.yaml", model, **train), "nmr_srt", "quick")
+
+
+def write_packed(folder, source_view=None):
+    """Writes a packed dataset of coloured gradients and returns `folder`.
+
+    The first two cameras of a scene are at one place: the first has been rolled about its axis,
+    the second has not.
+    """
+    for seed, (split, scenes) in enumerate(SPLITS.items()):
+        write_split(folder / split, scenes, np.random.default_rng(seed), source_view)
+    (folder / "manifest.json").write_text("{}")
+    return folder
+
+
+def write_split(folder, scenes, rng, source_view):
+    ramp = np.linspace(0, 200, SIZE)
+    image = ramp[:, None, None] * rng.random((scenes, VIEWS, 1, 1, 3))
+    image = image + ramp[None, :, None] * rng.random((scenes, VIEWS, 1, 1, 3))
+    positions = torch.from_numpy(rng.normal((2, 0, 1), size=(scenes, VIEWS, 3)))
+    positions[:, 1] = positions[:, 0]
+    poses = look_at(positions, torch.zeros_like(positions))
+    roll = torch.eye(4, dtype=torch.float64)
+    roll[:2, :2] = torch.tensor([[0.8, -0.6], [0.6, 0.8]])
+    poses[:, 0] = poses[:, 0] @ roll
+    intrinsics = pinhole(1.5, 1.0, SIZE, SIZE).expand(scenes, VIEWS, 3, 3)
+    small_packed.write_split(
+        folder,
+        image.clip(0, 255).astype(np.uint8),
+        intrinsics,
+        poses,
+        names=[f"s{number}" for number in range(scenes)],
+        classes=("cube", "ball"),
+        source_view=source_view,
+    )
+
+
+def read_packed(folder):
+    return Data(Scenes(folder / "train", CPU), Scenes(folder / "val", CPU))
+
+
+class NeverStop(StopRequest):
+    """Leaves the signal handlers of the test run alone."""
+
+    def __init__(self):
+        self.number = 0
+
+
+def configured(experiment):
+    return training_config(experiment, "digest of the data")
+
+
+def folder_of(states, experiment):
+    return state_folder(states, experiment, configured(experiment))
+
+
+def train(experiment, data, states, stop_after=None):
+    """Trains, or goes on, as `workflow.train` does."""
+    folder, requests = folder_of(states, experiment), Requests(stop_after=stop_after)
+    config = configured(experiment)
+    return fit(experiment, config, data, folder, Tracker(), ALONE, NeverStop(), requests)
+
+
+def weights_file(training, path):
+    """Returns the bytes of model.safetensors."""
+    save_weights(path, training.best, configured(training.experiment))
+    return path.read_bytes()
+
+
+def changed(experiment, **train):
+    return dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, **train))

@@ -1,0 +1,273 @@
+"""Whatever happens to the store or the disk: training goes on, and what it logged arrives once."""
+
+import contextlib
+import logging
+import os
+import sqlite3
+import subprocess
+import threading
+import time
+
+import numpy as np
+import pytest
+import small_server
+
+from srt.common.errors import UserError
+from srt.tracking.delivery import deliver
+from srt.tracking.outbox import read_events
+from srt.tracking.tracker import open_tracker
+from workflow.tools.deliver import deliver_all
+
+PICTURE = np.zeros((8, 8, 3), np.uint8)
+SLOWEST = 0.05  # seconds for a step's call, were it to wait for nothing; hundreds of times as long
+
+
+def log_steps(tracker, first, last):
+    """Logs steps; returns the seconds that the longest took."""
+    longest = 0.0
+    for step in range(first, last + 1):
+        begin = time.perf_counter()
+        tracker.log_metrics({"loss": 1 / step}, step)
+        longest = max(longest, time.perf_counter() - begin)
+    return longest
+
+
+def expected(last):
+    return [(step, 1 / step) for step in range(1, last + 1)]
+
+
+@contextlib.contextmanager
+def locked_by_others(database):
+    """Holds a SQLite file as a process does that writes to it."""
+    other = sqlite3.connect(database, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    yield
+    other.execute("ROLLBACK")
+    other.close()
+
+
+def wait_for(tracker):
+    """Waits for the delivery that is under way."""
+    tracker._delivery.join(60)
+    assert not tracker._delivery.is_alive()
+
+
+def test_a_store_that_fails_in_the_middle_gets_everything_once_it_is_back(
+    store, monkeypatch, caplog
+):
+    from mlflow import MlflowClient
+
+    def fail(*_, **__):
+        raise ConnectionError("the server went away")
+
+    tracker = store.open_run()
+    log_steps(tracker, 1, 3)
+    tracker.log_image("prediction", PICTURE, 3)
+    tracker.release()
+    tracker.deliver_in_background()
+    wait_for(tracker)
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+        for name in ("log_batch", "get_run", "search_runs", "log_image", "update_run"):
+            patch.setattr(MlflowClient, name, fail)
+        for last in (6, 9):  # two saved states without a server
+            log_steps(tracker, last - 2, last)
+            tracker.log_image("prediction", PICTURE, last)
+            tracker.release()
+            tracker.deliver_in_background()
+            wait_for(tracker)
+    assert len([line for line in caplog.messages if str(tracker.folder) in line]) == 1
+    log_steps(tracker, 10, 12)
+    tracker.close("FINISHED")
+    assert store.points() == expected(12)
+    pictures = [file for file in store.files("images") if file.endswith(".png")]
+    assert [int(file.split("+")[2]) for file in pictures] == [3, 6, 9]
+
+
+def test_points_carry_the_time_of_logging_however_late_they_arrive(store, monkeypatch):
+    clock = iter(range(1_000_000_000_000, 2_000_000_000_000, 60_000))
+    with monkeypatch.context() as patch:
+        patch.setattr("srt.tracking.outbox._milliseconds", lambda: next(clock))
+        tracker = store.open_run()
+        tracker.rewind(0)
+        log_steps(tracker, 1, 4)
+        tracker.release()
+    logged = [event["time"] for *_, event in read_events(tracker.folder) if "metrics" in event]
+    deliver(tracker.folder, store.root)
+    history = store.client.get_metric_history(store.run().info.run_id, "loss")
+    assert [point.timestamp for point in history] == logged
+    assert store.run().info.start_time < logged[0]
+
+
+def test_a_picture_that_was_sent_but_not_noted_is_not_sent_again(store, monkeypatch):
+    from mlflow import MlflowClient
+
+    send = MlflowClient.log_image
+
+    def send_and_die(*arguments, **named):
+        send(*arguments, **named)
+        raise KeyboardInterrupt
+
+    tracker = store.open_run()
+    for step in (1, 2):
+        log_steps(tracker, step, step)
+        tracker.log_image("views/validation", PICTURE, step)
+    tracker.release()
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(MlflowClient, "log_image", send_and_die)
+            with pytest.raises(KeyboardInterrupt):
+                deliver(tracker.folder, store.root)
+    deliver(tracker.folder, store.root)
+    assert len(store.files("images")) == 4  # two pictures and their previews
+
+
+def test_a_locked_sqlite_file_holds_up_no_step(store):
+    tracker = store.open_run()
+    log_steps(tracker, 1, 2)
+    tracker.release()
+    deliver(tracker.folder, store.root)
+    log_steps(tracker, 3, 4)
+    tracker.release()
+    with locked_by_others(store.root / "mlflow.db"):
+        tracker.deliver_in_background()
+        assert log_steps(tracker, 5, 500) < SLOWEST
+        assert tracker._delivery.is_alive()
+    tracker.close("FINISHED")
+    assert store.points() == expected(500)
+
+
+@pytest.mark.slow
+def test_a_sqlite_file_locked_for_longer_than_it_waits_gets_everything_later(store, caplog):
+    tracker = store.open_run()
+    log_steps(tracker, 1, 2)
+    tracker.release()
+    deliver(tracker.folder, store.root)
+    log_steps(tracker, 3, 4)
+    tracker.release()
+    with locked_by_others(store.root / "mlflow.db"):  # MLflow waits for 20 s
+        tracker.deliver_in_background()
+        wait_for(tracker)
+    assert "database is locked" in caplog.text
+    log_steps(tracker, 5, 6)
+    tracker.close("FINISHED")
+    assert store.points() == expected(6)
+
+
+def test_a_store_that_is_away_for_good_is_said_with_the_place_and_the_remedy(
+    store, monkeypatch, caplog
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", small_server.nowhere())
+    tracker = store.open_run("ckpt/quick/nmr_srt/0123456789ab/tracking")
+    log_steps(tracker, 1, 3)
+    with caplog.at_level(logging.WARNING):
+        tracker.close("FINISHED")
+    assert str(tracker.folder) in caplog.text
+    assert "python -m workflow.tools.deliver" in caplog.text
+    with pytest.raises(UserError, match="1 of 1 runs still wait"):
+        deliver_all(states=store.root / "ckpt")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store.root}/mlflow.db")
+    deliver_all(states=store.root / "ckpt")
+    assert store.points() == expected(3)
+    assert store.run().info.status == "FINISHED"
+
+
+def test_lines_that_found_no_room_until_the_end_are_said_to_be_lost(store, monkeypatch, caplog):
+    def full(file, data):
+        raise OSError(28, "No space left on device")
+
+    tracker = store.open_run()
+    monkeypatch.setattr(os, "write", full)
+    log_steps(tracker, 1, 3)
+    tracker.close("KILLED", timeout=0.1)
+    assert "the disk is full: 4 lines lost" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_trained(store):
+    (store.root / "ckpt").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match="nothing can be logged"):
+        store.open_run("ckpt/tracking")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Returns a file system of 4 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root can make a small disk")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def fill(path):
+    """Writes a file as large as there is room."""
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_and_is_freed_costs_no_point(store, small_disk, caplog):
+    tracker = open_tracker(
+        small_disk / "tracking",
+        root=store.root,
+        experiment="quick",
+        run_name="nmr_srt",
+        description="",
+        tags={},
+        parameters={},
+    )
+    log_steps(tracker, 1, 100)
+    tracker.release()
+    fill(small_disk / "ballast")
+    assert log_steps(tracker, 101, 3000) < SLOWEST
+    tracker.log_image("prediction", np.random.default_rng(0).integers(0, 255, (64, 64, 3), "u1"), 1)
+    tracker.release()
+    tracker.deliver_in_background()
+    wait_for(tracker)
+    (small_disk / "ballast").unlink()
+    log_steps(tracker, 3001, 3100)
+    tracker.close("FINISHED")
+    assert store.points() == expected(3100)
+    assert "lines wait in memory" in caplog.text
+    assert "the picture prediction of step 1 is not logged" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_server_that_comes_late_goes_and_returns_has_every_point_once(
+    tmp_path, store, monkeypatch
+):
+    server = small_server.Server(f"sqlite:///{store.root}/mlflow.db", tmp_path / "files")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
+    tracker = store.open_run()
+    stop = threading.Event()
+    longest = []
+
+    def train():
+        step = 0
+        while not stop.is_set() or step % 50:
+            step += 1
+            longest.append(log_steps(tracker, step, step))
+            if step % 50 == 0:
+                tracker.log_image("prediction", PICTURE, step)
+                tracker.release()
+                tracker.deliver_in_background()
+            stop.wait(0.005)
+
+    training = threading.Thread(target=train)
+    training.start()
+    for _ in range(2):
+        time.sleep(3)
+        with server.running():
+            time.sleep(3)  # killed in the middle of whatever it does
+    stop.set()
+    training.join()
+    with server.running():
+        tracker.close("FINISHED")
+    steps = len(longest)
+    assert store.points() == expected(steps)
+    pictures = [f for f in (tmp_path / "files").rglob("*.png") if "+step+" in f.name]
+    assert len(pictures) == steps // 50
+    assert sorted(longest)[steps // 2] < 0.0005

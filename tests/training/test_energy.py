@@ -1,0 +1,123 @@
+"""A training's energy is the difference of the GPUs' counters, or not measured; its memory."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from support.tiny_training import (
+    CPU,
+    configured,
+    folder_of,
+    one_thread,
+    read_packed,
+    tiny_experiment,
+    train,
+    write_packed,
+)
+
+from srt.training.energy import EnergyMeter, peak_gigabytes
+from srt.training.loop import largest, total
+from srt.training.states import load_latest_state, save_state
+
+GPU = torch.device("cuda", 0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    with one_thread():
+        yield
+
+
+@pytest.fixture
+def counter(monkeypatch):
+    """Has NVIDIA's library count one GPU's energy, in `counter.millijoules`."""
+    import pynvml
+
+    gpu = SimpleNamespace(millijoules=1_000_000)
+    properties = SimpleNamespace(uuid="0123-4567")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", {"GPU-0123-4567": gpu}.__getitem__)
+    monkeypatch.setattr(
+        pynvml, "nvmlDeviceGetTotalEnergyConsumption", lambda handle: handle.millijoules
+    )
+    return gpu
+
+
+def test_a_trainings_memory_is_the_gpus_peak(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", {GPU: 6_661_569_536}.__getitem__)
+    assert peak_gigabytes(GPU) == 6.662
+    assert peak_gigabytes(CPU) is None
+
+
+def test_energy_is_what_was_used_since_the_meter_was_made(counter):
+    meter = EnergyMeter(GPU)
+    counter.millijoules += 2500
+    assert meter.joules() == 2.5
+
+
+def test_a_gpu_that_does_not_count_has_no_energy(counter, monkeypatch):
+    import pynvml
+
+    def refuse(handle):
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    meter = EnergyMeter(GPU)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", refuse)
+    assert meter.joules() is None
+    assert EnergyMeter(GPU).joules() is None
+
+
+def test_without_nvidias_library_or_a_gpu_there_is_no_energy(counter, monkeypatch):
+    assert EnergyMeter(CPU).joules() is None
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert EnergyMeter(GPU).joules() is None
+
+
+def test_a_sum_or_a_maximum_with_an_unknown_part_is_unknown():
+    assert total([1.5, 2.0, 0.0]) == 3.5
+    assert total([1.5, None, 2.0]) is None
+    assert largest([1.5, 2.0, 0.0]) == 2.0
+    assert largest([1.5, None, 2.0]) is None
+
+
+class Meter:
+    """Counts seven joules a call of a training."""
+
+    def __init__(self, device):
+        pass
+
+    def joules(self):
+        return 7.0
+
+
+def test_what_a_training_used_before_it_was_stopped_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr("srt.training.loop.EnergyMeter", Meter)
+    data, experiment = read_packed(write_packed(tmp_path / "packed")), tiny_experiment(tmp_path)
+    assert train(experiment, data, tmp_path / "states", stop_after=3).joules == 7.0
+    assert train(experiment, data, tmp_path / "states").joules == 14.0
+
+
+def test_a_trainings_memory_is_the_most_of_all_its_parts(tmp_path, monkeypatch):
+    data, experiment = read_packed(write_packed(tmp_path / "packed")), tiny_experiment(tmp_path)
+    for peak, stop_after, most in ((4.0, 3, 4.0), (6.5, 5, 6.5), (2.0, None, 6.5)):
+        monkeypatch.setattr("srt.training.loop.peak_gigabytes", lambda device, peak=peak: peak)
+        training = train(experiment, data, tmp_path / "states", stop_after=stop_after)
+        assert training.peak_gigabytes == most
+    # At its end it takes no further step, and what it has of the GPU then does not count.
+    monkeypatch.setattr("srt.training.loop.peak_gigabytes", lambda device: 9.0)
+    assert train(experiment, data, tmp_path / "states").peak_gigabytes == 6.5
+
+
+def test_a_training_whose_first_part_was_not_measured_has_no_energy(tmp_path, monkeypatch):
+    data, experiment = read_packed(write_packed(tmp_path / "packed")), tiny_experiment(tmp_path)
+    assert train(experiment, data, tmp_path / "states", stop_after=3).joules is None  # a CPU
+    monkeypatch.setattr("srt.training.loop.EnergyMeter", Meter)
+    folder = folder_of(tmp_path / "states", experiment)
+    state = load_latest_state(folder, configured(experiment))
+    del state.progress["joules"], state.progress["peak_gigabytes"]  # as in states of older versions
+    save_state(folder, state, configured(experiment))
+    training = train(experiment, data, tmp_path / "states")
+    assert training.joules is None
+    assert training.peak_gigabytes is None

@@ -1,0 +1,256 @@
+"""States and weights on disk: damaged, foreign, shared, or of another configuration."""
+
+import dataclasses
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from support.paths import REPOSITORY
+from support.tiny_training import (
+    changed,
+    configured,
+    folder_of,
+    one_thread,
+    read_packed,
+    tiny_experiment,
+    train,
+    weights_file,
+    write_packed,
+)
+
+from srt.training.states import (
+    State,
+    StateError,
+    exclusive,
+    is_held,
+    latest_progress,
+    load_latest_state,
+    load_state,
+    load_weights,
+    save_state,
+    save_weights,
+)
+
+WEIGHTS = {name: torch.arange(6.0).view(2, 3) + n for n, name in enumerate("hfbdgace")}
+CONFIG = {"train": {"steps": 9, "learning_rate": 0.1}, "model": {"heads": 2}}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return read_packed(write_packed(tmp_path_factory.mktemp("packed")))
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    return tiny_experiment(tmp_path)
+
+
+def truncate(path, share):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+
+
+def state_of(step):
+    return State({"model.weight": torch.full((3,), float(step))}, {"step": step})
+
+
+@pytest.mark.parametrize("share", [0, 0.0001, 0.5, 0.999])
+def test_a_truncated_state_falls_back_to_the_one_before(experiment, data, tmp_path, caplog, share):
+    uninterrupted = train(experiment, data, tmp_path / "whole")
+    train(experiment, data, tmp_path / "cut", stop_after=5)
+    states = sorted(folder_of(tmp_path / "cut", experiment).glob("state-*"))
+    assert [path.stem for path in states] == ["state-000000004", "state-000000005"]
+    truncate(states[1], share)
+    found = load_latest_state(states[0].parent, configured(experiment))
+    assert found.progress["step"] == 4
+    assert f"{states[1]}: damaged" in caplog.text
+    again = train(experiment, data, tmp_path / "cut")
+    first = weights_file(uninterrupted, tmp_path / "a")
+    assert first == weights_file(again, tmp_path / "b")
+
+
+def test_where_all_states_are_damaged_training_begins_anew(tmp_path):
+    for step in (1, 2):
+        save_state(tmp_path, state_of(step), CONFIG)
+    for path in tmp_path.glob("state-*"):
+        truncate(path, 0.5)
+    assert load_latest_state(tmp_path, CONFIG) is None
+
+
+def test_the_last_two_states_are_kept_and_nothing_half_written(tmp_path):
+    for step in (1, 2, 99, 100):
+        save_state(tmp_path, state_of(step), CONFIG)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["state-000000099.safetensors", "state-000000100.safetensors"]
+    newest = load_latest_state(tmp_path, CONFIG)
+    assert newest.progress == {"step": 100}
+    assert torch.equal(newest.tensors["model.weight"], torch.full((3,), 100.0))
+
+
+def test_a_half_written_state_is_not_taken_for_one(tmp_path):
+    save_state(tmp_path, state_of(1), CONFIG)
+    (tmp_path / ".state-000000002.safetensors.77").write_bytes(b"half")
+    (tmp_path / "state-2.safetensors").write_bytes(b"another name")
+    assert load_latest_state(tmp_path, CONFIG).progress["step"] == 1
+
+
+@pytest.mark.parametrize(
+    ("theirs", "named"),
+    [
+        ({"train": {"steps": 9, "learning_rate": 0.2}}, "train.learning_rate: 0.1 here, 0.2 there"),
+        ({"model": {"heads": 4}}, "model.heads: 2 here, 4 there"),
+        ({"model": {"heads": 2, "layers": 1}}, "model.layers: 'absent' here, 1 there"),
+        ({"train": {"steps": 5, "learning_rate": 0.2}}, "train.learning_rate: 0.1 here, 0.2 there"),
+    ],
+)
+def test_a_state_of_another_configuration_is_refused_by_the_key(tmp_path, theirs, named):
+    save_state(tmp_path, state_of(3), CONFIG | theirs)
+    path = tmp_path / "state-000000003.safetensors"
+    expected = re.escape(f"{path}: a state of another configuration: {named}")
+    with pytest.raises(StateError, match=f"^{expected}$"):
+        load_state(path, CONFIG)
+
+
+def test_a_state_beyond_the_end_of_this_training_is_refused(tmp_path):
+    save_state(tmp_path, state_of(12), CONFIG | {"train": CONFIG["train"] | {"steps": 20}})
+    with pytest.raises(StateError, match=r"train\.steps: 9 here, 20 there"):
+        load_state(tmp_path / "state-000000012.safetensors", CONFIG)
+
+
+def test_a_training_takes_up_no_state_of_another_configuration(experiment, data, tmp_path, caplog):
+    alone = train(experiment, data, tmp_path / "alone")
+    for other in (
+        changed(experiment, learning_rate=0.02),
+        changed(experiment, steps=4, rays_per_scene=48),
+        dataclasses.replace(experiment, seed=1),
+    ):
+        assert folder_of(tmp_path, other) != folder_of(tmp_path, experiment)
+        train(other, data, tmp_path / "both", stop_after=2)
+    both = train(experiment, data, tmp_path / "both")
+    assert weights_file(alone, tmp_path / "a") == weights_file(both, tmp_path / "b")
+
+
+def python(code, *arguments, **options):
+    """Starts a fresh process; it finds `srt` from the repository's root."""
+    root = REPOSITORY
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, cwd=root, text=True, stdout=subprocess.PIPE, **options)
+
+
+def test_the_same_weights_are_the_same_bytes_in_every_process(tmp_path):
+    code = (
+        "import sys, torch; from pathlib import Path; from srt.training.states import save_weights;"
+        f"weights = {{n: torch.arange(6.0).view(2, 3) + i for i, n in {list(enumerate(WEIGHTS))}}};"
+        f"save_weights(Path(sys.argv[1]), weights, {CONFIG})"
+    )
+    paths = [tmp_path / f"{hash_seed}.safetensors" for hash_seed in (1, 2)]
+    processes = [
+        python(code, path, env=os.environ | {"PYTHONHASHSEED": path.stem}) for path in paths
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
+    save_weights(tmp_path / "here", WEIGHTS, CONFIG)
+    here = (tmp_path / "here").read_bytes()
+    assert [path.read_bytes() == here for path in paths] == [True, True]
+
+
+def test_weights_are_read_back_with_their_configuration(tmp_path):
+    save_weights(tmp_path / "model", {"w": torch.eye(3).T[::2]}, CONFIG)  # not contiguous
+    weights, config = load_weights(tmp_path / "model")
+    assert torch.equal(weights["w"], torch.eye(3)[:, ::1][::2])
+    assert config == CONFIG
+
+
+def foreign(path):
+    safetensors.torch.save_file({"w": torch.ones(2)}, path)
+
+
+def foreign_with_metadata(path):
+    safetensors.torch.save_file({"w": torch.ones(2)}, path, {"format": "pt"})
+
+
+def pickled(path):
+    torch.save({"w": torch.ones(2)}, path)
+
+
+def cut(path):
+    save_weights(path, WEIGHTS, CONFIG)
+    truncate(path, 0.9)
+
+
+def resume_state(path):
+    save_state(path.parent, state_of(3), CONFIG)
+    (path.parent / "state-000000003.safetensors").rename(path)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [foreign, foreign_with_metadata, pickled, cut, resume_state, Path.touch, Path.mkdir, id],
+)
+def test_what_is_no_weight_file_of_this_project_is_refused_by_name(tmp_path, write):
+    path = tmp_path / "model.safetensors"
+    write(path)  # `id` writes nothing: there is no such file
+    with pytest.raises(StateError, match=rf"^{path}: not readable as weights of this project"):
+        load_weights(path)
+
+
+def test_a_second_holder_of_the_lock_is_refused_until_the_first_is_killed(tmp_path):
+    folder = tmp_path / "new"
+    code = (
+        "import sys; from pathlib import Path; from srt.training.states import exclusive\n"
+        "with exclusive(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    with python(code, folder, stdin=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == "held\n"
+        held = rf"^{folder / 'lock'}: held by process {holder.pid} on \S+: .*trained already"
+        for _ in range(2):  # a refusal leaves the lock as it is
+            with pytest.raises(StateError, match=held), exclusive(folder):
+                pass
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        with exclusive(folder):
+            assert (folder / "lock").read_text().startswith(f"process {os.getpid()} ")
+    with exclusive(folder):  # released in order
+        pass
+
+
+def test_whether_a_training_holds_a_folder_is_seen_without_taking_it(tmp_path):
+    folder = tmp_path / "states"
+    assert not is_held(folder)
+    assert not folder.exists()
+    with exclusive(folder):
+        assert is_held(folder)
+    assert not is_held(folder)
+    with exclusive(folder):
+        pass
+
+
+def test_how_far_a_folder_is_comes_from_its_newest_readable_state(tmp_path):
+    assert latest_progress(tmp_path) == {}
+    for step in (1, 2):
+        save_state(tmp_path, state_of(step), CONFIG)
+    assert latest_progress(tmp_path) == {"step": 2}
+    truncate(tmp_path / "state-000000002.safetensors", 0.5)
+    assert latest_progress(tmp_path) == {"step": 1}
+
+
+def test_where_there_is_no_room_for_a_lock_its_file_is_named(tmp_path):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+    try:
+        with pytest.raises(OSError, match=re.escape(f"{tmp_path / 'lock'}")), exclusive(tmp_path):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)

@@ -1,0 +1,227 @@
+"""Fetching whole datasets: what is placed by hand, subsets, manifests, the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import io
+import json
+import os
+import re
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from support.paths import PARAMS
+from support.unreliable_site import Bucket, served
+
+from srt.common.errors import UserError
+from srt.common.files import sha256_of
+from srt.config.load import load_dataset
+from srt.config.schema import DatasetConfig
+from srt.data.download import partial
+from workflow import fetch as stage
+from workflow.common import cli
+
+NO_SUBSET = {"classes": None, "shards": None, "max_scenes": None}
+
+
+def test_the_manifest_of_a_bucket_says_what_was_fetched(tmp_path: Path) -> None:
+    splits = [{"name": split, "shardLengths": ["5", "5"]} for split in ("train", "test")]
+    info = json.dumps({"name": "frames", "splits": splits}).encode()
+    shards = [f"frames-{s}.tfrecord-0000{n}-of-00002" for s in ("train", "test") for n in (0, 1)]
+    files = {"dataset_info.json": info, "features.json": b"{}"} | dict.fromkeys(shards, b"scenes")
+    with served(Bucket.of(files)) as bucket:
+        config = dataclasses.replace(
+            load_dataset(PARAMS, "msn", "paper"),
+            source=re.sub("/data/.*", "/frames/2.3.3", bucket.url),
+        )
+        part = stage.with_subset(config, {"shards": "0"})
+        manifest = stage.fetch_dataset(part, "msn", 0, tmp_path)
+        assert stage.fetch_dataset(part, "msn", 0, tmp_path) == manifest
+        whole = stage.fetch_dataset(config, "msn", 0, tmp_path)
+    assert (manifest["folder"], manifest["source"]) == ("2.3.3", config.source)
+    assert (manifest["files"], manifest["bytes"]) == (4, 2 * 6 + len(info) + 2)
+    assert (manifest["subset"], whole["subset"]) == (NO_SUBSET | {"shards": "0"}, None)
+    assert whole["files"] == 6
+    assert whole["listing_sha256"] != manifest["listing_sha256"]
+
+
+CLASSES = {"0001": "sofa,couch", "0002": "chair"}
+METADATA = "".join(f"'{key}': {{id: '{key}', name: '{name}'}}\n" for key, name in CLASSES.items())
+
+
+@pytest.fixture
+def renders(tmp_path: Path) -> DatasetConfig:
+    """A zip archive of NMR's form, on disk, with a top folder of any name."""
+    path = tmp_path / "downloads" / "renders.zip"
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("NMR_Dataset/metadata.yaml", METADATA)
+        for key in CLASSES:
+            file.writestr(f"NMR_Dataset/{key}/softras_test.lst", "scene\n")
+            file.writestr(f"NMR_Dataset/{key}/scene/cameras.npz", b"123")
+    config = load_dataset(PARAMS, "nmr", "paper")
+    return dataclasses.replace(config, source=str(path), view_list=0)
+
+
+def test_a_zip_on_disk_is_unpacked_beside_the_manifest(
+    renders: DatasetConfig, tmp_path: Path
+) -> None:
+    manifest = stage.fetch_dataset(renders, "nmr", 0, tmp_path / "raw")
+    root = tmp_path / "raw" / manifest["folder"]
+    assert (root / "metadata.yaml").read_text() == METADATA
+    assert (manifest["files"], manifest["subset"], manifest["view_list"]) == (5, None, None)
+    assert len(manifest["archive_sha256"]) == 64
+
+
+@pytest.mark.parametrize("wanted", ["couch", "0001", "sofa,couch"])
+def test_only_the_wanted_classes_are_unpacked(
+    renders: DatasetConfig, tmp_path: Path, wanted: str
+) -> None:
+    config = stage.with_subset(renders, {"classes": tuple(wanted.split(","))})
+    manifest = stage.fetch_dataset(config, "nmr", 0, tmp_path / "raw")
+    root = tmp_path / "raw" / manifest["folder"]
+    assert {path.name for path in root.iterdir()} == {"metadata.yaml", "0001"}
+    assert manifest["subset"] == NO_SUBSET | {"classes": ("0001",)}
+    stage.fetch_dataset(renders, "nmr", 0, tmp_path / "raw")
+    assert stage.fetch_dataset(config, "nmr", 0, tmp_path / "raw") == manifest  # the rest is there
+
+
+def test_an_unknown_class_is_refused_with_the_known_ones(
+    renders: DatasetConfig, tmp_path: Path
+) -> None:
+    config = stage.with_subset(renders, {"classes": ("ship",)})
+    with pytest.raises(UserError, match=r"'ship'.*0001 \(sofa,couch\), 0002 \(chair\)"):
+        stage.fetch_dataset(config, "nmr", 0, tmp_path / "raw")
+
+
+@pytest.fixture
+def scenes_tar(tmp_path: Path) -> DatasetConfig:
+    path = tmp_path / "downloads" / "clevr3d.tar"
+    path.parent.mkdir()
+    write_tar(path, {"clevr3d/images/img_0_0.png": b"image", "clevr3d/metadata.npz": b"numbers"})
+    config = load_dataset(PARAMS, "clevr3d", "paper")
+    return dataclasses.replace(config, source=str(path), sha256=sha256_of(path)[:16])
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+def test_a_missing_tar_is_asked_for_with_its_place_source_and_checksum(tmp_path: Path) -> None:
+    config = load_dataset(PARAMS, "clevr3d", "paper")
+    with pytest.raises(UserError) as error:
+        stage.fetch_dataset(config, "clevr3d", 0, tmp_path / "raw")
+    place = Path.cwd() / "downloads" / "clevr3d.tar"
+    assert f"get clevr3d.tar from {config.homepage} and put it at {place}" in str(error.value)
+    assert config.sha256 in str(error.value)
+
+
+def test_a_tar_is_read_for_its_checksum_only_once(
+    scenes_tar: DatasetConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = stage.fetch_dataset(scenes_tar, "clevr3d", 0, tmp_path / "raw")
+    assert (manifest["files"], manifest["bytes"]) == (2, 12)
+    assert manifest["archive_sha256"] == sha256_of(Path(scenes_tar.source))
+    root = tmp_path / "raw" / manifest["folder"]
+    assert (root / "images" / "img_0_0.png").read_bytes() == b"image"
+    monkeypatch.setattr(partial, "digest_so_far", None)
+    assert stage.fetch_dataset(scenes_tar, "clevr3d", 0, tmp_path / "raw") == manifest
+
+
+def test_a_tar_with_another_checksum_is_refused_and_not_unpacked(
+    scenes_tar: DatasetConfig, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(scenes_tar, sha256="0" * 64)
+    for _ in range(2):  # remembered or not
+        with pytest.raises(UserError, match="expected 0000"):
+            stage.fetch_dataset(config, "clevr3d", 0, tmp_path / "raw")
+    assert not (tmp_path / "raw" / "clevr3d").exists()
+
+
+def test_what_was_unpacked_from_another_archive_is_not_kept(
+    scenes_tar: DatasetConfig, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(scenes_tar, sha256=None)
+    stage.fetch_dataset(config, "clevr3d", 0, tmp_path / "raw")
+    write_tar(Path(config.source), {"images/img_0_0.png": b"IMAGE", "metadata.npz": b"numbers"})
+    manifest = stage.fetch_dataset(config, "clevr3d", 0, tmp_path / "raw")
+    image = tmp_path / "raw" / manifest["folder"] / "images" / "img_0_0.png"
+    assert image.read_bytes() == b"IMAGE"
+
+
+@pytest.mark.parametrize(
+    ("layout", "given"), [("clevr3d", {"shards": "0"}), ("msn", {"classes": ("chair",)})]
+)
+def test_a_subset_that_a_layout_does_not_have_is_refused(
+    layout: str, given: dict[str, object]
+) -> None:
+    with pytest.raises(UserError, match=rf"subset\.{next(iter(given))} .*: layout .* leave it out"):
+        stage.with_subset(load_dataset(PARAMS, layout, "paper"), given)
+
+
+def test_flags_replace_only_their_fields_of_the_subset() -> None:
+    config = load_dataset(PARAMS, "msn", "paper")
+    config = stage.with_subset(config, {"shards": "0-3", "max_scenes": 9})
+    subset = stage.with_subset(config, {"shards": "7"}).subset
+    assert dataclasses.asdict(subset) == NO_SUBSET | {"shards": "7", "max_scenes": 9}
+    assert stage.with_subset(load_dataset(PARAMS, "msn", "paper"), {}).subset is None
+
+
+def test_the_command_line_writes_the_manifest_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(root: Path, **given: object) -> None:
+        assert given.keys() == {"config", "name", "seed", "workers"}
+        root.mkdir()
+        (root / "dataset_info.json").write_text(str(given["name"]))
+
+    monkeypatch.setattr(stage, "synthetic_writer", lambda layout: write)
+    out = tmp_path / "raw" / "manifest.json"
+    stage.fetch(profile="quick", name="msn", out=out, params=PARAMS, max_scenes=5)
+    manifest = json.loads(out.read_text())
+    assert (manifest["name"], manifest["source"], manifest["folder"]) == (
+        "msn",
+        "synthetic",
+        "scenes",
+    )
+    assert manifest["subset"] == NO_SUBSET | {"max_scenes": 5}
+    with pytest.raises(UserError, match="leave --shards out"):
+        stage.fetch(profile="quick", name="lpips_vgg", out=out, params=PARAMS, shards="0")
+
+
+def test_a_refusal_is_one_line_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "die_with_parent", lambda: None)
+    flags = ["--shards", "20-30", "--max-scenes", "5"]
+    with served(Bucket.of({})) as bucket:
+        params = tmp_path / "params.yaml"
+        source = bucket.url.rpartition("/")[0]
+        params.write_text(re.sub(r"gs://\S+/2\.3\.3", source, PARAMS.read_text()))
+        given = ["--profile", "paper", "--name", "msn", "--out", str(tmp_path / "manifest.json")]
+        monkeypatch.setattr(sys, "argv", ["fetch", *given, "--params", str(params), *flags])
+        with pytest.raises(SystemExit) as exit_:
+            cli.run(stage.fetch)
+    assert str(exit_.value).startswith(f"error: {source}: 2 of 2 files are not there")
+    assert "\n" not in str(exit_.value)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_takes_nothing_is_one_line(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(root: Path, **_: object) -> None:
+        raise OSError(number, os.strerror(number), str(root))
+
+    monkeypatch.setattr(stage, "synthetic_writer", lambda layout: write)
+    with pytest.raises(UserError, match=rf"scenes.*: {os.strerror(number)}; .* run again"):
+        stage.fetch(profile="quick", name="msn", out=tmp_path / "manifest.json", params=PARAMS)
+    assert not (tmp_path / "manifest.json").exists()

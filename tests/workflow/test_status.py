@@ -1,0 +1,211 @@
+"""The table of `workflow.tools.status`: every state that an experiment can be in, and why."""
+
+import dataclasses
+import json
+import time
+
+import pytest
+import torch
+from support.tiny_training import changed, tiny_experiment
+
+import workflow.common.tracked_run
+from srt.common.files import sha256_of
+from srt.training.states import (
+    State,
+    exclusive,
+    save_state,
+    save_weights,
+    state_folder,
+    training_config,
+)
+from workflow.evaluate import describe
+from workflow.tools.status import LPIPS, Place, Standing, standings, table, why_dvc
+
+NOW = time.time()
+TENSORS = {"weight": torch.zeros(2)}
+
+
+class Lab:
+    """A tiny experiment and its files, which the tests write as the stages do."""
+
+    def __init__(self, folder):
+        self.experiment = tiny_experiment(folder)
+        self.states = folder / "ckpt"
+        out = folder / "outputs"
+        own = self.states / "quick" / "nmr_srt"
+        self.place = Place(own, folder / "packed", out, folder / "weights")
+        self.place.data.mkdir()
+        self.place.out.mkdir()
+        (self.place.data / "manifest.json").write_text("{}")
+        for name in LPIPS.values():
+            (self.place.weights / name).mkdir(parents=True)
+            (self.place.weights / name / "manifest.json").write_text("{}")
+
+    def config(self, experiment=None):
+        digest = sha256_of(self.place.data / "manifest.json")
+        return training_config(experiment or self.experiment, digest)
+
+    def folder(self, experiment=None):
+        experiment = experiment or self.experiment
+        return state_folder(self.states, experiment, self.config(experiment))
+
+    def save(self, step, seconds, best_step=0, best_psnr=-float("inf")):
+        progress = {"step": step, "seconds": seconds, "best_step": best_step}
+        state = State(TENSORS, {**progress, "best_psnr": best_psnr})
+        self.folder().mkdir(parents=True, exist_ok=True)
+        save_state(self.folder(), state, self.config())
+
+    def run(self, experiment=None):
+        settings = self.config(experiment)
+        return workflow.common.tracked_run.open_run(
+            "train", "quick", "nmr_srt", settings, self.states
+        )
+
+    def train(self, experiment=None):
+        save_weights(self.place.out / "model.safetensors", TENSORS, self.config(experiment))
+        cost = {"steps": 8, "validation_psnr": 18.5}
+        (self.place.out / "training.json").write_text(json.dumps(cost))
+
+    def evaluate(self):
+        files = {"model": self.place.out / "model.safetensors"}
+        files["data"] = self.place.data / "manifest.json"
+        for key in LPIPS:
+            manifest = self.place.weights / LPIPS[key] / "manifest.json"
+            files[key] = manifest if manifest.is_file() else None
+        metrics = describe(self.experiment, "test", files)
+        metrics["protocols"] = {"stelzner": {"psnr": 17.25}, "pixelnerf": {"psnr": 3.0}}
+        (self.place.out / "metrics.json").write_text(json.dumps(metrics))
+
+    def rows(self, experiment=None):
+        return list(standings(experiment or self.experiment, self.place, NOW))
+
+    def row(self, experiment=None):
+        """Returns the only line, as the table has it."""
+        lines = table(self.rows(experiment))
+        assert len(lines) == 2
+        return " ".join(lines[1].split())
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    for name in ("DVC_STAGE", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
+        monkeypatch.delenv(name, raising=False)
+    return Lab(tmp_path)
+
+
+def test_what_has_only_its_data_is_not_begun(lab):
+    assert lab.row() == "nmr_srt not begun – – – – –"
+
+
+def test_what_has_no_data_says_so(lab):
+    (lab.place.data / "manifest.json").unlink()
+    assert lab.row() == "nmr_srt not begun – – – – – its data is not packed"
+
+
+def test_a_running_training_shows_its_figures_and_the_time_left_at_its_speed_of_now(lab):
+    run = lab.run()
+    lab.save(4, seconds=4000.0, best_step=4, best_psnr=16.5)
+    for step, seconds in ((4, 4000.0), (6, 4100.0)):  # it was slow before, elsewhere
+        run.log_metrics({"train/psnr": 10.0 + step, "train/seconds": seconds}, step)
+    with exclusive(lab.folder()):
+        assert lab.row().startswith("nmr_srt running 6 of 8 16.00 16.50 – 2 min logged ")
+    assert "running" not in lab.row()
+
+
+def test_a_training_that_logged_nothing_yet_is_running(lab):
+    with exclusive(lab.folder()):
+        assert lab.row() == "nmr_srt running – – – – – nothing logged yet"
+
+
+def test_a_killed_training_says_after_which_step_it_goes_on(lab):
+    run = lab.run()
+    lab.save(4, seconds=400.0)
+    run.log_metrics({"train/psnr": 15.0, "train/seconds": 500.0}, 5)  # lost
+    assert lab.row() == "nmr_srt stopped 5 of 8 15.00 – – 5 min goes on after step 4"
+
+
+def test_a_training_that_failed_is_told_from_one_that_was_stopped(lab):
+    run = lab.run()
+    lab.save(4, seconds=400.0)
+    run.close("KILLED", timeout=0)
+    assert lab.row().startswith("nmr_srt stopped 4 of 8")
+    lab.run().close("FAILED", timeout=0)
+    assert lab.row().startswith("nmr_srt failed 4 of 8")
+
+
+def test_a_model_without_figures_or_video_is_trained(lab):
+    lab.train()
+    assert lab.row() == "nmr_srt trained 8 of 8 – 18.50 – – no metrics.json and no video.mp4 yet"
+
+
+def test_a_model_with_figures_and_video_is_done(lab):
+    lab.train()
+    lab.evaluate()
+    assert lab.row() == "nmr_srt trained 8 of 8 – 18.50 17.25 – no video.mp4 yet"
+    (lab.place.out / "video.mp4").touch()
+    assert lab.row() == "nmr_srt done 8 of 8 – 18.50 17.25 –"
+
+
+def test_a_model_of_other_parameters_is_stale_and_they_are_named(lab):
+    lab.train()
+    row = lab.row(changed(lab.experiment, learning_rate=0.5))
+    why = "its model is of other settings: train.learning_rate: 0.5 here, 0.01 there"
+    assert row == f"nmr_srt stale – – – – – {why}"
+    many = changed(lab.experiment, learning_rate=0.5, steps=10, batch_size=3, decay_steps=7)
+    assert lab.row(many).endswith("; 1 more")
+
+
+def test_a_model_of_other_data_is_stale(lab):
+    lab.train()
+    (lab.place.data / "manifest.json").write_text('{"scenes": 1}')
+    assert lab.row().endswith("its model is of other settings: other data")
+
+
+def test_figures_of_another_model_or_evaluation_are_stale(lab):
+    lab.train()
+    lab.evaluate()
+    (lab.place.out / "video.mp4").touch()
+    fewer = dataclasses.replace(lab.experiment.evaluate, max_items=1)
+    row = lab.row(dataclasses.replace(lab.experiment, evaluate=fewer))
+    assert row.startswith("nmr_srt stale 8 of 8")
+    assert row.endswith("metrics.json is of another model or evaluation")
+
+
+def test_figures_measured_without_a_distance_are_as_good(lab):
+    lab.train()
+    (lab.place.weights / "lpips_alex" / "manifest.json").unlink()
+    lab.evaluate()
+    assert [row.why for row in lab.rows()] == ["no video.mp4 yet"]
+
+
+def test_a_damaged_model_is_named(lab):
+    lab.train()
+    weights = lab.place.out / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:20])
+    assert lab.row().endswith(f"{weights} is not readable: delete it")
+
+
+def test_a_queued_training_with_other_settings_has_a_line_while_it_runs(lab, monkeypatch):
+    lab.train()
+    other = changed(lab.experiment, learning_rate=0.5)
+    monkeypatch.setenv("DVC_EXP_NAME", "murky-tee")
+    with exclusive(lab.folder(other)):
+        assert lab.rows()[1].why.endswith("it just began")
+        lab.run(other)
+        first, second = lab.rows()
+    assert first.state == "trained"
+    assert (second.name, second.state, second.steps) == ("nmr_srt (murky-tee)", "running", 8)
+    assert second.why.endswith("other settings: train.learning_rate: 0.01 here, 0.5 there")
+    assert len(lab.rows()) == 1
+
+
+def test_a_tables_columns_stand_below_each_other():
+    lines = table([Standing("a", "done", 1), Standing("longer", "not begun", 1, why="no data")])
+    assert lines[0].index("state") == lines[1].index("done") == lines[2].index("not begun")
+
+
+def test_dvcs_reasons_are_told_in_its_words():
+    deps = {"srt/a.py": "modified", "params.yaml": {"train.steps": "deleted"}}
+    said = {"train@a": ["changed command", {"changed deps": deps}, {"changed outs": {"b": "new"}}]}
+    reasons = ["changed command", "srt/a.py modified", "params.yaml.train.steps deleted", "b new"]
+    assert why_dvc(said) == {"train@a": reasons}

@@ -1,0 +1,59 @@
+"""The runs of one configuration are one run; those of `dvc exp run` bear its names."""
+
+import json
+
+import pytest
+
+import workflow.common.tracked_run
+
+SETTINGS = {
+    "dataset_name": "nmr",
+    "seed": 0,
+    "model": {"name": "srt", "heads": 2},
+    "train": {"steps": 10},
+}
+
+
+@pytest.fixture(autouse=True)
+def by_hand(monkeypatch):
+    for name in ("DVC_STAGE", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV", "DVC_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def described(states, **settings):
+    """Returns run.json of a run that train opens."""
+    run = workflow.common.tracked_run.open_run(
+        "train", "quick", "nmr_srt", SETTINGS | settings, states
+    )
+    return json.loads((run.folder / "run.json").read_text())
+
+
+def test_a_run_is_named_after_its_experiment_under_its_dataset(tmp_path):
+    run = described(tmp_path)
+    assert (run["experiment"], run["name"], run["parent"]) == ("quick: nmr", "nmr_srt", "")
+    assert run["parameters"]["model.heads"] == "2"
+
+
+def test_a_later_stage_opens_the_same_run(tmp_path):
+    first = described(tmp_path)
+    run = workflow.common.tracked_run.open_run("evaluate", "quick", "nmr_srt", SETTINGS, tmp_path)
+    assert json.loads((run.folder / "run.json").read_text()) == first
+
+
+def test_seeds_differ_in_the_fingerprint_alone(tmp_path):
+    first, second = (described(tmp_path, seed=seed)["tags"] for seed in (0, 1))
+    assert first["fingerprint"] != second["fingerprint"]
+    assert first["but_for_seed"] == second["but_for_seed"]
+
+
+def test_an_experiment_of_dvc_gives_its_name_and_its_commit_a_parent(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_EXP_NAME", "murky-tee")
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "0123456789abcdef")
+    run = described(tmp_path)
+    assert run["name"] == "nmr_srt (murky-tee)"
+    assert run["parent"] == "nmr_srt: dvc exp from 0123456"
+
+
+def test_what_a_queue_of_dvc_runs_in_a_copy_is_kept_in_the_repository(tmp_path):
+    assert workflow.common.tracked_run.home(tmp_path / ".dvc/tmp/exps/tmp_a1b2") == tmp_path
+    assert workflow.common.tracked_run.home(tmp_path) == tmp_path

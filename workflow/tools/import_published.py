@@ -1,0 +1,193 @@
+"""Published run folder -> our weights and resume state, and back: config.yaml and model.pt."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from srt.common.errors import UserError
+from srt.common.files import sha256_of, write_atomically
+from srt.common.fingerprint import differences
+from srt.config.load import load_experiment
+from srt.config.schema import Experiment
+from srt.config.strict import load_yaml
+from srt.published.checkpoint import (
+    from_training,
+    origin,
+    read_checkpoint,
+    to_training,
+    write_checkpoint,
+)
+from srt.published.config import check_config, published_config
+from srt.training.loop import learning_curve
+from srt.training.state import Training
+from srt.training.states import (
+    exclusive,
+    load_latest_state,
+    load_weights,
+    save_state,
+    save_weights,
+    state_folder,
+    training_config,
+)
+from workflow.common.cli import run
+from workflow.common.tracked_run import ROOT
+
+UNKNOWN = "unknown"  # in place of the digest of the packed data
+
+log = logging.getLogger(__name__)
+
+
+def import_published(
+    config: Path,
+    checkpoint: Path,
+    /,
+    *,
+    profile: str,
+    experiment: str,
+    out: Path,
+    data: Path | None = None,
+    export: bool = False,
+    params: Path = Path("params.yaml"),
+    states: Path = ROOT / "ckpt",
+) -> None:
+    """Turns a run of stelzner/srt into one of ours: evaluate, render and train go on with it.
+
+    Args:
+        config: config.yaml of the published run folder.
+        checkpoint: model.pt or model_best.pt of it.
+        profile: of params.yaml.
+        experiment: its name in params.yaml, which must be of the same model and dataset.
+        out: the folder of model.safetensors (written last), history.csv and training.json.
+        data: the packed dataset's folder; with it the optimiser's state is imported too, and train
+            goes on with these data.
+        export: the other way round: write config and checkpoint from what is in out, and from the
+            newest resume state where there is one.
+        params: the configuration.
+        states: where resume states are kept, by profile, experiment and configuration.
+    """
+    chosen = load_experiment(params, experiment, profile)
+    if export:
+        write_published(config, checkpoint, chosen, out, states)
+    else:
+        read_published(config, checkpoint, chosen, out, data, states)
+
+
+def read_published(
+    config: Path,
+    checkpoint: Path,
+    experiment: Experiment,
+    out: Path,
+    data: Path | None,
+    states: Path,
+) -> None:
+    """Writes our files; raises UserError where there are some, or the published do not fit."""
+    check_config(load_yaml(config), experiment, config)
+    model = out / "model.safetensors"
+    refuse_to_replace(model)
+    content = read_checkpoint(checkpoint)
+    training = to_training(content, experiment, data is not None, checkpoint)
+    file = {"checkpoint": checkpoint.name, "sha256": sha256_of(checkpoint)}
+    cost = describe(training, {**file, **origin(content, checkpoint)})
+    settings = training_config(experiment, UNKNOWN if data is None else digest_of(data))
+    if data is None:
+        log.info("weights alone: give --data, the packed dataset, to import the optimiser's too")
+    else:
+        write_state(training, settings, states)
+    write_atomically(out / "history.csv", learning_curve(training).encode())
+    write_atomically(out / "training.json", (json.dumps(cost, indent=1) + "\n").encode())
+    save_weights(model, training.best, settings)
+    log.info("wrote %s, after %d steps", model, training.step)
+
+
+def digest_of(data: Path) -> str:
+    """Returns the digest of a packed dataset by which train knows its states."""
+    manifest = data / "manifest.json"
+    if not manifest.is_file():
+        raise UserError(f"{manifest}: there is no such file; run `python -m workflow.pack` first")
+    return sha256_of(manifest)
+
+
+def write_state(training: Training, settings: dict[str, Any], states: Path) -> None:
+    """Writes the resume state; raises UserError where the experiment's training has begun."""
+    folder = state_folder(states, training.experiment, settings)
+    with exclusive(folder):
+        if load_latest_state(folder, settings) is not None:
+            raise UserError(
+                f"{folder}: {training.experiment.name} has a resume state already; to import over"
+                " it, delete this folder or give other --states"
+            )
+        save_state(folder, training.state(), settings)
+
+
+def describe(training: Training, published: dict[str, Any]) -> dict[str, Any]:
+    """Returns training.json, as train writes it, and where the weights come from."""
+    psnr = training.best_psnr
+    return {
+        "experiment": training.experiment.name,
+        "steps": training.step,
+        "best_step": training.best_step,
+        "validation_psnr": psnr if math.isfinite(psnr) else None,
+        "parameters": sum(parameter.numel() for parameter in training.model.parameters()),
+        "seconds": training.seconds,
+        "hardware": "not recorded (published run)",
+        "published": published,
+    }
+
+
+def write_published(
+    config: Path, checkpoint: Path, experiment: Experiment, out: Path, states: Path
+) -> None:
+    """Writes config.yaml and checkpoint of a published run folder; raises UserError if they exist.
+
+    With a resume state: its weights, the last ones, and the optimiser's state. Else: the weights of
+    model.safetensors, the best ones.
+    """
+    text = yaml.safe_dump(published_config(experiment), sort_keys=False)
+    for path in (config, checkpoint):
+        refuse_to_replace(path)
+    model = out / "model.safetensors"
+    weights, settings = load_weights(model)
+    if found := differences(training_config(experiment, settings["data"]), settings):
+        raise UserError(f"{model}: of another configuration: {'; '.join(found)}")
+    cost = read_cost(out / "training.json")
+    training = Training(experiment, torch.device("cpu"))
+    state = load_latest_state(state_folder(states, experiment, settings), settings)
+    if state is None:
+        training.model.load_state_dict(weights)
+        training.step, training.seconds = cost["best_step"], cost["seconds"]
+        psnr = cost["validation_psnr"]
+        training.best_psnr = -math.inf if psnr is None else psnr
+    else:
+        training.restore(state)
+    published = cost.get("published", {"epoch_it": 0, "run_id": None})
+    content = from_training(training, published["epoch_it"], published["run_id"])
+    write_checkpoint(checkpoint, content)
+    write_atomically(config, text.encode())
+    whose = "the best weights, no optimiser" if state is None else "the last weights and optimiser"
+    log.info("wrote %s: %s, after %d steps", checkpoint, whose, training.step)
+
+
+def read_cost(path: Path) -> dict[str, Any]:
+    """Returns training.json."""
+    try:
+        cost: dict[str, Any] = json.loads(path.read_text())
+        return cost | {key: cost[key] for key in ("best_step", "seconds", "validation_psnr")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not as train writes it ({error!r})") from error
+
+
+def refuse_to_replace(path: Path) -> None:
+    """Raises UserError for a file that exists: weights may be weeks of work."""
+    if path.exists():
+        raise UserError(f"{path}: there already; move it away or delete it first")
+
+
+if __name__ == "__main__":
+    run(import_published)
