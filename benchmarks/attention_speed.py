@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn.attention import sdpa_kernel
 
 from srt.model.attention import join_heads
+from srt.model.inference import ATTENTION
 from srt.model.kernels.triton_attention import (
     FORWARD,
     OF_QUERIES,
@@ -32,7 +33,6 @@ from srt.model.kernels.triton_attention import (
     backward,
     forward,
 )
-from srt.model.srt import ATTENTION
 
 SIZES = {  # scenes, queries, tokens
     "SRT, MSN, decoder": (16, 8192, 320),

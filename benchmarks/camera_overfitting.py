@@ -38,10 +38,10 @@ from srt.data.synthetic.as_nmr import DISTANCE, FOCAL, LIGHT, turntable
 from srt.data.synthetic.objects import CLASSES, random_object
 from srt.data.synthetic.raycaster import pixel_rays, render
 from srt.geometry.cameras import look_at, pinhole
-from srt.model.srt import decode_in_groups, precision
+from srt.model.inference import decode_in_groups, precision
 from srt.training import loop
-from srt.training.gradients import compiled_decoder
-from srt.training.schedule import learning_rate
+from srt.training.cuda_graph import compiled_decoder
+from srt.training.loop import learning_rate
 from srt.training.state import Training
 from srt.visualization.pictures import enlarge, tile, to_uint8
 from workflow import REPOSITORY

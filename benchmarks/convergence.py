@@ -22,8 +22,8 @@ from srt.config.load import load_experiment
 from srt.config.schema import Experiment
 from srt.data.packed.reader import Scenes
 from srt.data.prefetch import batches
-from srt.training import gradients, loop
-from srt.training.schedule import learning_rate
+from srt.training import cuda_graph, loop
+from srt.training.loop import learning_rate
 from srt.training.state import Training
 from workflow import REPOSITORY
 
@@ -38,7 +38,7 @@ def curve(experiment: Experiment, data: loop.Data, fast: bool) -> dict[str, Any]
     points, began = [], time.perf_counter()
     with contextlib.nullcontext() if fast else plainly():
         decoder = state.model.decoder
-        decode = gradients.compiled_decoder(state.model, ALONE.device) if fast else decoder
+        decode = cuda_graph.compiled_decoder(state.model, ALONE.device) if fast else decoder
         for batch in batches(sampler, data.train, 0, train.steps):
             rate = learning_rate(state.step, train)
             loop.train_step(state, decode, batch, rate)

@@ -25,7 +25,8 @@ from benchmarks.rendering import DEVICE, random_batch
 from benchmarks.training import paper
 from srt.data.batch import Batch
 from srt.model import attention, fused_decoder
-from srt.model.srt import SRT, build_model, precision
+from srt.model.inference import precision
+from srt.model.srt import SRT, build_model
 from srt.training import gradients
 
 SCENES, RAYS = 2, 1024

@@ -29,7 +29,7 @@ from srt.config.schema import Experiment
 from srt.data.batch import Batch
 from srt.data.packed.reader import Scenes
 from srt.data.prefetch import batches, reading_threads
-from srt.training import gradients, loop
+from srt.training import cuda_graph, loop
 from srt.training.state import Training
 from workflow import REPOSITORY
 
@@ -40,7 +40,7 @@ ALONE = Processes(0, 1, torch.device("cuda"), None)
 def step_time(experiment: Experiment, feed: Iterator[Batch], steps: int) -> float:
     """Returns the milliseconds of a training step: the median of rounds, each waited for once."""
     state = Training(experiment, ALONE.device)
-    decode = gradients.compiled_decoder(state.model, ALONE.device)
+    decode = cuda_graph.compiled_decoder(state.model, ALONE.device)
     times = []
     for _ in range(ROUNDS + 1):
         began = time.perf_counter()

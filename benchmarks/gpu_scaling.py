@@ -30,8 +30,8 @@ from srt.config.schema import Experiment
 from srt.data.packed.reader import Scenes
 from srt.data.prefetch import batches
 from srt.training import loop
-from srt.training.gradients import compiled_decoder
-from srt.training.schedule import learning_rate
+from srt.training.cuda_graph import compiled_decoder
+from srt.training.loop import learning_rate
 from srt.training.state import Training
 from workflow import REPOSITORY
 

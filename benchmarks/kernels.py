@@ -22,7 +22,7 @@ from benchmarks.training import ALONE, COMPILING, ENDLESS, SETTINGS, packed, pap
 from srt.config.schema import Experiment
 from srt.data.packed.reader import Scenes
 from srt.data.prefetch import batches
-from srt.training import gradients, loop
+from srt.training import cuda_graph, loop
 from srt.training.state import Training
 
 STEPS = 3
@@ -49,7 +49,7 @@ def ready_step(experiment: Experiment, scenes: Scenes) -> Callable[[], None]:
     """Returns a training step that has run before."""
     state = Training(experiment, ALONE.device)
     feed = batches(loop.make_sampler(experiment, ALONE), scenes, 0, ENDLESS)
-    decode = gradients.compiled_decoder(state.model, ALONE.device)
+    decode = cuda_graph.compiled_decoder(state.model, ALONE.device)
 
     def step() -> None:
         loop.train_step(state, decode, next(feed), 1e-4)

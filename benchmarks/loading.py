@@ -25,8 +25,9 @@ import torch
 from PIL import Image
 
 from benchmarks.packed import write_packed
-from srt.data.batch import Presentation, Sampler
+from srt.data.batch import Presentation
 from srt.data.packed.reader import Scenes
+from srt.data.sampling import Sampler
 
 CPU = torch.device("cpu")
 RAYS, BATCH = 8192, 32

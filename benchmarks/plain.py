@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from srt.evaluation import evaluator
-from srt.model import srt
+from srt.model import inference
 from srt.model.encoder import Encoder
 from srt.model.positional_encoding import encode, of_rays
 from srt.rendering import frames
@@ -42,7 +42,7 @@ def plainly() -> Iterator[None]:
         attention = "torch.nn.functional.scaled_dot_product_attention"
         stack.enter_context(mock.patch(attention, materialised_attention))
         stack.enter_context(mock.patch.object(Encoder, "first_layer", whole_first_layer))
-        for module in (evaluator, gradients, srt, frames):
+        for module in (evaluator, gradients, inference, frames):
             as_it_is = mock.Mock(side_effect=lambda device: contextlib.nullcontext())
             stack.enter_context(mock.patch.object(module, "precision", as_it_is))
         yield

@@ -24,7 +24,8 @@ from srt.config.schema import Experiment
 from srt.data.batch import Batch
 from srt.geometry.rays import Rays
 from srt.model.decoder import LayerKeysValues
-from srt.model.srt import SRT, build_model, decode_in_groups, precision
+from srt.model.inference import decode_in_groups, precision
+from srt.model.srt import SRT, build_model
 from srt.rendering.frames import FrameDecoder
 
 FRAMES = [  # experiment, height, width

@@ -22,7 +22,7 @@ from srt.config.load import load_experiment
 from srt.config.schema import Experiment
 from srt.data.packed.reader import Scenes
 from srt.data.prefetch import batches
-from srt.training import gradients, loop
+from srt.training import cuda_graph, loop
 from srt.training.state import Training
 from workflow import REPOSITORY
 
@@ -39,7 +39,7 @@ def step_costs(experiment: Experiment, scenes: Scenes) -> tuple[float, float]:
     before = torch.cuda.memory_allocated()
     state = Training(experiment, ALONE.device)
     sampler = loop.make_sampler(experiment, ALONE)
-    decode = gradients.compiled_decoder(state.model, ALONE.device)
+    decode = cuda_graph.compiled_decoder(state.model, ALONE.device)
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(TIMED)]
     feed = batches(sampler, scenes, 0, COMPILING + TIMED)
     for number, batch in enumerate(feed, -COMPILING):

@@ -36,8 +36,9 @@ from srt.config.schema import Experiment
 from srt.data.batch import Batch
 from srt.data.packed.reader import Scenes
 from srt.data.prefetch import batches
-from srt.model import srt
-from srt.training import gradients, loop
+from srt.model import inference
+from srt.model.srt import SRT
+from srt.training import cuda_graph, loop
 from srt.training.state import Training
 from workflow import REPOSITORY
 
@@ -88,7 +89,7 @@ def run(
     state = Training(experiment, ALONE.device)
     sampler = loop.make_sampler(experiment, ALONE)
     model, feed = state.model, batches(sampler, scenes, 0, ENDLESS)
-    decode = gradients.compiled_decoder(model, ALONE.device) if fast else model.decoder
+    decode = cuda_graph.compiled_decoder(model, ALONE.device) if fast else model.decoder
 
     def step() -> None:
         loop.train_step(state, decode, next(feed), 1e-4)
@@ -101,7 +102,7 @@ def run(
     return figures
 
 
-def model_flops(model: srt.SRT, batch: Batch) -> float:
+def model_flops(model: SRT, batch: Batch) -> float:
     """Returns the published algorithm's operations for a batch: counted for a scene, on shapes."""
     one: Any = {name: value[:1].to("meta") for name, value in batch.tensors().items()}
     shapes, scene = copy.deepcopy(model).to("meta"), dataclasses.replace(batch, **one)
@@ -147,7 +148,7 @@ def compare(
         experiment = paper(name)
         data = packed(folder, experiment, 512)
         for rays in groups:
-            group = rays or srt.group_on(ALONE.device)
+            group = rays or inference.group_on(ALONE.device)
             figures = run(with_size(experiment, scenes, group), data, fast=True)
             yield {"setting": name, "scenes": scenes, "way": f"ours, {group}", **figures}
         if plain and with_plain:
@@ -177,7 +178,7 @@ def cards(folder: Path, names: list[str], sizes: list[int]) -> Iterator[dict[str
         for size in sizes:
             room = 0.94 * size * 1e9  # the driver and the libraries keep the rest
             torch.cuda.set_per_process_memory_fraction(room / total)
-            group = srt.group_for(int(room - torch.cuda.memory_allocated()))
+            group = inference.group_for(int(room - torch.cuda.memory_allocated()))
             if "median_ms" in row and row["rays_per_group"] == group:
                 row = row | {"card_gb": size}  # the same, and it fitted the smaller card
                 yield row

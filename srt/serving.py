@@ -29,8 +29,9 @@ from srt.data.batch import Presentation
 from srt.data.packed.reader import Scenes
 from srt.geometry.cameras import camera_rays, rigid_inverse, stride_intrinsics
 from srt.geometry.rays import Rays
-from srt.model.srt import SRT, decode_in_groups
-from srt.model.trained import load_model
+from srt.model.inference import decode_in_groups
+from srt.model.srt import SRT
+from srt.model.weights import load_model
 from srt.visualization.pictures import to_uint8
 
 

@@ -9,9 +9,10 @@ import torch
 
 from srt.data.batch import presentation, whole_views
 from srt.data.packed.reader import Scenes
-from srt.model.srt import build_model, decode_in_groups
+from srt.model.inference import decode_in_groups
+from srt.model.srt import build_model
+from srt.model.weights import save_weights
 from srt.serving import _load_pyfunc, example
-from srt.training.states import save_weights
 from srt.visualization.pictures import to_uint8
 
 CPU = torch.device("cpu")

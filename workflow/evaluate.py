@@ -22,13 +22,14 @@ from srt.config.load import load_experiment
 from srt.config.schema import Experiment, Protocol
 from srt.data.batch import presentation
 from srt.data.packed.reader import Scenes, read_header
-from srt.evaluation.evaluator import comparison, evaluate_items
-from srt.evaluation.metrics import Lpips, LpipsNetwork
+from srt.evaluation.comparison import comparison
+from srt.evaluation.evaluator import evaluate_items
+from srt.evaluation.lpips import Lpips, LpipsNetwork
 from srt.evaluation.model_costs import count, one_frame, timed
 from srt.evaluation.protocols import Conditions, Item, protocol_items
 from srt.evaluation.scores import MEASURES, extremes, metrics_text, summarise
 from srt.model.srt import SRT
-from srt.model.trained import load_model
+from srt.model.weights import load_model
 from srt.visualization.pictures import write_picture
 from workflow.common.cli import run
 from workflow.common.gpus import take_gpus

@@ -21,7 +21,7 @@ from srt.config.strict import ConfigError, read
 from srt.data.batch import Presentation, presentation
 from srt.data.packed.reader import Scenes
 from srt.model.srt import SRT
-from srt.model.trained import load_model
+from srt.model.weights import load_model
 from srt.rendering.frames import (
     EncodedScene,
     Frame,

@@ -16,6 +16,7 @@ from srt.common.errors import UserError
 from srt.common.files import write_atomically
 from srt.config.load import load_experiments, load_params
 from srt.config.schema import SPLITS, Experiment
+from srt.model.weights import load_weights
 from srt.rendering.teaser import write_teaser
 from srt.report.figures import class_bars, learning_curves, quality_by_compute
 from srt.report.format.latex import PREAMBLE, to_latex
@@ -33,7 +34,6 @@ from srt.report.tables.reproduction import (
 )
 from srt.report.tables.results import Row, result_rows, results_table
 from srt.report.tables.seeds import seeds_table
-from srt.training.states import load_weights
 from srt.visualization.pictures import write_picture
 from workflow.common.cli import run
 from workflow.common.stage_files import (

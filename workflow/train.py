@@ -24,12 +24,13 @@ from srt.config.load import load_experiment
 from srt.config.schema import Experiment
 from srt.data.packed.reader import Scenes
 from srt.model.srt import SRT, build_model
+from srt.model.weights import save_weights, training_config
 from srt.serving import example
 from srt.tracking.outbox import LoggedModel
 from srt.tracking.tracker import Tracker
 from srt.training.loop import Data, Requests, fit, learning_curve
 from srt.training.state import Training
-from srt.training.states import exclusive, save_weights, state_folder, training_config
+from srt.training.states import exclusive, state_folder
 from workflow.common.cli import run
 from workflow.common.gpus import take_gpus
 from workflow.common.provenance import version

@@ -7,7 +7,14 @@ import multiprocessing
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 if TYPE_CHECKING:
     import torch
@@ -44,3 +51,21 @@ def die_with_parent() -> None:
         parent = multiprocessing.parent_process()
         if parent is not None and not parent.is_alive():  # it died while this process started
             os._exit(1)
+
+
+def in_workers(
+    work: Callable[[Job], Result], jobs: Sequence[Job], workers: int
+) -> Iterator[Result]:
+    """Yields each job's result, in the jobs' order, and shows how far it has come."""
+    from tqdm import tqdm
+
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker) as pool:
+        done = pool.map(work, jobs, chunksize=4)
+        yield from tqdm(done, total=len(jobs), desc="synthetic scenes", unit="scene")
+
+
+def start_worker() -> None:
+    """Prepares a process of a pool."""
+    torch.set_num_threads(1)  # the workers are the threads; and then they all round alike
+    die_with_parent()

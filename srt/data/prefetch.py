@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from srt.common.devices import cpus
-from srt.data.batch import Batch, Sampler, assemble
+from srt.data.batch import Batch, assemble
 from srt.data.packed.reader import Scenes
+from srt.data.sampling import Sampler
 
 AHEAD = 2  # batches that are being read while one is used
 

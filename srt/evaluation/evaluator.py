@@ -10,22 +10,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from srt.common.distributed import Processes
-from srt.common.shapes import Float, Int, UInt8
+from srt.common.shapes import Float
 from srt.config.schema import Protocol
-from srt.data.batch import Batch, Presentation, whole_views
+from srt.data.batch import Batch, Presentation, whole_images, whole_views
 from srt.data.packed.reader import Scenes
 from srt.evaluation.baselines import guesses
-from srt.evaluation.metrics import Lpips
+from srt.evaluation.lpips import Lpips
 from srt.evaluation.protocols import Item, with_pose_noise
 from srt.evaluation.scores import measure
 from srt.model.decoder import Prediction
-from srt.model.srt import SRT, decode_in_groups, float32, precision
-from srt.visualization.pictures import comparison_columns, grid, to_uint8
+from srt.model.inference import decode_in_groups, float32, precision
+from srt.model.srt import SRT
 
 
 @dataclass(frozen=True)
@@ -112,14 +111,6 @@ def item_guesses(
     return guesses(views.inputs, (intrinsics[0], poses[0]), inputs, targets, mean_colour)
 
 
-def whole_images(
-    scenes: Scenes, scene: Int[Tensor, "1"], views: Int[Tensor, "1 v"]
-) -> Float[Tensor, "v h w 3"]:
-    """Returns views at full size, which a model may see strided; values in [0, 1]."""
-    nothing = views.new_zeros(1, 0)
-    return scenes.gather(scene, views, nothing, 1)[0][0].float() / 255
-
-
 def evaluate_items(
     model: SRT,
     scenes: Scenes,
@@ -168,34 +159,3 @@ def evaluate_items(
 
 def _index(pair: tuple[int, dict[str, Any]]) -> int:
     return pair[0]
-
-
-def comparison(
-    model: SRT,
-    scenes: Scenes,
-    items: Sequence[Item],
-    *,
-    shown: Presentation,
-    rays_per_group: int | None,
-    labels: Sequence[str] = (),
-    as_trained: bool = False,
-) -> UInt8[np.ndarray, "h w 3"]:
-    """Returns a picture of inputs, target, prediction and error, one row an item.
-
-    The targets go around: each row shows another angle from the input, which is none of them.
-
-    Args:
-        labels: what is written above each row, if anything.
-        as_trained: see `predict`.
-    """
-    asked: Any = {"shown": shown, "rays_per_group": rays_per_group, "as_trained": as_trained}
-    inputs, targets, predictions = [], [], []
-    for number, item in enumerate(items):
-        others = [v for v in target_views(scenes, item, shown) if v not in item.inputs]
-        angle = others[((number + 1) * len(others)) // (len(items) + 1)]
-        views = predict_item(model, scenes, item, wanted=[angle], **asked)
-        inputs.append(views.inputs)
-        targets.append(views.targets[0])
-        predictions.append(views.predictions[0])
-    images = [to_uint8(torch.stack(part)) for part in (inputs, targets, predictions)]
-    return grid(comparison_columns(*images), labels)

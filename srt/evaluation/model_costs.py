@@ -18,7 +18,8 @@ from srt.data.batch import Batch, Presentation, whole_views
 from srt.data.packed.reader import Scenes
 from srt.evaluation.protocols import Item
 from srt.model.decoder import LayerKeysValues
-from srt.model.srt import SRT, decode_in_groups, float32
+from srt.model.inference import decode_in_groups, float32
+from srt.model.srt import SRT
 
 REPEATS = 5  # of what is timed, after one that is not
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from srt.common.shapes import Float
 from srt.config.schema import Protocol
-from srt.evaluation.metrics import Lpips, gaussian_ssim, pooled_psnr, psnr, ssim, to_8_bit
+from srt.evaluation.lpips import Lpips
+from srt.evaluation.metrics import gaussian_ssim, pooled_psnr, psnr, ssim, to_8_bit
 
 BEST_PSNR = 100.0  # dB, of equal images, whose PSNR is infinite
 MEASURES = ("psnr", "ssim", "lpips", "lpips_alex")

@@ -22,8 +22,8 @@ from torch import Tensor
 from srt.common.errors import UserError
 from srt.common.files import write_atomically
 from srt.config.schema import Experiment
-from srt.results.published_figures import published_order
-from srt.training.schedule import learning_rate
+from srt.published.tensor_names import published_order
+from srt.training.loop import learning_rate
 from srt.training.state import MOMENTS, Training
 
 KEYS = ("encoder", "decoder", "optimizer", "it", "epoch_it", "t", "loss_val_best", "run_id")

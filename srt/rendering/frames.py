@@ -12,14 +12,14 @@ from torch import Tensor
 from srt.common.errors import UserError
 from srt.common.shapes import Float
 from srt.config.schema import RenderConfig
-from srt.data.batch import Presentation, whole_views
+from srt.data.batch import Presentation, whole_images, whole_views
 from srt.data.packed.reader import Scenes
-from srt.evaluation.evaluator import whole_images
 from srt.geometry.cameras import camera_rays, resize_intrinsics, rigid_inverse
 from srt.geometry.rays import Rays
 from srt.model.decoder import LayerKeysValues, Prediction
+from srt.model.inference import decode_in_groups, precision
 from srt.model.positional_encoding import to_precise
-from srt.model.srt import SRT, decode_in_groups, precision
+from srt.model.srt import SRT
 from srt.rendering.trajectories import camera_path
 
 WORTH_COMPILING = 100  # frames: the compiler takes ten seconds and saves a third of a frame's time

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from srt.report.format.numbers import NONE
-from srt.report.format.table import Table, to_markdown
-from srt.report.provenance import trained
-from srt.report.tables.results import NOT_MEASURED
+from srt.report.format.numbers import threads
+from srt.report.format.table import Table, telling_columns, to_markdown
+from srt.report.tables.datasets import data_label, datasets_table
 from srt.results.runs import Run
 
 TEMPLATES = PACKAGE / "templates"
@@ -188,19 +187,6 @@ def from_template(name: str, **values: Any) -> str:
     return environment.get_template(name).render(style=style, **values).lstrip()
 
 
-def telling_columns(table: Table) -> Table:
-    """Returns a table without the columns that have no figure in any row."""
-    columns, silent = range(len(table.header)), {NONE, NOT_MEASURED}
-    told = [i for i in columns if not {row[i] for row in table.rows} <= silent]
-    return Table(
-        title=table.title,
-        align="".join(table.align[i] for i in told),
-        header=[table.header[i] for i in told],
-        rows=[[row[i] for i in told] for row in table.rows],
-        notes=table.notes,
-    )
-
-
 class Embedded(NamedTuple):
     """A picture as an address that holds it."""
 
@@ -249,44 +235,19 @@ def _shown_survey(survey: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {"label": data_label(survey), **pictures}
 
 
-def datasets_table(surveys: Sequence[dict[str, Any]]) -> Table:
-    """Returns what each dataset holds, a row each."""
-    header = ["dataset", "train", "val", "test", "classes", "views", "size", "uncompressed"]
-    header += ["camera distance", "elevation", "field of view"]
-    return Table(
-        title="Datasets",
-        align="l" + "r" * (len(header) - 1),
-        header=header,
-        rows=[_dataset_row(survey) for survey in surveys],
-        notes=[
-            "Sizes are rows × columns. Camera distances are to the world's origin; ranges are over"
-            " all views of the training scenes, as is the horizontal field of view. Scenes by class"
-            " and the statistics of pixels are in datasets/<dataset>/statistics.json."
-        ],
+def trained(trainings: Sequence[Mapping[str, Any]]) -> str:
+    """Returns a sentence of all runs' training.json; files of older runs have no date or commit."""
+    days = sorted(_known(trainings, "finished"))
+    commits = [
+        f"{commit[:7]}{' and changes' * commit.endswith(' and changes')}"
+        for commit in _known(trainings, "commit")
+    ]
+    day = " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "not recorded"
+    return (
+        f"Trained on {', '.join(map(threads, _known(trainings, 'hardware')))};"
+        f" date: {day}; commit: {', '.join(commits) or 'not recorded'}."
     )
 
 
-def _dataset_row(survey: dict[str, Any]) -> list[str]:
-    splits, train = survey["splits"], survey["splits"]["train"]
-    total = sum(split["uncompressed_bytes"] for split in splits.values())
-
-    def range_of(name: str, digits: int, unit: str) -> str:
-        low, _, high = (f"{value:.{digits}f}" for value in train["cameras"][name])
-        return f"{low}{unit}" if low == high else f"{low} to {high}{unit}"
-
-    return [
-        data_label(survey),
-        *(f"{splits[split]['scenes']:,}".replace(",", "\u00a0") for split in splits),
-        str(len(train["classes"])),
-        str(train["views"]),
-        " × ".join(map(str, train["image_size"])),
-        f"{total / 1e9:.1f} GB" if total > 1e9 else f"{total / 1e6:.1f} MB",
-        range_of("distance_to_origin", 2, ""),
-        range_of("elevation_degrees", 0, "°"),
-        range_of("field_of_view_degrees", 0, "°"),
-    ]
-
-
-def data_label(survey: dict[str, Any]) -> str:
-    """Returns a dataset's name, and that it is synthetic where it is."""
-    return f"{survey['dataset']}{' (synthetic)' if survey['synthetic'] else ''}"
+def _known(trainings: Iterable[Mapping[str, Any]], key: str) -> list[str]:
+    return list(dict.fromkeys(training[key] for training in trainings if training.get(key)))

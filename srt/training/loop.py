@@ -20,17 +20,18 @@ from torch import Tensor
 
 from srt.common.distributed import Processes, Reduction, StopRequest
 from srt.common.errors import UserError
-from srt.config.schema import Experiment
-from srt.data.batch import Batch, Sampler, presentation
+from srt.config.schema import Experiment, TrainConfig
+from srt.data.batch import Batch, presentation
 from srt.data.packed.reader import Scenes
 from srt.data.prefetch import batches
-from srt.evaluation.evaluator import comparison, evaluate_items
+from srt.data.sampling import Sampler
+from srt.evaluation.comparison import comparison
+from srt.evaluation.evaluator import evaluate_items
 from srt.evaluation.protocols import protocol_items
 from srt.model.decoder import draws_per_ray
 from srt.tracking.tracker import Tracker
+from srt.training.cuda_graph import accumulate_gradients, compiled_decoder
 from srt.training.energy import EnergyMeter, peak_gigabytes
-from srt.training.gradients import accumulate_gradients, compiled_decoder
-from srt.training.schedule import learning_rate
 from srt.training.state import NONE, Training
 from srt.training.states import load_latest_state, load_shorter_training, save_state
 
@@ -285,3 +286,11 @@ def learning_curve(training: Training) -> str:
         measured = f"{validation[step]:.6g}" if step in validation else ""
         lines.append(f"{step:.0f},{psnr},{rate},{measured}")
     return "\n".join(lines) + "\n"
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Returns the learning rate of a step; step 0 has none (stelzner/srt, train.py)."""
+    if step < config.warmup_steps:
+        return config.learning_rate * step / config.warmup_steps
+    since_peak = step - config.warmup_steps
+    return float(config.learning_rate * config.decay_rate ** (since_peak / config.decay_steps))

@@ -7,9 +7,7 @@ holds the last two states, so that a damaged one falls back to the one before.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
-import json
 import logging
 import os
 import re
@@ -22,18 +20,14 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from srt.common.errors import UserError
-from srt.common.files import naming, write_atomically
+from srt.common.files import naming
 from srt.common.fingerprint import differences, fingerprint
 from srt.config.schema import Experiment
+from srt.model.weights import StateError, read_header, read_tensors, write_tensors
 
 KEPT_STATES = 2
 
 log = logging.getLogger(__name__)
-
-
-class StateError(UserError):
-    """A resume state cannot be used; the text names the file and the difference."""
 
 
 @dataclass
@@ -42,19 +36,6 @@ class State:
 
     tensors: dict[str, Tensor]
     progress: dict[str, Any]
-
-
-def training_config(experiment: Experiment, data_digest: str) -> dict[str, Any]:
-    """Returns all that a training depends on, as plain values."""
-    return {
-        "experiment": experiment.name,
-        "seed": experiment.seed,
-        "dataset_name": experiment.dataset_name,
-        "dataset": dataclasses.asdict(experiment.dataset),
-        "data": data_digest,
-        "model": dataclasses.asdict(experiment.model),
-        "train": dataclasses.asdict(experiment.train),
-    }
 
 
 def state_folder(root: Path, experiment: Experiment, config: dict[str, Any]) -> Path:
@@ -100,7 +81,7 @@ def save_state(folder: Path, state: State, config: dict[str, Any]) -> None:
     """Writes the state of a step and deletes all but the last two."""
     header = {"config": config, "progress": state.progress}
     path = folder / f"state-{state.progress['step']:09d}.safetensors"
-    _write(path, state.tensors, header)
+    write_tensors(path, state.tensors, header)
     for old in _states(folder)[:-KEPT_STATES]:
         old.unlink()
 
@@ -128,7 +109,7 @@ def load_state(path: Path, config: dict[str, Any]) -> State:
     """Returns the state in `path`; raises StateError, with the differences, if it is of another
     configuration (fewer training steps apart: the first steps of a longer training are the same).
     """
-    tensors, header = _read(path)
+    tensors, header = read_tensors(path)
     state = State(tensors, header["progress"])
     found = differences(config, header["config"])
     if state.progress["step"] <= config["train"]["steps"]:
@@ -148,44 +129,6 @@ def load_shorter_training(folder: Path, config: dict[str, Any]) -> State | None:
             log.info("continuing from %s, a shorter training of this configuration", path)
             return state
     return None
-
-
-def save_weights(path: Path, weights: dict[str, Tensor], config: dict[str, Any]) -> None:
-    """Writes the weights with the training's configuration in the header."""
-    _write(path, weights, {"config": config})
-
-
-def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Returns weights and the configuration they were trained with."""
-    try:
-        weights, header = _read(path)
-        if "progress" in header:
-            raise KeyError("a resume state")
-        return weights, header["config"]
-    except (safetensors.SafetensorError, OSError, KeyError, TypeError) as error:
-        raise StateError(
-            f"{path}: not readable as weights of this project ({error}); delete it, then run again:"
-            " a finished training only writes it anew"
-        ) from error
-
-
-def read_header(path: Path) -> dict[str, Any]:
-    """Returns what a file of weights or a state says of itself, without its tensors."""
-    with safetensors.safe_open(path, framework="pt") as file:
-        return json.loads(file.metadata()["srt"])
-
-
-def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-    # One entry: safetensors writes several in an order that differs from process to process.
-    contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    content = safetensors.torch.save(contiguous, {"srt": json.dumps(header, sort_keys=True)})
-    write_atomically(path, content)
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    with safetensors.safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return tensors, json.loads(file.metadata()["srt"])
 
 
 def _states(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from srt.config.load import load_dataset, load_experiment, load_params, load_wei
 from srt.config.schema import shard_numbers
 from srt.config.strict import ConfigError
 from srt.model.srt import build_model
-from srt.training.states import training_config
+from srt.model.weights import training_config
 
 
 def subset(**changes):

@@ -10,9 +10,11 @@ from support.small_packed import write_split
 
 from srt.common.errors import DataError
 from srt.config.strict import ConfigError
-from srt.data.batch import Presentation, Sampler, random_bits, slot_keys, whole_views
+from srt.data.batch import Presentation, whole_views
+from srt.data.counter_random import random_bits, slot_keys
 from srt.data.packed.reader import Scenes
 from srt.data.prefetch import batches, read_ahead
+from srt.data.sampling import Sampler
 from srt.geometry.cameras import look_at, pixel_directions, rigid_inverse
 
 SCENES, VIEWS, HEIGHT, WIDTH = 5, 4, 4, 6

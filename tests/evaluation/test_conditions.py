@@ -15,7 +15,7 @@ from srt.data.packed.reader import Scenes
 from srt.evaluation.evaluator import predict_item
 from srt.evaluation.protocols import Conditions, Item, protocol_items, with_pose_noise
 from srt.model.srt import build_model
-from srt.training.states import save_weights
+from srt.model.weights import save_weights
 from workflow import evaluate as stage
 
 SHOWN = Presentation(

@@ -11,7 +11,8 @@ from srt.data.batch import presentation
 from srt.data.packed.reader import Scenes
 from srt.evaluation.model_costs import count, encode, median_seconds, one_frame, timed
 from srt.evaluation.protocols import Item
-from srt.model.srt import build_model, decode_in_groups
+from srt.model.inference import decode_in_groups
+from srt.model.srt import build_model
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,7 +12,8 @@ from srt.common.distributed import Processes
 from srt.common.errors import DataError
 from srt.data.batch import Presentation, whole_views
 from srt.data.packed.reader import Scenes
-from srt.evaluation.evaluator import comparison, evaluate_items, predict_item
+from srt.evaluation.comparison import comparison
+from srt.evaluation.evaluator import evaluate_items, predict_item
 from srt.evaluation.protocols import Item, protocol_items
 from srt.model.decoder import Prediction
 from srt.model.srt import build_model
@@ -230,10 +231,10 @@ def test_with_all_views_as_targets_the_inputs_are_measured_too(scenes, images, m
 def test_a_picture_never_shows_an_input_as_its_target(scenes, images, model, monkeypatch):
     columns = []
     monkeypatch.setattr(
-        "srt.evaluation.evaluator.grid", lambda given, labels: np.zeros((1, 1, 3), np.uint8)
+        "srt.evaluation.comparison.grid", lambda given, labels: np.zeros((1, 1, 3), np.uint8)
     )
     monkeypatch.setattr(
-        "srt.evaluation.evaluator.comparison_columns", lambda *given: columns.append(given)
+        "srt.evaluation.comparison.comparison_columns", lambda *given: columns.append(given)
     )
     everything = dataclasses.replace(CANONICAL, all_targets=True)
     items = [Item(1, (view,)) for view in range(4)]
@@ -250,10 +251,10 @@ def test_a_picture_decodes_only_the_view_that_it_shows_the_same_as_among_all(
 ):
     columns, decoded = [], []
     monkeypatch.setattr(
-        "srt.evaluation.evaluator.grid", lambda given, labels: np.zeros((1, 1, 3), np.uint8)
+        "srt.evaluation.comparison.grid", lambda given, labels: np.zeros((1, 1, 3), np.uint8)
     )
     monkeypatch.setattr(
-        "srt.evaluation.evaluator.comparison_columns", lambda *given: columns.append(given)
+        "srt.evaluation.comparison.comparison_columns", lambda *given: columns.append(given)
     )
     item = Item(1, (2,))
     everything = predict_item(model, scenes, item, shown=CANONICAL, rays_per_group=100)

@@ -12,7 +12,8 @@ from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from srt.evaluation.metrics import Lpips, gaussian_ssim, pooled_psnr, psnr, ssim, to_8_bit
+from srt.evaluation.lpips import Lpips
+from srt.evaluation.metrics import gaussian_ssim, pooled_psnr, psnr, ssim, to_8_bit
 
 # What the published networks do, layer by layer: (name in torchvision's file, output channels,
 # kernel, stride, padding), "pool", or "tap" where LPIPS compares the two images.

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from srt.evaluation.metrics import Lpips
+from srt.evaluation.lpips import Lpips
 from srt.evaluation.scores import BASELINES, measure, summarise
 
 SIZE = 16

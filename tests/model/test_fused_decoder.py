@@ -13,9 +13,9 @@ from srt.config.load import load_experiment
 from srt.model import fused_decoder
 from srt.model.decoder import DecoderLayer
 from srt.model.encoder import CameraAndPixels, Encoder
+from srt.model.inference import MOST_QUERIES, group_for
 from srt.model.kernels.operators import camera_relu, convolution_relu, linear_relu
 from srt.model.positional_encoding import encode, of_rays
-from srt.model.srt import MOST_QUERIES, group_for
 
 CONFIG = load_experiment(PARAMS, "nmr_srt", "paper").model
 

@@ -13,8 +13,8 @@ from srt.config.load import load_experiment
 from srt.geometry.rays import Rays
 from srt.model.srt import build_model
 from srt.model.volume_rendering import composite
-from srt.results.published_figures import our_name, published_order
-from srt.training.schedule import learning_rate
+from srt.published.tensor_names import our_name, published_order
+from srt.training.loop import learning_rate
 
 PUBLISHED = load_experiment(REPOSITORY / "params.yaml", "nmr_srt", "paper")
 PARAMETERS = {"srt": 73_932_563, "isrt": 41_033_583, "vsrt": 73_102_300}

@@ -11,7 +11,8 @@ from support.tiny_training import VARIANTS, tiny_experiment
 
 from srt.geometry.rays import Rays
 from srt.model.decoder import points_at
-from srt.model.srt import build_model, decode_in_groups
+from srt.model.inference import decode_in_groups
+from srt.model.srt import build_model
 from srt.model.volume_rendering import (
     composite,
     even_draws,

@@ -18,7 +18,7 @@ from srt.common.errors import UserError
 from srt.config.load import load_experiment
 from srt.model.srt import build_model
 from srt.published.checkpoint import from_training, read_checkpoint, to_training
-from srt.results.published_figures import published_order
+from srt.published.tensor_names import published_order
 
 
 @pytest.fixture(scope="module", autouse=True)

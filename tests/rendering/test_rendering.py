@@ -25,10 +25,10 @@ from srt.data.batch import presentation, whole_views
 from srt.data.packed.reader import Scenes
 from srt.evaluation.evaluator import predict
 from srt.model.srt import build_model
+from srt.model.weights import save_weights
 from srt.rendering.frames import encode_scene, frame_size, render_frames
 from srt.rendering.trajectories import MOTIONS
 from srt.tracking.tracker import Tracker
-from srt.training.states import save_weights
 
 RAYS = 10**5  # at once
 

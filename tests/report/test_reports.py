@@ -25,9 +25,8 @@ from srt.rendering.teaser import frames_of, to_rgb
 from srt.rendering.video import Mp4Writer
 from srt.report.figures import front
 from srt.report.format.numbers import threads
-from srt.report.format.table import Table
-from srt.report.page import telling_columns
-from srt.report.provenance import trained
+from srt.report.format.table import Table, telling_columns
+from srt.report.page import trained
 from srt.report.tables.few_cameras import few_cameras_table
 from srt.report.tables.reproduction import class_table, reproduction_rows, reproduction_table
 from srt.results.runs import Run

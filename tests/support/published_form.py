@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from srt.model.srt import build_model
-from srt.results.published_figures import published_order
-from srt.training.schedule import learning_rate
+from srt.published.tensor_names import published_order
+from srt.training.loop import learning_rate
 
 STEP = 4
 

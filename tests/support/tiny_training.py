@@ -13,9 +13,10 @@ from srt.common.distributed import Processes, StopRequest
 from srt.config.load import load_experiment
 from srt.data.packed.reader import Scenes
 from srt.geometry.cameras import look_at, pinhole
+from srt.model.weights import save_weights, training_config
 from srt.tracking.tracker import Tracker
 from srt.training.loop import Data, Requests, fit
-from srt.training.states import save_weights, state_folder, training_config
+from srt.training.states import state_folder
 
 CPU = torch.device("cpu")
 ALONE = Processes(0, 1, CPU, None)

@@ -10,10 +10,10 @@ import tiny_training
 
 from srt.data.packed.reader import Scenes
 from srt.model.srt import build_model
+from srt.model.weights import save_weights
 from srt.serving import example
 from srt.tracking import registry
 from srt.tracking.outbox import LoggedModel
-from srt.training.states import save_weights
 
 NAME = "quick-nmr_srt"
 

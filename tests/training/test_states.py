@@ -25,17 +25,15 @@ from support.tiny_training import (
     write_packed,
 )
 
+from srt.model.weights import StateError, load_weights, save_weights
 from srt.training.states import (
     State,
-    StateError,
     exclusive,
     is_held,
     latest_progress,
     load_latest_state,
     load_state,
-    load_weights,
     save_state,
-    save_weights,
 )
 
 WEIGHTS = {name: torch.arange(6.0).view(2, 3) + n for n, name in enumerate("hfbdgace")}

@@ -25,9 +25,15 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from srt.config.load import load_experiment
 from srt.model.srt import build_model
-from srt.training.gradients import accumulate_gradients, group_shape, group_size
-from srt.training.loop import NotFiniteError, learning_curve, make_sampler, train_step
-from srt.training.schedule import learning_rate
+from srt.training.cuda_graph import accumulate_gradients
+from srt.training.gradients import group_shape, group_size
+from srt.training.loop import (
+    NotFiniteError,
+    learning_curve,
+    learning_rate,
+    make_sampler,
+    train_step,
+)
 from srt.training.state import MOMENTS, Training
 
 
@@ -219,7 +225,7 @@ def test_the_weights_of_the_best_validation_are_kept(experiment, data, tmp_path)
 
 def with_nan(monkeypatch, from_step):
     """Makes the colours of all batches from a step on not a number."""
-    from srt.data.batch import Sampler
+    from srt.data.sampling import Sampler
 
     draw = Sampler.batch
 

@@ -25,12 +25,12 @@ from torch import nn
 from srt.common.errors import UserError
 from srt.common.files import sha256_of
 from srt.geometry.rays import Rays
-from srt.model.trained import load_model
+from srt.model.weights import load_model, training_config
 from srt.published import config as published_config
 from srt.published.checkpoint import read_checkpoint
 from srt.tracking.tracker import Tracker
 from srt.training.loop import Requests, fit
-from srt.training.states import load_latest_state, state_folder, training_config
+from srt.training.states import load_latest_state, state_folder
 from workflow.common.stage_files import read_history, read_json
 from workflow.tools.import_published import import_published
 from workflow.train import write_outputs

@@ -10,14 +10,8 @@ from support.tiny_training import changed, tiny_experiment
 
 import workflow.common.tracked_run
 from srt.common.files import sha256_of
-from srt.training.states import (
-    State,
-    exclusive,
-    save_state,
-    save_weights,
-    state_folder,
-    training_config,
-)
+from srt.model.weights import save_weights, training_config
+from srt.training.states import State, exclusive, save_state, state_folder
 from workflow.evaluate import describe
 from workflow.tools.status import LPIPS, Place, Standing, standings, table, why_dvc
 

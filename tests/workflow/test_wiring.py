@@ -13,7 +13,7 @@ from support.repository_copy import REPOSITORY, Copy, environment
 
 from srt.config.load import load_experiment
 from srt.config.schema import Experiment
-from srt.training.states import training_config
+from srt.model.weights import training_config
 from workflow.common.wiring import STAGES, code, has_gpu, tracked
 
 PARAMS = yaml.safe_load((REPOSITORY / "params.yaml").read_text())

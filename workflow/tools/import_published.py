@@ -17,6 +17,7 @@ from srt.common.fingerprint import differences
 from srt.config.load import load_experiment
 from srt.config.schema import Experiment
 from srt.config.strict import load_yaml
+from srt.model.weights import load_weights, save_weights, training_config
 from srt.published.checkpoint import (
     from_training,
     origin,
@@ -27,15 +28,7 @@ from srt.published.checkpoint import (
 from srt.published.config import check_config, published_config
 from srt.training.loop import learning_curve
 from srt.training.state import Training
-from srt.training.states import (
-    exclusive,
-    load_latest_state,
-    load_weights,
-    save_state,
-    save_weights,
-    state_folder,
-    training_config,
-)
+from srt.training.states import exclusive, load_latest_state, save_state, state_folder
 from workflow.common.cli import run
 from workflow.common.tracked_run import ROOT
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from srt.common.files import write_atomically
-from srt.report.page import overview
-from srt.report.provenance import trained
+from srt.report.page import overview, trained
 from workflow.common.cli import run
 from workflow.common.stage_files import VIDEO, read_json, was_measured
 

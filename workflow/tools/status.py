@@ -19,9 +19,10 @@ from srt.common.files import sha256_of
 from srt.common.fingerprint import differences
 from srt.config.load import load_experiments, load_params
 from srt.config.schema import Experiment
+from srt.model.weights import read_header, training_config
 from srt.report.format.numbers import NONE, duration
 from srt.tracking.outbox import flatten, read_events
-from srt.training.states import is_held, latest_progress, read_header, state_folder, training_config
+from srt.training.states import is_held, latest_progress, state_folder
 from workflow.common.cli import run
 from workflow.common.tracked_run import ROOT
 from workflow.evaluate import describe

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from srt.common.devices import start_worker
 from srt.common.errors import DataError
 from srt.common.files import CANNOT_WRITE, locked, sha256_of, write_atomically
 from srt.common.fingerprint import fingerprint
@@ -32,7 +33,6 @@ from srt.data.packed.shards import (
     write_split,
 )
 from srt.data.raw.common import SceneInfo
-from srt.data.synthetic.raycaster import start_worker
 
 
 def pack(

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from srt.common.devices import in_workers
 from srt.config.schema import SPLITS, DatasetConfig
-from srt.data.synthetic.raycaster import in_workers
 from srt.data.synthetic.scenes import (
     SceneKey,
     camera_positions,

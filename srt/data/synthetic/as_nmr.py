@@ -19,11 +19,12 @@ import torch
 import yaml
 from torch import Tensor
 
+from srt.common.devices import in_workers
 from srt.common.errors import UserError
 from srt.common.shapes import Float
 from srt.config.schema import SPLITS, DatasetConfig
 from srt.data.synthetic.objects import CLASSES, random_object
-from srt.data.synthetic.raycaster import Light, in_workers, pixel_rays, render
+from srt.data.synthetic.raycaster import Light, pixel_rays, render
 from srt.geometry.cameras import look_at, pinhole, rigid_inverse
 
 FOCAL = 3.732  # in units of half an image's width: 30° from edge to edge

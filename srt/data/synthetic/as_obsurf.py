@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from srt.common.devices import in_workers
 from srt.common.errors import UserError
 from srt.common.shapes import Float
 from srt.config.schema import SPLITS, DatasetConfig
-from srt.data.synthetic.raycaster import in_workers
 from srt.data.synthetic.scenes import (
     SceneKey,
     camera_positions,

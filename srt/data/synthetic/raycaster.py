@@ -9,17 +9,13 @@ Coordinates come first, (3, n): each is then contiguous in memory, as a CPU need
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from srt.common.devices import die_with_parent
 from srt.common.shapes import Bool, Float, Int, UInt8
 from srt.data.synthetic.raycaster_gpu import SolidTable
 from srt.data.synthetic.solids import (
@@ -34,8 +30,6 @@ from srt.data.synthetic.solids import (
 )
 from srt.geometry.cameras import camera_rays, resize_intrinsics
 
-Job = TypeVar("Job")
-Result = TypeVar("Result")
 CHUNK = 1 << 17  # packets of rays in flight: bounds the memory
 SHADOW_OFFSET = 1e-3  # shadow rays start this far off their surface
 
@@ -195,21 +189,3 @@ def _render_chunk(
     colours = torch.ones_like(rays).index_copy_(1, hit, shades)
     means = colours.unflatten(1, (-1, directions.shape[2])).mean(2)
     return pixels.index_copy_(0, seen, (255 * means.T).round().to(torch.uint8))
-
-
-def in_workers(
-    work: Callable[[Job], Result], jobs: Sequence[Job], workers: int
-) -> Iterator[Result]:
-    """Yields each job's result, in the jobs' order, and shows how far it has come."""
-    from tqdm import tqdm
-
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker) as pool:
-        done = pool.map(work, jobs, chunksize=4)
-        yield from tqdm(done, total=len(jobs), desc="synthetic scenes", unit="scene")
-
-
-def start_worker() -> None:
-    """Prepares a process of a pool."""
-    torch.set_num_threads(1)  # the workers are the threads; and then they all round alike
-    die_with_parent()

@@ -11,10 +11,7 @@ from itertools import groupby, takewhile
 from textwrap import wrap
 
 from srt.report.format.numbers import NONE
-from srt.report.format.table import Table
-from srt.report.page import telling_columns
-from srt.report.tables.reproduction import NOT_RUN
-from srt.report.tables.results import NOT_MEASURED
+from srt.report.format.table import NOT_MEASURED, NOT_RUN, Table, telling_columns
 
 PREAMBLE = (
     "% Needs booktabs and adjustbox. In a document of two columns, table* is as wide as both.\n\n"

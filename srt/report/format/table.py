@@ -8,6 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from srt.report.format.numbers import NONE
+
+NOT_MEASURED = "not measured"
+
+NOT_RUN = "not run"
+
 
 @dataclass(frozen=True)
 class Table:
@@ -36,3 +42,16 @@ def to_markdown(table: Table) -> str:
     lines = [f"| {' | '.join(row)} |" for row in (cells[0], rules, *cells[1:])]
     notes = [f"- {note}" for note in table.notes]
     return "\n".join([f"## {table.title}", "", *lines, "", *notes, *[""] * bool(notes)])
+
+
+def telling_columns(table: Table) -> Table:
+    """Returns a table without the columns that have no figure in any row."""
+    columns, silent = range(len(table.header)), {NONE, NOT_MEASURED}
+    told = [i for i in columns if not {row[i] for row in table.rows} <= silent]
+    return Table(
+        title=table.title,
+        align="".join(table.align[i] for i in told),
+        header=[table.header[i] for i in told],
+        rows=[[row[i] for i in told] for row in table.rows],
+        notes=table.notes,
+    )

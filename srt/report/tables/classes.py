@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from srt.report.format.numbers import NONE
-from srt.report.format.table import Table
-from srt.report.tables.results import MEASURES, NOT_MEASURED, is_of, number
+from srt.report.format.table import NOT_MEASURED, Table
+from srt.report.tables.results import MEASURES, is_of, number
 from srt.results.published_figures import PROTOCOLS, Result, published_result
 from srt.results.runs import Run
 

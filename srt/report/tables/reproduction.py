@@ -8,65 +8,17 @@ Figures of different protocols never share a row, and a figure says how well its
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from srt.config.schema import Experiment
 from srt.report.format.numbers import NONE, count
-from srt.report.format.table import Table, to_markdown
+from srt.report.format.table import NOT_MEASURED, NOT_RUN, Table, to_markdown
 from srt.report.tables.classes import published_classes
-from srt.report.tables.results import MEASURES, NOT_MEASURED, Row, number
-from srt.results.published_figures import PROTOCOLS, RESULTS
+from srt.report.tables.results import MEASURES, Row, number
+from srt.results.published_figures import PROTOCOLS, QUOTED, RESULTS, UNKNOWN
 from srt.results.runs import Run
 
-NOT_RUN = "not run"
-UNKNOWN = "not known"  # the protocol of a figure whose text could not be opened
 SHOWN = ("psnr", "ssim", "lpips")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quoted:
-    """A figure from a paper that no run here is compared with: protocol or source is uncertain."""
-
-    dataset: str
-    method: str
-    figures: tuple[float, float | None, float | None]  # PSNR, SSIM, LPIPS
-    source: str
-    mark: str
-    protocol: str = UNKNOWN
-
-
-_SRT = "Sajjadi et al., Scene Representation Transformer, CVPR 2022"
-_LFN = "Sitzmann et al., Light Field Networks, NeurIPS 2021"
-_FE_NVS = "Guo et al., Fast and Explicit Neural View Synthesis, WACV 2022"
-_VISION = "Lin et al., Vision Transformer for NeRF-Based View Synthesis, WACV 2023"
-_RUST = "Sajjadi et al., RUST, CVPR 2023"
-_OSRT = "Sajjadi et al., Object Scene Representation Transformer, NeurIPS 2022"
-
-QUOTED = [
-    Quoted(
-        dataset=dataset, method=method, figures=figures, source=source, mark=mark, protocol=protocol
-    )
-    for dataset, method, figures, protocol, mark, source in (
-        ("nmr", "SRT (paper)", (27.87, 0.912, 0.066), UNKNOWN, "unconfirmed", _SRT),
-        ("nmr", "LFN", (24.95, 0.870, None), "pixelnerf", "unconfirmed", _LFN),
-        ("nmr", "FE-NVS", (27.08, 0.920, 0.082), "pixelnerf", "unconfirmed", _FE_NVS),
-        ("nmr", "VisionNeRF", (28.76, 0.933, 0.065), "pixelnerf", "unconfirmed", _VISION),
-        ("msn", "SRT (paper)", (23.41, 0.697, 0.369), UNKNOWN, "second-hand", _SRT),
-        ("msn", "RUST", (23.49, 0.703, 0.351), UNKNOWN, "second-hand", _RUST),
-        ("msn", "PixelNeRF", (21.97, 0.689, 0.332), UNKNOWN, "unconfirmed", _SRT),
-        ("msn_hard", "OSRT", (23.54, None, None), UNKNOWN, "second-hand", _OSRT),
-        (
-            "msn_hard",
-            "stelzner/osrt, OSRT, 750 k iterations",
-            (22.8, None, None),
-            UNKNOWN,
-            "read",
-            "README of stelzner/osrt",
-        ),
-        ("clevr3d", "OSRT", (39.98, None, None), UNKNOWN, "second-hand", _OSRT),
-    )
-]
 
 
 def reproduction_rows(

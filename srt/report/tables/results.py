@@ -10,14 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from srt.report.format.numbers import NONE, count, decibels, duration, signed, threads
-from srt.report.format.table import Table
+from srt.report.format.table import NOT_MEASURED, Table
 from srt.results.curves import value_at
 from srt.results.published_figures import PROTOCOLS, Result, published_result
 from srt.results.runs import Equal, Run, by_dataset, equal_cost
 
 Row = dict[str, Any]
 
-NOT_MEASURED = "not measured"
 MEASURES = {  # title, digits
     "psnr": ("PSNR", 2),
     "ssim": ("SSIM", 3),
