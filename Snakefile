@@ -2,7 +2,7 @@
 # Add `--config profile=paper -- results` for the published scale.
 from snakemake.utils import validate
 
-from workflow.wiring import code, has_gpu, tracked
+from workflow.common.wiring import code, has_gpu, tracked
 
 
 configfile: "params.yaml"
