@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from srt import PACKAGE
 from srt.report.format.numbers import threads
 from srt.report.format.table import Table, telling_columns, to_markdown
 from srt.report.tables.datasets import data_label, datasets_table

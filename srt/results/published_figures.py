@@ -1,19 +1,31 @@
-"""What others published: tensor names of stelzner/srt's checkpoints, results and their sources.
-
-Names as in stelzner/srt at ff8b953. Results: `Result.source` says where a figure was read.
-"""
+"""What others published: results, and where each figure was read (`Result.source`)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 UNKNOWN = "not known"  # the protocol of a figure whose text could not be opened
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quoted:
+    """A figure from a paper that no run here is compared with: protocol or source is uncertain."""
+
+    dataset: str
+    method: str
+    figures: tuple[float, float | None, float | None]  # PSNR, SSIM, LPIPS
+    source: str
+    mark: str
+    protocol: str = UNKNOWN
+
+
 _SRT = "Sajjadi et al., Scene Representation Transformer, CVPR 2022"
 _LFN = "Sitzmann et al., Light Field Networks, NeurIPS 2021"
 _FE_NVS = "Guo et al., Fast and Explicit Neural View Synthesis, WACV 2022"
 _VISION = "Lin et al., Vision Transformer for NeRF-Based View Synthesis, WACV 2023"
 _RUST = "Sajjadi et al., RUST, CVPR 2023"
 _OSRT = "Sajjadi et al., Object Scene Representation Transformer, NeurIPS 2022"
+
 QUOTED = [
     Quoted(
         dataset=dataset, method=method, figures=figures, source=source, mark=mark, protocol=protocol
@@ -165,15 +177,3 @@ def published_result(experiment: str, protocol: str) -> Result | None:
     """Returns the figure that an experiment is compared with under a protocol."""
     results = RESULTS.get(experiment, [])
     return next((result for result in results if result.protocol == protocol), None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quoted:
-    """A figure from a paper that no run here is compared with: protocol or source is uncertain."""
-
-    dataset: str
-    method: str
-    figures: tuple[float, float | None, float | None]  # PSNR, SSIM, LPIPS
-    source: str
-    mark: str
-    protocol: str = UNKNOWN

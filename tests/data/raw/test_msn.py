@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from support.msn_faults import FAULTS
+from support.paths import REFERENCE
 from support.small_msn import (
     CAMERAS,
     LENGTHS,

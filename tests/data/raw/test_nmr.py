@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from support.nmr_faults import FAULTS
+from support.paths import REFERENCE
 from support.small_nmr import (
     FOCAL,
     LISTS,

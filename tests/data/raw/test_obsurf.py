@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from support.obsurf_faults import FAULTS
+from support.paths import REFERENCE
 from support.small_nmr import in_threads
 from support.small_obsurf import (
     OBJECTS,
