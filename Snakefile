@@ -2,7 +2,7 @@
 # Add `--config profile=paper -- results` for the published scale.
 from snakemake.utils import validate
 
-from workflow.common.wiring import code, has_gpu, tracked
+from workflow.common.wiring import code_dependencies, has_gpu, tracked_parameters
 
 
 configfile: "params.yaml"
@@ -77,7 +77,7 @@ wildcard_constraints:
 
 rule fetch:
     input:
-        code("fetch"),
+        code_dependencies("fetch"),
     output:
         "data/{profile}/raw/{dataset}/manifest.json",
     log:
@@ -89,7 +89,7 @@ rule fetch:
         mem_mb=growing(8000),
         runtime=growing(2 * DAY),
     params:
-        tracked=lambda w: tracked("fetch", config, w.dataset),
+        tracked=lambda w: tracked_parameters("fetch", config, w.dataset),
     shell:
         "exec python -m workflow.fetch --profile {wildcards.profile} --name {wildcards.dataset}"
         " --out {output} >> {log} 2>&1"
@@ -97,7 +97,7 @@ rule fetch:
 
 rule weights:
     input:
-        code("weights"),
+        code_dependencies("weights"),
     output:
         "data/{profile}/weights/{weights}/manifest.json",
     log:
@@ -108,7 +108,7 @@ rule weights:
         mem_mb=growing(2000),
         runtime=growing(HOUR),
     params:
-        tracked=lambda w: tracked("weights", config, w.weights),
+        tracked=lambda w: tracked_parameters("weights", config, w.weights),
     shell:
         "exec python -m workflow.fetch --profile {wildcards.profile} --name {wildcards.weights}"
         " --out {output} >> {log} 2>&1"
@@ -116,7 +116,7 @@ rule weights:
 
 rule pack:
     input:
-        code("pack"),
+        code_dependencies("pack"),
         raw="data/{profile}/raw/{dataset}/manifest.json",
     output:
         "data/{profile}/packed/{dataset}/manifest.json",
@@ -130,7 +130,7 @@ rule pack:
         mem_mb=growing(16000),
         runtime=growing(DAY),
     params:
-        tracked=lambda w: tracked("pack", config, w.dataset),
+        tracked=lambda w: tracked_parameters("pack", config, w.dataset),
         out=subpath(output[0], parent=True),
     shell:
         "exec python -m workflow.pack --profile {wildcards.profile} --dataset {wildcards.dataset}"
@@ -139,7 +139,7 @@ rule pack:
 
 rule survey:
     input:
-        code("survey"),
+        code_dependencies("survey"),
         data="data/{profile}/packed/{dataset}/manifest.json",
     output:
         shown(
@@ -163,7 +163,7 @@ rule survey:
         mem_mb=growing(8000),
         runtime=growing(HOUR),
     params:
-        tracked=lambda w: tracked("survey", config, w.dataset),
+        tracked=lambda w: tracked_parameters("survey", config, w.dataset),
         data=subpath(input.data, parent=True),
         out=subpath(output[0], parent=True),
     shell:
@@ -173,7 +173,7 @@ rule survey:
 
 rule train:
     input:
-        code("train"),
+        code_dependencies("train"),
         data=packed,
     output:
         "outputs/{profile}/{experiment}/history.csv",
@@ -188,7 +188,7 @@ rule train:
         mem_mb=growing(64000),
         runtime=growing(DAY),
     params:
-        tracked=lambda w: tracked("train", config, w.experiment),
+        tracked=lambda w: tracked_parameters("train", config, w.experiment),
         data=subpath(input.data, parent=True),
         out=subpath(output[0], parent=True),
     shell:
@@ -198,7 +198,7 @@ rule train:
 
 rule evaluate:
     input:
-        code("evaluate"),
+        code_dependencies("evaluate"),
         data=packed,
         model="outputs/{profile}/{experiment}/model.safetensors",
         lpips="data/{profile}/weights/lpips_vgg/manifest.json",
@@ -228,7 +228,7 @@ rule evaluate:
         mem_mb=growing(32000),
         runtime=growing(4 * HOUR),
     params:
-        tracked=lambda w: tracked("evaluate", config, w.experiment),
+        tracked=lambda w: tracked_parameters("evaluate", config, w.experiment),
         data=subpath(input.data, parent=True),
         out=subpath(output[0], parent=True),
     shell:
@@ -239,7 +239,7 @@ rule evaluate:
 
 rule render:
     input:
-        code("render"),
+        code_dependencies("render"),
         data=packed,
         model="outputs/{profile}/{experiment}/model.safetensors",
     output:
@@ -258,7 +258,7 @@ rule render:
         mem_mb=growing(32000),
         runtime=growing(4 * HOUR),
     params:
-        tracked=lambda w: tracked("render", config, w.experiment),
+        tracked=lambda w: tracked_parameters("render", config, w.experiment),
         data=subpath(input.data, parent=True),
     shell:
         "exec python -m workflow.render --profile {wildcards.profile}"
@@ -268,7 +268,7 @@ rule render:
 
 rule tabulate:
     input:
-        code("tabulate"),
+        code_dependencies("tabulate"),
         expand(rules.train.output, experiment=config["experiments"], allow_missing=True),
         expand(
             rules.evaluate.output, experiment=config["experiments"], allow_missing=True
@@ -297,7 +297,7 @@ rule tabulate:
         mem_mb=growing(8000),
         runtime=growing(HOUR),
     params:
-        tracked=tracked("tabulate", config),
+        tracked=tracked_parameters("tabulate", config),
         out=subpath(output[0], parent=True),
     shell:
         "exec python -m workflow.tabulate --profile {wildcards.profile}"

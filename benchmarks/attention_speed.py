@@ -4,7 +4,7 @@
 
 Forward and backward, with what it takes to deal out and join the heads: of a group of rays in the
 decoder, and of a group of scenes' tokens to each other in the encoder. srt/model/attention.py
-takes the kernels where they win here (`MOST_TOKENS`).
+takes the kernels where they win here (`MAX_KERNEL_TOKENS`).
 
 b scenes, n queries, m tokens, h heads of d channels.
 """
@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.attention import sdpa_kernel
 
 from srt.model.attention import join_heads
-from srt.model.inference import ATTENTION
+from srt.model.inference import ATTENTION_BACKENDS
 from srt.model.kernels.triton_attention import (
     FORWARD,
     OF_QUERIES,
@@ -86,7 +86,7 @@ def compare(tensors: list[Tensor]) -> str:
     """Returns the milliseconds of cuDNN and of ours, forward and backward, and of other shapes."""
     query, key, value, dout = tensors
     inputs = [part.clone().requires_grad_() for part in (query, key, value)]
-    with sdpa_kernel(ATTENTION, set_priority=True):
+    with sdpa_kernel(ATTENTION_BACKENDS, set_priority=True):
         seen = plain(*inputs)
         theirs = milliseconds(lambda: plain(*inputs))
         flat = dout.flatten(2)

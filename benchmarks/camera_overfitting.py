@@ -32,17 +32,17 @@ from srt.common.devices import best_device
 from srt.common.distributed import Processes
 from srt.config.load import load_experiment
 from srt.config.schema import Experiment
-from srt.data.batch import Batch, presentation, whole_views
+from srt.data.batch import Batch, make_full_view_batch, make_view_config
 from srt.data.packed.reader import Scenes
 from srt.data.synthetic.as_nmr import DISTANCE, FOCAL, LIGHT, turntable
 from srt.data.synthetic.objects import CLASSES, random_object
 from srt.data.synthetic.raycaster import pixel_rays, render
 from srt.geometry.cameras import look_at, pinhole
-from srt.model.inference import decode_in_groups, precision
+from srt.model.inference import decode_in_groups, training_precision
 from srt.training import loop
-from srt.training.cuda_graph import compiled_decoder
+from srt.training.cuda_graph import make_step
 from srt.training.loop import learning_rate
-from srt.training.state import Training
+from srt.training.state import TrainingState
 from srt.visualization.pictures import enlarge, tile, to_uint8
 from workflow import REPOSITORY
 
@@ -119,18 +119,18 @@ def turned(batch: Batch, seed: int) -> Batch:
 
 def train(
     experiment: Experiment, scenes: Scenes, seconds: float, jitter: bool, processes: Processes
-) -> tuple[Training, dict[str, Any]]:
+) -> tuple[TrainingState, dict[str, Any]]:
     """Returns a model after so much time; compiling counts apart."""
-    state = Training(experiment, processes.device)
+    state = TrainingState(experiment, processes.device)
     sampler = loop.make_sampler(experiment, processes)
-    decode = compiled_decoder(state.model, processes.device)
+    compute_step = make_step(state.model, processes.device)
     began, loss = time.perf_counter(), torch.zeros(())
     compiled = 0.0
     while True:
         batch = sampler.batch(scenes, state.step)
         batch = turned(batch, state.step) if jitter else batch
         rate = learning_rate(state.step, experiment.train)
-        loss = loop.train_step(state, decode, batch, rate)
+        loss = loop.train_step(state, compute_step, batch, rate)
         state.step += 1
         if state.step == 1:
             loss.item()
@@ -144,18 +144,18 @@ def train(
 
 @torch.no_grad()
 def measure(
-    state: Training, scenes: Scenes, experiment: Experiment
+    state: TrainingState, scenes: Scenes, experiment: Experiment
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the PSNR of each test view [objects, views - 1], and a few predictions."""
-    shown, rows, pictures = presentation(experiment), [], []
+    view_config, rows, pictures = make_view_config(experiment), [], []
     device, size = scenes.device, (scenes.height, scenes.width)
     targets = torch.arange(1, scenes.views, device=device)[None]
     for index in range(len(scenes)):
         scene, inputs = torch.tensor([index], device=device), torch.zeros(1, 1).long().to(device)
-        batch = whole_views(scenes, scene, inputs, targets, shown)
-        with precision(device):
+        batch = make_full_view_batch(scenes, scene, inputs, targets, view_config)
+        with training_precision(device):
             tokens = state.model.encode(batch.images, batch.image_origins, batch.image_directions)
-            pairs = state.model.decoder.keys_values(tokens)
+            pairs = state.model.decoder.scene_keys_values(tokens)
             rays = experiment.train.rays_per_group
             predicted = decode_in_groups(state.model, pairs, batch.rays, rays).colours.float()
         error = (predicted.clamp(0, 1) - batch.colours).square().view(scenes.views - 1, -1)

@@ -21,27 +21,30 @@ from benchmarks.training import ALONE
 from srt.config.load import load_experiment
 from srt.config.schema import Experiment
 from srt.data.packed.reader import Scenes
-from srt.data.prefetch import batches
+from srt.data.prefetch import iterate_batches
 from srt.training import cuda_graph, loop
 from srt.training.loop import learning_rate
-from srt.training.state import Training
+from srt.training.state import TrainingState
 from workflow import REPOSITORY
 
 POINTS = 8  # of a curve
 ITEMS = 128  # measured at each
 
 
-def curve(experiment: Experiment, data: loop.Data, fast: bool) -> dict[str, Any]:
+def curve(experiment: Experiment, data: loop.TrainingData, fast: bool) -> dict[str, Any]:
     """Returns steps and validation PSNR of one way to train."""
-    state, train = Training(experiment, ALONE.device), experiment.train
+    state, train = TrainingState(experiment, ALONE.device), experiment.train
     sampler = loop.make_sampler(experiment, ALONE)
     points, began = [], time.perf_counter()
     with contextlib.nullcontext() if fast else plainly():
-        decoder = state.model.decoder
-        decode = cuda_graph.compiled_decoder(state.model, ALONE.device) if fast else decoder
-        for batch in batches(sampler, data.train, 0, train.steps):
+        compute_step = (
+            cuda_graph.make_step(state.model, ALONE.device)
+            if fast
+            else cuda_graph.plain_step(state.model)
+        )
+        for batch in iterate_batches(sampler, data.train, 0, train.steps):
             rate = learning_rate(state.step, train)
-            loop.train_step(state, decode, batch, rate)
+            loop.train_step(state, compute_step, batch, rate)
             state.step += 1
             if state.step % train.validate_every == 0:
                 points.append((state.step, loop.measure_validation(state, data, ALONE)))
@@ -85,7 +88,9 @@ def main() -> None:
     )
     changes: dict[str, Any] = {"validate_every": steps // POINTS, "validation_items": ITEMS}
     train = dataclasses.replace(experiment.train, steps=steps, decay_steps=steps, **changes)
-    data = loop.Data(*(Scenes(arguments.data / part, ALONE.device) for part in ("train", "val")))
+    data = loop.TrainingData(
+        *(Scenes(arguments.data / part, ALONE.device) for part in ("train", "val"))
+    )
     curves = {}
     for seed in arguments.seeds:
         seeded = dataclasses.replace(experiment, train=train, seed=seed)

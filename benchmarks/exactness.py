@@ -25,7 +25,7 @@ from benchmarks.rendering import DEVICE, random_batch
 from benchmarks.training import paper
 from srt.data.batch import Batch
 from srt.model import attention, fused_decoder
-from srt.model.inference import precision
+from srt.model.inference import training_precision
 from srt.model.srt import SRT, build_model
 from srt.training import gradients
 
@@ -35,11 +35,11 @@ MODELS = ("nmr_srt", "msn_srt", "msn_isrt", "nmr_vsrt")
 
 def outcome(model: SRT, batch: Batch, bfloat16: bool) -> dict[str, Tensor]:
     """Returns tokens, pixels and all gradients, in float64."""
-    with precision(DEVICE) if bfloat16 else contextlib.nullcontext():
+    with training_precision(DEVICE) if bfloat16 else contextlib.nullcontext():
         tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
-        pixels = model.decode(model.decoder.keys_values(tokens), batch.rays).colours
+        pixels = model.decode(model.decoder.scene_keys_values(tokens), batch.rays).colours
     model.zero_grad(set_to_none=True)
-    gradients.add_gradients(model, model.decoder, batch, SCENES * RAYS * 512)
+    gradients.compute_gradients(model, model.decoder, batch, SCENES * RAYS * 512)
     flat = [
         parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None
     ]

@@ -28,9 +28,9 @@ from srt.config.load import load_experiment
 from srt.config.schema import Experiment
 from srt.data.batch import Batch
 from srt.data.packed.reader import Scenes
-from srt.data.prefetch import batches, reading_threads
+from srt.data.prefetch import iterate_batches, reader_thread_count
 from srt.training import cuda_graph, loop
-from srt.training.state import Training
+from srt.training.state import TrainingState
 from workflow import REPOSITORY
 
 ROUNDS = 5
@@ -39,13 +39,13 @@ ALONE = Processes(0, 1, torch.device("cuda"), None)
 
 def step_time(experiment: Experiment, feed: Iterator[Batch], steps: int) -> float:
     """Returns the milliseconds of a training step: the median of rounds, each waited for once."""
-    state = Training(experiment, ALONE.device)
-    decode = cuda_graph.compiled_decoder(state.model, ALONE.device)
+    state = TrainingState(experiment, ALONE.device)
+    compute_step = cuda_graph.make_step(state.model, ALONE.device)
     times = []
     for _ in range(ROUNDS + 1):
         began = time.perf_counter()
         for batch in itertools.islice(feed, steps):
-            loop.train_step(state, decode, batch, 1e-4)
+            loop.train_step(state, compute_step, batch, 1e-4)
         torch.cuda.synchronize()
         times.append((time.perf_counter() - began) / steps)
     return 1e3 * statistics.median(times[1:])  # the first compiles
@@ -55,7 +55,7 @@ def compare(experiment: Experiment, scenes: Scenes, steps: int) -> dict[str, Any
     """Returns step times with one batch over and over, and with batches as training loads them."""
     sampler = loop.make_sampler(experiment, ALONE)
     fixed = step_time(experiment, itertools.repeat(sampler.batch(scenes, 0)), steps)
-    real = step_time(experiment, batches(sampler, scenes, 0, 10**6), steps)
+    real = step_time(experiment, iterate_batches(sampler, scenes, 0, 10**6), steps)
     rate = experiment.train.batch_size / real * 1e3
     return {"fixed_ms": fixed, "loaded_ms": real, "ratio": real / fixed, "scenes_per_s": rate}
 
@@ -66,7 +66,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--msn-scenes", type=int, default=6000)
     arguments = parser.parse_args()
-    results: dict[str, Any] = {"device": torch.cuda.get_device_name(), "threads": reading_threads()}
+    results: dict[str, Any] = {
+        "device": torch.cuda.get_device_name(),
+        "threads": reader_thread_count(),
+    }
     with tempfile.TemporaryDirectory() as folder:
         nmr = load_experiment(REPOSITORY / "params.yaml", "nmr_srt", "paper")
         packed = write_packed(Path(folder) / "nmr", 512, nmr.dataset.views, (64, 64), "raw")

@@ -28,11 +28,11 @@ from srt.common.distributed import Processes, join_processes
 from srt.config.load import load_experiment
 from srt.config.schema import Experiment
 from srt.data.packed.reader import Scenes
-from srt.data.prefetch import batches
+from srt.data.prefetch import iterate_batches
 from srt.training import loop
-from srt.training.cuda_graph import compiled_decoder
+from srt.training.cuda_graph import make_step
 from srt.training.loop import learning_rate
-from srt.training.state import Training
+from srt.training.state import TrainingState
 from workflow import REPOSITORY
 
 SETTINGS = ("nmr_srt", "msn_srt")
@@ -48,18 +48,18 @@ class Stepper:
     def __init__(
         self, experiment: Experiment, scenes: Scenes, processes: Processes, apart: bool = False
     ) -> None:
-        self.state = Training(experiment, processes.device)
-        self.decode = compiled_decoder(self.state.model, processes.device)
+        self.state = TrainingState(experiment, processes.device)
+        self.compute_step = make_step(self.state.model, processes.device)
         parameters = self.state.model.parameters()
         self.reduction = None if apart else processes.reduction(parameters)
         sampler = loop.make_sampler(experiment, processes)
-        self.feed = batches(sampler, scenes, 0, ENDLESS)
+        self.feed = iterate_batches(sampler, scenes, 0, ENDLESS)
 
     def __call__(self) -> torch.Tensor:
         """Returns this process' loss."""
         state = self.state
         rate = learning_rate(state.step, state.experiment.train)
-        loss = loop.train_step(state, self.decode, next(self.feed), rate, self.reduction)
+        loss = loop.train_step(state, self.compute_step, next(self.feed), rate, self.reduction)
         state.step += 1
         return loss
 

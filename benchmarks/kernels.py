@@ -21,9 +21,9 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.training import ALONE, COMPILING, ENDLESS, SETTINGS, packed, paper, with_size
 from srt.config.schema import Experiment
 from srt.data.packed.reader import Scenes
-from srt.data.prefetch import batches
+from srt.data.prefetch import iterate_batches
 from srt.training import cuda_graph, loop
-from srt.training.state import Training
+from srt.training.state import TrainingState
 
 STEPS = 3
 LONGEST = 20
@@ -47,12 +47,12 @@ def kind_of(name: str) -> str:
 
 def ready_step(experiment: Experiment, scenes: Scenes) -> Callable[[], None]:
     """Returns a training step that has run before."""
-    state = Training(experiment, ALONE.device)
-    feed = batches(loop.make_sampler(experiment, ALONE), scenes, 0, ENDLESS)
-    decode = cuda_graph.compiled_decoder(state.model, ALONE.device)
+    state = TrainingState(experiment, ALONE.device)
+    feed = iterate_batches(loop.make_sampler(experiment, ALONE), scenes, 0, ENDLESS)
+    compute_step = cuda_graph.make_step(state.model, ALONE.device)
 
     def step() -> None:
-        loop.train_step(state, decode, next(feed), 1e-4)
+        loop.train_step(state, compute_step, next(feed), 1e-4)
         state.step += 1
 
     for _ in range(COMPILING):

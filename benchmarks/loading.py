@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 
 from benchmarks.packed import write_packed
-from srt.data.batch import Presentation
+from srt.data.batch import ViewConfig
 from srt.data.packed.reader import Scenes
 from srt.data.sampling import Sampler
 
@@ -84,7 +84,7 @@ def rate(call: Callable[[int], Any], items: int, rounds: int) -> float:
 
 def sampler(kind: dict[str, int]) -> Sampler:
     """Returns the sampler of a published setting."""
-    shown = Presentation(
+    view_config = ViewConfig(
         canonical=True,
         input_views=kind["inputs"],
         input_stride=1,
@@ -95,8 +95,8 @@ def sampler(kind: dict[str, int]) -> Sampler:
     return Sampler(
         batch_size=BATCH,
         rays_per_scene=RAYS,
-        draws_per_ray=0,
-        shown=shown,
+        uniforms_per_ray=0,
+        view_config=view_config,
         seed=0,
         rank=0,
         world_size=1,
@@ -111,7 +111,7 @@ def drawing(scenes: Scenes, kind: dict[str, int]) -> Callable[[int], Any]:
 
 def gathering(scenes: Scenes, kind: dict[str, int]) -> Callable[[int], Any]:
     """Returns a call that reads the pixels of a planned batch: what loading costs a host."""
-    plan = sampler(kind).plan(scenes, 0)
+    plan = sampler(kind).batch_indices(scenes, 0)
     place = plan.view * (scenes.height * scenes.width) + plan.pixel
     return lambda _: scenes.gather(plan.scene, plan.inputs, place, 1)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from srt.evaluation import evaluator
 from srt.model import inference
 from srt.model.encoder import Encoder
-from srt.model.positional_encoding import encode, of_rays
+from srt.model.positional_encoding import encode_inputs, ray_inputs
 from srt.rendering import frames
 from srt.training import gradients
 
@@ -31,7 +31,9 @@ def whole_first_layer(
 ) -> Tensor:
     """Returns the first convolution of all channels at each pixel, as published."""
     positions = origins[:, :, None, None].expand_as(directions)
-    channels = torch.cat((images, encode(of_rays(positions, directions, encoder.config))), dim=-1)
+    channels = torch.cat(
+        (images, encode_inputs(ray_inputs(positions, directions, encoder.config))), dim=-1
+    )
     return F.relu(encoder.convolutions[0](channels.flatten(0, 1).permute(0, 3, 1, 2)))
 
 

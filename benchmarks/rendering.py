@@ -24,7 +24,7 @@ from srt.config.schema import Experiment
 from srt.data.batch import Batch
 from srt.geometry.rays import Rays
 from srt.model.decoder import LayerKeysValues
-from srt.model.inference import decode_in_groups, precision
+from srt.model.inference import decode_in_groups, training_precision
 from srt.model.srt import SRT, build_model
 from srt.rendering.frames import FrameDecoder
 
@@ -69,15 +69,15 @@ def random_batch(experiment: Experiment, scenes: int, rays: int) -> Batch:
         colours=torch.rand(scenes, rays, 3, device=DEVICE),
         near=experiment.dataset.near,
         far=experiment.dataset.far,
-        draws=None,
+        uniforms=None,
     )
 
 
 def encode(model: SRT, batch: Batch) -> list[LayerKeysValues]:
     """Returns what rays attend to."""
-    with precision(DEVICE):
+    with training_precision(DEVICE):
         tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
-        return model.decoder.keys_values(tokens)
+        return model.decoder.scene_keys_values(tokens)
 
 
 def measure(model: SRT, batch: Batch, way: str) -> dict[str, float]:
@@ -87,8 +87,8 @@ def measure(model: SRT, batch: Batch, way: str) -> dict[str, float]:
     with plainly() if way == "plain" else contextlib.nullcontext():
         if way == "plain":
             tokens = (batch.images, batch.image_origins, batch.image_directions)
-            keys_values = model.decoder.keys_values(model.encode(*tokens))
-            encoding = median_ms(lambda: model.decoder.keys_values(model.encode(*tokens)))
+            keys_values = model.decoder.scene_keys_values(model.encode(*tokens))
+            encoding = median_ms(lambda: model.decoder.scene_keys_values(model.encode(*tokens)))
             frame = median_ms(lambda: decode_in_groups(model, keys_values, rays, 32768))
         else:
             keys_values = encode(model, batch)

@@ -21,9 +21,9 @@ from benchmarks.training import ALONE, COMPILING, packed
 from srt.config.load import load_experiment
 from srt.config.schema import Experiment
 from srt.data.packed.reader import Scenes
-from srt.data.prefetch import batches
+from srt.data.prefetch import iterate_batches
 from srt.training import cuda_graph, loop
-from srt.training.state import Training
+from srt.training.state import TrainingState
 from workflow import REPOSITORY
 
 SCENES = 512
@@ -37,13 +37,13 @@ def step_costs(experiment: Experiment, scenes: Scenes) -> tuple[float, float]:
     """
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    state = Training(experiment, ALONE.device)
+    state = TrainingState(experiment, ALONE.device)
     sampler = loop.make_sampler(experiment, ALONE)
-    decode = cuda_graph.compiled_decoder(state.model, ALONE.device)
+    compute_step = cuda_graph.make_step(state.model, ALONE.device)
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(TIMED)]
-    feed = batches(sampler, scenes, 0, COMPILING + TIMED)
+    feed = iterate_batches(sampler, scenes, 0, COMPILING + TIMED)
     for number, batch in enumerate(feed, -COMPILING):
-        loop.train_step(state, decode, batch, 1e-4)
+        loop.train_step(state, compute_step, batch, 1e-4)
         state.step += 1
         if number >= 0:
             marks[number].record()

@@ -35,11 +35,11 @@ from srt.config.load import load_experiment
 from srt.config.schema import Experiment
 from srt.data.batch import Batch
 from srt.data.packed.reader import Scenes
-from srt.data.prefetch import batches
+from srt.data.prefetch import iterate_batches
 from srt.model import inference
 from srt.model.srt import SRT
 from srt.training import cuda_graph, loop
-from srt.training.state import Training
+from srt.training.state import TrainingState
 from workflow import REPOSITORY
 
 ALONE = Processes(0, 1, torch.device("cuda"), None)
@@ -86,13 +86,15 @@ def run(
     """Returns the figures of one way to train."""
     gc.collect()
     torch.cuda.empty_cache()
-    state = Training(experiment, ALONE.device)
+    state = TrainingState(experiment, ALONE.device)
     sampler = loop.make_sampler(experiment, ALONE)
-    model, feed = state.model, batches(sampler, scenes, 0, ENDLESS)
-    decode = cuda_graph.compiled_decoder(model, ALONE.device) if fast else model.decoder
+    model, feed = state.model, iterate_batches(sampler, scenes, 0, ENDLESS)
+    compute_step = (
+        cuda_graph.make_step(model, ALONE.device) if fast else cuda_graph.plain_step(model)
+    )
 
     def step() -> None:
-        loop.train_step(state, decode, next(feed), 1e-4)
+        loop.train_step(state, compute_step, next(feed), 1e-4)
         state.step += 1
 
     with contextlib.nullcontext() if fast else plainly():
@@ -108,7 +110,7 @@ def model_flops(model: SRT, batch: Batch) -> float:
     shapes, scene = copy.deepcopy(model).to("meta"), dataclasses.replace(batch, **one)
     with plainly(), torch.no_grad(), FlopCounterMode(display=False) as counter:
         tokens = shapes.encode(scene.images, scene.image_origins, scene.image_directions)
-        shapes.decode(shapes.decoder.keys_values(tokens), scene.rays)
+        shapes.decode(shapes.decoder.scene_keys_values(tokens), scene.rays)
     return 3.0 * counter.get_total_flops() * len(batch.images)
 
 
@@ -148,7 +150,7 @@ def compare(
         experiment = paper(name)
         data = packed(folder, experiment, 512)
         for rays in groups:
-            group = rays or inference.group_on(ALONE.device)
+            group = rays or inference.rays_that_fit(ALONE.device)
             figures = run(with_size(experiment, scenes, group), data, fast=True)
             yield {"setting": name, "scenes": scenes, "way": f"ours, {group}", **figures}
         if plain and with_plain:
@@ -178,7 +180,7 @@ def cards(folder: Path, names: list[str], sizes: list[int]) -> Iterator[dict[str
         for size in sizes:
             room = 0.94 * size * 1e9  # the driver and the libraries keep the rest
             torch.cuda.set_per_process_memory_fraction(room / total)
-            group = inference.group_for(int(room - torch.cuda.memory_allocated()))
+            group = inference.queries_for_memory(int(room - torch.cuda.memory_allocated()))
             if "median_ms" in row and row["rays_per_group"] == group:
                 row = row | {"card_gb": size}  # the same, and it fitted the smaller card
                 yield row

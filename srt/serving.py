@@ -25,7 +25,7 @@ from torch import Tensor
 
 from srt.common.devices import best_device
 from srt.common.shapes import Float, UInt8
-from srt.data.batch import Presentation
+from srt.data.batch import ViewConfig
 from srt.data.packed.reader import Scenes
 from srt.geometry.cameras import camera_rays, rigid_inverse, stride_intrinsics
 from srt.geometry.rays import Rays
@@ -38,8 +38,8 @@ from srt.visualization.pictures import to_uint8
 class ViewRenderer:
     """Renders what cameras see of the scene that posed images show."""
 
-    def __init__(self, model: SRT, shown: Presentation, rays_per_group: int) -> None:
-        self.model, self.shown, self.rays_per_group = model, shown, rays_per_group
+    def __init__(self, model: SRT, view_config: ViewConfig, rays_per_group: int) -> None:
+        self.model, self.view_config, self.rays_per_group = model, view_config, rays_per_group
 
     def predict(
         self, inputs: Mapping[str, np.ndarray], params: dict[str, Any] | None = None
@@ -60,8 +60,8 @@ class ViewRenderer:
         target_camera_to_world: Float[Tensor, "t 4 4"],
     ) -> Float[Tensor, "t h w 3"]:
         """Returns the target cameras' views as colours of 0 to 1."""
-        stride, (height, width) = self.shown.input_stride, images.shape[1:3]
-        if self.shown.canonical:
+        stride, (height, width) = self.view_config.input_stride, images.shape[1:3]
+        if self.view_config.canonical:
             to_frame = rigid_inverse(camera_to_world[:1])
             camera_to_world = to_frame @ camera_to_world
             target_camera_to_world = to_frame @ target_camera_to_world
@@ -72,8 +72,8 @@ class ViewRenderer:
 
         origins, directions = camera_rays(target_intrinsics, target_camera_to_world, height, width)
         origins = origins[:, None, None].expand_as(directions).reshape(1, -1, 3)
-        rays = Rays(origins, directions.view(1, -1, 3), self.shown.near, self.shown.far)
-        keys_values = self.model.decoder.keys_values(tokens)
+        rays = Rays(origins, directions.view(1, -1, 3), self.view_config.near, self.view_config.far)
+        keys_values = self.model.decoder.scene_keys_values(tokens)
         seen = decode_in_groups(self.model, keys_values, rays, self.rays_per_group)
         return seen.colours.view(directions.shape)
 
@@ -82,7 +82,7 @@ def _load_pyfunc(path: str) -> ViewRenderer:
     """Returns the model of a weights file; MLflow calls it by this name."""
     model, settings = load_model(Path(path), best_device())
     dataset = settings["dataset"]
-    shown = Presentation(
+    view_config = ViewConfig(
         canonical=settings["model"]["frame"] == "canonical",
         input_views=dataset["input_views"],
         input_stride=dataset["input_stride"],
@@ -90,7 +90,7 @@ def _load_pyfunc(path: str) -> ViewRenderer:
         near=dataset["near"],
         far=dataset["far"],
     )
-    return ViewRenderer(model, shown, settings["train"]["rays_per_group"])
+    return ViewRenderer(model, view_config, settings["train"]["rays_per_group"])
 
 
 def example(

@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-import tiny_training
 import torch
+from support import tiny_training
 
-from srt.data.batch import presentation, whole_views
+from srt.data.batch import make_full_view_batch, make_view_config
 from srt.data.packed.reader import Scenes
 from srt.model.inference import decode_in_groups
 from srt.model.srt import build_model
@@ -37,12 +37,12 @@ def saved(folder, stride=1, **model):
 
 
 @torch.no_grad()
-def rendered(network, scenes, shown):
+def rendered(network, scenes, view_config):
     """Returns the view as evaluation renders it."""
     scene, inputs, targets = (torch.tensor(i) for i in ([0], [[0]], [[TARGET]]))
-    batch = whole_views(scenes, scene, inputs, targets, shown)
+    batch = make_full_view_batch(scenes, scene, inputs, targets, view_config)
     tokens = network.encode(batch.images, batch.image_origins, batch.image_directions)
-    seen = decode_in_groups(network, network.decoder.keys_values(tokens), batch.rays, 4096)
+    seen = decode_in_groups(network, network.decoder.scene_keys_values(tokens), batch.rays, 4096)
     return to_uint8(seen.colours.view(1, scenes.height, scenes.width, 3))
 
 
@@ -51,7 +51,7 @@ def test_a_view_is_rendered_as_evaluation_renders_it(tmp_path, scenes, frame, st
     network, experiment, weights = saved(tmp_path, stride, frame=frame)
     inputs, _ = example(scenes, input_views=1)
     views = _load_pyfunc(str(weights)).predict(inputs)
-    expected = rendered(network, scenes, presentation(experiment))
+    expected = rendered(network, scenes, make_view_config(experiment))
     np.testing.assert_allclose(views.astype(int), expected.astype(int), atol=1)
 
 

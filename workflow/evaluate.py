@@ -20,19 +20,19 @@ from srt.common.files import sha256_of, write_atomically
 from srt.common.fingerprint import fingerprint
 from srt.config.load import load_experiment
 from srt.config.schema import Experiment, Protocol
-from srt.data.batch import presentation
-from srt.data.packed.reader import Scenes, read_header
-from srt.evaluation.comparison import comparison
+from srt.data.batch import make_view_config
+from srt.data.packed.reader import Scenes, read_split_header
+from srt.evaluation.comparison import compare_views
 from srt.evaluation.evaluator import evaluate_items
 from srt.evaluation.lpips import Lpips, LpipsNetwork
-from srt.evaluation.model_costs import count, one_frame, timed
+from srt.evaluation.model_costs import count_costs, single_view_batch, time_stages
 from srt.evaluation.protocols import Conditions, Item, protocol_items
 from srt.evaluation.scores import MEASURES, extremes, metrics_text, summarise
 from srt.model.srt import SRT
 from srt.model.weights import load_model
 from srt.visualization.pictures import write_picture
 from workflow.common.cli import run
-from workflow.common.gpus import take_gpus
+from workflow.common.gpus import claim_gpus
 from workflow.common.torchrun import start_torchrun
 from workflow.common.tracked_run import log_dataset, open_run
 
@@ -77,7 +77,7 @@ def evaluate(
     asked = {"max_items": max_items, "input_views": input_views, "pose_noise": pose_noise}
     changes: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     config = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, **changes))
-    take_gpus()
+    claim_gpus()
     start_torchrun("workflow.evaluate")
     processes = join_processes()
     network, settings = load_model(model, processes.device)
@@ -93,9 +93,9 @@ def evaluate(
             scenes,
             items_of(config, scenes, protocol, config.evaluate.max_items),
             protocol,
-            mean_colour=read_header(data / "train")["statistics"]["mean_colour"],
+            mean_colour=read_split_header(data / "train")["statistics"]["mean_colour"],
             lpips=distances,
-            shown=presentation(config),
+            view_config=make_view_config(config),
             rays_per_group=config.train.rays_per_group,
             processes=processes,
         )
@@ -170,20 +170,22 @@ def write(
     out: Path,
 ) -> None:
     """Writes the pictures, the costs, the rows, and last the summary."""
-    asked, shown = config.evaluate, presentation(config)
+    asked, view_config = config.evaluate, make_view_config(config)
     protocol, rays_per_group = asked.protocols[-1], config.train.rays_per_group
     items = items_of(config, scenes, protocol, asked.comparison_scenes)
     measured = items_of(config, scenes, protocol, asked.max_items)
     places, labels = extremes([row for row in rows if row["protocol"] == protocol])
-    settings: Any = {"shown": shown, "rays_per_group": rays_per_group}
-    even = comparison(network, scenes, items, **settings)
-    extreme = comparison(network, scenes, [measured[i] for i in places], labels=labels, **settings)
-    frame = one_frame(scenes, items[0], shown)
-    metrics["costs"] = count(network, frame)
+    settings: Any = {"shown": view_config, "rays_per_group": rays_per_group}
+    even = compare_views(network, scenes, items, **settings)
+    extreme = compare_views(
+        network, scenes, [measured[i] for i in places], labels=labels, **settings
+    )
+    frame = single_view_batch(scenes, items[0], view_config)
+    metrics["costs"] = count_costs(network, frame)
     out.mkdir(parents=True, exist_ok=True)
     write_picture(out / "comparison.png", even)
     write_picture(out / "extremes.png", extreme)
-    seconds = json.dumps(timed(network, frame, rays_per_group), indent=1)
+    seconds = json.dumps(time_stages(network, frame, rays_per_group), indent=1)
     write_atomically(out / "costs.json", f"{seconds}\n".encode())
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")

@@ -38,9 +38,9 @@ def pack_dataset(
     if config.layout == "generated":
         import torch
 
-        from workflow.common.gpus import take_gpus
+        from workflow.common.gpus import claim_gpus
 
-        take_gpus()
+        claim_gpus()
         workers = min(workers, RENDERING * max(1, torch.cuda.device_count()))
     pack(
         raw.parent / manifest["folder"],

@@ -18,7 +18,7 @@ from srt.common.shapes import UInt8
 from srt.config.load import load_experiment
 from srt.config.schema import Layout, Motion, RenderConfig, shard_numbers
 from srt.config.strict import ConfigError, read
-from srt.data.batch import Presentation, presentation
+from srt.data.batch import ViewConfig, make_view_config
 from srt.data.packed.reader import Scenes
 from srt.model.srt import SRT
 from srt.model.weights import load_model
@@ -40,7 +40,7 @@ from srt.visualization.pictures import (
     write_picture,
 )
 from workflow.common.cli import run
-from workflow.common.gpus import take_gpus
+from workflow.common.gpus import claim_gpus
 from workflow.common.tracked_run import open_run
 
 SHEET_FRAMES = 8  # at most, unless the command line says how many
@@ -84,7 +84,7 @@ def render(
         params: the configuration.
     """
     config = load_experiment(params, experiment, profile)
-    take_gpus()
+    claim_gpus()
     given: dict[str, Any] = {"motion": motion, "fade": fade, "frames": frames, "layout": layout}
     if scenes is not None:
         given["scenes"] = scene_numbers(scenes)
@@ -94,13 +94,17 @@ def render(
     packed = Scenes(data / split, device, resident=False)  # few of them are looked at
     check_scenes(packed, video)
     network, settings = load_model(model, device)
-    takes = film(network, packed, video, presentation(config), config.train.rays_per_group)
+    rendered = render_scenes(
+        network, packed, video, make_view_config(config), config.train.rays_per_group
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     if video.layout == "sheet":
-        write_picture(out, contact_sheet([sheet_row(take) for take in takes]))
+        write_picture(
+            out, contact_sheet([sheet_row(rendered_scene) for rendered_scene in rendered])
+        )
     else:
         with WRITERS[out.suffix](out, video.fps) as writer:
-            for frame in made_ahead(video_frames(takes, with_inputs=video.layout == "plot")):
+            for frame in made_ahead(video_frames(rendered, with_inputs=video.layout == "plot")):
                 writer.write(frame)
     tracker = open_run("render", profile, experiment, settings)
     tracker.log_artifact(out, "videos")
@@ -140,7 +144,7 @@ def check_suffix(out: Path, layout: Layout) -> None:
         raise UserError(f"--out {out}: layout {layout} is written as {' or '.join(known)}")
 
 
-class Take(NamedTuple):
+class RenderedScene(NamedTuple):
     """A scene, and what the camera sees on its way around it."""
 
     number: int
@@ -148,46 +152,58 @@ class Take(NamedTuple):
     frames: Iterable[Frame]
 
 
-def film(
-    model: SRT, scenes: Scenes, video: RenderConfig, shown: Presentation, rays_per_group: int | None
-) -> Iterator[Take]:
+def render_scenes(
+    model: SRT,
+    scenes: Scenes,
+    video: RenderConfig,
+    view_config: ViewConfig,
+    rays_per_group: int | None,
+) -> Iterator[RenderedScene]:
     """Yields one scene after the other; a frame is rendered when it is asked for."""
     from tqdm import tqdm
 
     size = frame_size(scenes, video.height, video.width)
     for index in video.scenes:
-        scene = encode_scene(model, scenes, index, shown)
+        scene = encode_scene(model, scenes, index, view_config)
         frames = render_frames(
             model, scene, video.motion, video.frames, video.fade, size, rays_per_group
         )
-        yield Take(index, scene, tqdm(frames, f"scene {index}", video.frames, unit="frame"))
+        yield RenderedScene(
+            index, scene, tqdm(frames, f"scene {index}", video.frames, unit="frame")
+        )
 
 
 def video_frames(
-    takes: Iterable[Take], with_inputs: bool
+    rendered: Iterable[RenderedScene], with_inputs: bool
 ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     """Yields the frames of all scenes, laid out."""
-    for take in takes:
-        inputs = to_uint8(take.scene.images)
-        for colours, depth in take.frames:
+    for rendered_scene in rendered:
+        inputs = to_uint8(rendered_scene.scene.images)
+        for colours, depth in rendered_scene.frames:
             render = to_uint8(colours)
-            known = None if depth is None else depth_map(depth, take.scene.near, take.scene.far)
+            known = (
+                None
+                if depth is None
+                else depth_map(depth, rendered_scene.scene.near, rendered_scene.scene.far)
+            )
             if with_inputs:
                 yield side_by_side(inputs, render, known)
             else:
                 yield render if known is None else np.hstack((render, known.picture))
 
 
-def sheet_row(take: Take) -> SheetRow:
+def sheet_row(rendered_scene: RenderedScene) -> SheetRow:
     """Returns all frames of a scene as a row of a contact sheet."""
-    frames = list(take.frames)
+    frames = list(rendered_scene.frames)
     depths = [frame.depth for frame in frames if frame.depth is not None]
-    title = f"scene {take.number}: {'input' if len(take.scene.images) == 1 else 'inputs'}"
+    title = f"scene {rendered_scene.number}: {'input' if len(rendered_scene.scene.images) == 1 else 'inputs'}"
     return SheetRow(
         title=title,
-        inputs=to_uint8(take.scene.images),
+        inputs=to_uint8(rendered_scene.scene.images),
         renders=to_uint8(torch.stack([frame.colours for frame in frames])),
-        depth=depth_map(torch.stack(depths), take.scene.near, take.scene.far) if depths else None,
+        depth=depth_map(torch.stack(depths), rendered_scene.scene.near, rendered_scene.scene.far)
+        if depths
+        else None,
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from srt.common.files import sha256_of, write_atomically
 from srt.config.load import load_dataset
 from srt.config.schema import SPLITS, SYNTHETIC
-from srt.data.packed.reader import Scenes, read_header
+from srt.data.packed.reader import Scenes, read_split_header
 from srt.report.dataset_summary import camera_figure, contact_sheet, split_summary
 from srt.tracking.tracker import open_tracker
 from srt.visualization.pictures import write_picture
@@ -46,7 +46,7 @@ def survey(
         "synthetic": synthetic,
         "source": config.source,
         "splits": {
-            split: split_summary(scenes, read_header(data / split))
+            split: split_summary(scenes, read_split_header(data / split))
             for split, scenes in splits.items()
         },
     }

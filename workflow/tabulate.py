@@ -100,8 +100,8 @@ def tabulate(
     report = Report(
         profile=profile,
         data=[*describe_data(planned), *describe_missing(left_out)],
-        results=noted(results_table(rows, profile), told),
-        equal=noted(equal, told) if equal else None,
+        results=with_notes(results_table(rows, profile), told),
+        equal=with_notes(equal, told) if equal else None,
         seeds=seeds_table(runs, profile),
         costs=costs_table(runs),
         classes=class_tables(runs),
@@ -111,7 +111,7 @@ def tabulate(
         surveys=surveyed,
         runs=runs,
     )
-    keep(outputs, out / "runs", names)
+    archive_inputs(outputs, out / "runs", names)
     write(report, rows, reproduced, out)
     videos = [out / "runs" / name / VIDEO for name in telling(rows)]
     if videos := [video for video in videos if video.is_file()]:
@@ -141,7 +141,7 @@ def write(report: Report, rows: Sequence[Row], reproduced: Sequence[Row], out: P
         write_atomically(out / name, text.encode())
 
 
-def keep(outputs: Path, runs: Path, names: Sequence[str]) -> None:
+def archive_inputs(outputs: Path, runs: Path, names: Sequence[str]) -> None:
     """Copies what a report is made of to beside it."""
     if not (outputs / REMARKS).is_file():  # those on earlier runs are not of these
         (runs / REMARKS).unlink(missing_ok=True)
@@ -162,7 +162,7 @@ def remarks(outputs: Path) -> list[str]:
     return path.read_text().splitlines() if path.is_file() else []
 
 
-def noted(table: Table, notes: Sequence[str]) -> Table:
+def with_notes(table: Table, notes: Sequence[str]) -> Table:
     """Returns a table with more notes below it."""
     return dataclasses.replace(table, notes=[*table.notes, *notes])
 

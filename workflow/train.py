@@ -28,12 +28,12 @@ from srt.model.weights import save_weights, training_config
 from srt.serving import example
 from srt.tracking.outbox import LoggedModel
 from srt.tracking.tracker import Tracker
-from srt.training.loop import Data, Requests, fit, learning_curve
-from srt.training.state import Training
-from srt.training.states import exclusive, state_folder
+from srt.training.loop import Requests, TrainingData, fit, learning_curve
+from srt.training.state import TrainingState
+from srt.training.states import lock_states, state_folder
 from workflow.common.cli import run
-from workflow.common.gpus import take_gpus
-from workflow.common.provenance import version
+from workflow.common.gpus import claim_gpus
+from workflow.common.provenance import code_version
 from workflow.common.torchrun import start_torchrun
 from workflow.common.tracked_run import ROOT, log_dataset, open_run
 
@@ -72,16 +72,16 @@ def train(
     """
     config = load_experiment(params, experiment, profile)
     config = config if seed is None else dataclasses.replace(config, seed=seed)
-    take_gpus()
+    claim_gpus()
     start_torchrun("workflow.train")
     processes, stop = join_processes(), StopRequest()
-    packed = Data(*(Scenes(data / split, processes.device) for split in ("train", "val")))
+    packed = TrainingData(*(Scenes(data / split, processes.device) for split in ("train", "val")))
     settings = training_config(config, sha256_of(data / "manifest.json"))
     folder = state_folder(states, config, settings)
     if print_model:
         log_model(build_model(config.model, config.seed))
     requests = Requests(stop_after, validate_now, picture_now)
-    lock = exclusive(folder) if processes.main else contextlib.nullcontext()
+    lock = lock_states(folder) if processes.main else contextlib.nullcontext()
     with lock:
         tracker = start_tracker(config, settings, states, data, processes)
         try:
@@ -131,7 +131,11 @@ def start_tracker(
 
 
 def log_outputs(
-    tracker: Tracker, experiment: Experiment, packed: Data, training: Training, out: Path
+    tracker: Tracker,
+    experiment: Experiment,
+    packed: TrainingData,
+    training: TrainingState,
+    out: Path,
 ) -> None:
     """Adds the curve and the model to the run; the model is a version in MLflow's registry."""
     tracker.log_artifact(out / "history.csv")
@@ -154,7 +158,7 @@ def log_outputs(
 
 
 def write_outputs(
-    training: Training, settings: dict[str, Any], out: Path, processes: Processes
+    training: TrainingState, settings: dict[str, Any], out: Path, processes: Processes
 ) -> None:
     """Writes the curve, what the training cost, and last the best weights."""
     write_atomically(out / "history.csv", learning_curve(training).encode())
@@ -171,7 +175,7 @@ def write_outputs(
         "seed": training.experiment.seed,
         "but_for_seed": fingerprint(settings | {"seed": None}),
         "finished": datetime.now(UTC).date().isoformat(),
-        "commit": version(),
+        "commit": code_version(),
     }
     write_atomically(out / "training.json", (json.dumps(cost, indent=1) + "\n").encode())
     save_weights(out / "model.safetensors", training.best, settings)

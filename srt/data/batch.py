@@ -33,12 +33,12 @@ class Batch:
     colours: Float[Tensor, "b r 3"]
     near: float  # along the target rays
     far: float
-    draws: Float[Tensor, "b r draws"] | None  # for a model that samples along rays, in training
+    uniforms: Float[Tensor, "b r draws"] | None  # for a model that samples along rays, in training
 
     @property
     def rays(self) -> Rays:
         """The target rays, as a model is asked about them."""
-        return Rays(self.origins, self.directions, self.near, self.far, self.draws)
+        return Rays(self.origins, self.directions, self.near, self.far, self.uniforms)
 
     def tensors(self) -> dict[str, Tensor]:
         """Returns what is on the device, by name."""
@@ -58,7 +58,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Presentation:
+class ViewConfig:
     """How a dataset's scenes are shown to a model."""
 
     canonical: bool  # in the frame of the first input camera, which is at 0 and looks along z
@@ -69,9 +69,9 @@ class Presentation:
     far: float
 
 
-def presentation(experiment: Experiment) -> Presentation:
+def make_view_config(experiment: Experiment) -> ViewConfig:
     """Returns how an experiment shows its dataset to its model."""
-    return Presentation(
+    return ViewConfig(
         canonical=experiment.model.frame == "canonical",
         input_views=experiment.dataset.input_views,
         input_stride=experiment.dataset.input_stride,
@@ -82,28 +82,32 @@ def presentation(experiment: Experiment) -> Presentation:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchIndices:
     """What a batch is made of: scenes, their input views, and a view and place for each ray."""
 
     scene: Int[Tensor, "b"]
     inputs: Int[Tensor, "b v"]
     view: Int[Tensor, "b r"]
     pixel: Int[Tensor, "b r"]  # in rows x columns
-    draws: Float[Tensor, "b r draws"] | None
+    uniforms: Float[Tensor, "b r draws"] | None
 
 
-def make_batch(scenes: Scenes, plan: Plan, shown: Presentation, fused: bool = False) -> Batch:
-    """Returns the batch of a plan; `fused` as `assemble` has it."""
-    place = plan.view * (scenes.height * scenes.width) + plan.pixel
-    pixels = scenes.gather(plan.scene, plan.inputs, place, shown.input_stride)
-    return assemble(scenes, plan, scenes.cameras(plan.scene), shown, *pixels, fused=fused)
+def make_batch(
+    scenes: Scenes, indices: BatchIndices, view_config: ViewConfig, fused: bool = False
+) -> Batch:
+    """Returns the batch of a plan; `fused` as `assemble_batch` has it."""
+    place = indices.view * (scenes.height * scenes.width) + indices.pixel
+    pixels = scenes.gather(indices.scene, indices.inputs, place, view_config.input_stride)
+    return assemble_batch(
+        scenes, indices, scenes.cameras(indices.scene), view_config, *pixels, fused=fused
+    )
 
 
-def assemble(
+def assemble_batch(
     scenes: Scenes,
-    plan: Plan,
+    indices: BatchIndices,
     cameras: tuple[Float[Tensor, "b views 3 3"], Float[Tensor, "b views 4 4"]],
-    shown: Presentation,
+    view_config: ViewConfig,
     images: UInt8[Tensor, "b v h w 3"],
     colours: UInt8[Tensor, "b r 3"],
     *,
@@ -114,13 +118,17 @@ def assemble(
     Args:
         fused: on a GPU by kernels compiled for these sizes: for batches that are all alike.
     """
-    compute = compile_once(posed) if fused and scenes.device.type == "cuda" else posed
-    place = plan.inputs, plan.view, plan.pixel
-    tensors: dict[str, Any] = compute(*cameras, *place, scenes.width, images, colours, shown)
-    return Batch(**tensors, near=shown.near, far=shown.far, draws=plan.draws)
+    compute = (
+        compile_cached(compute_batch_rays)
+        if fused and scenes.device.type == "cuda"
+        else compute_batch_rays
+    )
+    place = indices.inputs, indices.view, indices.pixel
+    tensors: dict[str, Any] = compute(*cameras, *place, scenes.width, images, colours, view_config)
+    return Batch(**tensors, near=view_config.near, far=view_config.far, uniforms=indices.uniforms)
 
 
-def posed(
+def compute_batch_rays(
     intrinsics: Float[Tensor, "b views 3 3"],
     poses: Float[Tensor, "b views 4 4"],
     inputs: Int[Tensor, "b v"],
@@ -129,14 +137,14 @@ def posed(
     width: int,
     images: UInt8[Tensor, "b v h w 3"],
     colours: UInt8[Tensor, "b r 3"],
-    shown: Presentation,
+    view_config: ViewConfig,
 ) -> dict[str, Tensor]:
     """Returns a batch's tensors, but for the draws, by the names of its fields."""
     each = torch.arange(len(inputs), device=inputs.device)[:, None]
-    if shown.canonical:
+    if view_config.canonical:
         poses = rigid_inverse(poses[each, inputs[:, :1]]) @ poses
     image_origins, image_directions = camera_rays(
-        stride_intrinsics(intrinsics[each, inputs], shown.input_stride),
+        stride_intrinsics(intrinsics[each, inputs], view_config.input_stride),
         poses[each, inputs],
         *images.shape[2:4],
     )
@@ -152,26 +160,28 @@ def posed(
 
 
 @functools.cache
-def compile_once(function: Any) -> Any:
+def compile_cached(function: Any) -> Any:
     """Returns a function whose two hundred launches, each shorter than a launch, become a few."""
     return torch.compile(function, dynamic=False)
 
 
-def whole_views(
+def make_full_view_batch(
     scenes: Scenes,
     scene: Int[Tensor, "b"],
     inputs: Int[Tensor, "b v"],
     targets: Int[Tensor, "b t"],
-    shown: Presentation,
+    view_config: ViewConfig,
 ) -> Batch:
     """Returns the batch whose rays are all pixels of the target views, view after view."""
     size = scenes.height * scenes.width
     pixel = torch.arange(size, device=scenes.device).repeat(targets.shape[1])
     view = targets.repeat_interleave(size, dim=1)
-    return make_batch(scenes, Plan(scene, inputs, view, pixel.expand_as(view), None), shown)
+    return make_batch(
+        scenes, BatchIndices(scene, inputs, view, pixel.expand_as(view), None), view_config
+    )
 
 
-def whole_images(
+def read_full_images(
     scenes: Scenes, scene: Int[Tensor, "1"], views: Int[Tensor, "1 v"]
 ) -> Float[Tensor, "v h w 3"]:
     """Returns views at full size, which a model may see strided; values in [0, 1]."""

@@ -33,6 +33,6 @@ def _mix(values: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
 
 
 @functools.lru_cache(maxsize=2)
-def shuffled_scenes(seed: int, epoch: int, count: int) -> Int[Tensor, "count"]:
+def scene_permutation(seed: int, epoch: int, count: int) -> Int[Tensor, "count"]:
     generator = torch.Generator().manual_seed((seed << 32) + epoch)
     return torch.randperm(count, generator=generator)

@@ -19,23 +19,23 @@ import torch
 from torch import Tensor
 
 from srt.common.devices import cpus
-from srt.data.batch import Batch, assemble
+from srt.data.batch import Batch, assemble_batch
 from srt.data.packed.reader import Scenes
 from srt.data.sampling import Sampler
 
 AHEAD = 2  # batches that are being read while one is used
 
 
-def batches(sampler: Sampler, scenes: Scenes, start: int, end: int) -> Iterator[Batch]:
+def iterate_batches(sampler: Sampler, scenes: Scenes, start: int, end: int) -> Iterator[Batch]:
     """Yields the batches of the steps from `start` to before `end`."""
     if scenes.resident or scenes.device.type == "cpu":
         for step in range(start, end):
             yield sampler.batch(scenes, step)
     else:
-        yield from read_ahead(sampler, scenes, start, end, reading_threads())
+        yield from read_ahead(sampler, scenes, start, end, reader_thread_count())
 
 
-def reading_threads() -> int:
+def reader_thread_count() -> int:
     """Returns how many threads read for this process: its share of the processors, less one."""
     return max(1, cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1)
 
@@ -82,13 +82,22 @@ class _Reading:
         pool: ThreadPoolExecutor,
         stream: torch.cuda.Stream | None,
     ) -> None:
-        self.scenes, self.shown, self.stream = scenes, sampler.shown, stream
+        self.scenes, self.view_config, self.stream = scenes, sampler.view_config, stream
         with _on(stream):
-            self.plan = sampler.plan(scenes, step)
-            place = self.plan.view * (scenes.height * scenes.width) + self.plan.pixel
-            shape = (*self.plan.inputs.shape, place.shape[1], self.shown.input_stride)
+            self.batch_indices = sampler.batch_indices(scenes, step)
+            place = (
+                self.batch_indices.view * (scenes.height * scenes.width) + self.batch_indices.pixel
+            )
+            shape = (
+                *self.batch_indices.inputs.shape,
+                place.shape[1],
+                self.view_config.input_stride,
+            )
             self.buffers = idle.pop() if idle else _Buffers(*scenes.empty(*shape), None)
-            self.host = [_to_host(t) for t in (self.plan.scene, self.plan.inputs, place.int())]
+            self.host = [
+                _to_host(t)
+                for t in (self.batch_indices.scene, self.batch_indices.inputs, place.int())
+            ]
             self.planned = stream.record_event() if stream else None
         slots = np.array_split(np.arange(place.shape[0]), 4 * pool._max_workers)
         self.parts: list[Future[None]] = [pool.submit(self._read, part) for part in slots]
@@ -105,7 +114,7 @@ class _Reading:
                 int(scene[i]),
                 inputs[i].tolist(),
                 place[i].numpy(),
-                self.shown.input_stride,
+                self.view_config.input_stride,
                 images[i],
                 colours[i],
             )
@@ -124,10 +133,12 @@ class _Reading:
             self.buffers.copied = self.stream.record_event()
             main = torch.cuda.current_stream(self.scenes.device)
             main.wait_stream(self.stream)
-            for tensor in (*pixels, *cameras, *vars(self.plan).values()):
+            for tensor in (*pixels, *cameras, *vars(self.batch_indices).values()):
                 if tensor is not None:
                     tensor.record_stream(main)  # or its memory would be given away too early
-        return assemble(self.scenes, self.plan, cameras, self.shown, *pixels, fused=True)
+        return assemble_batch(
+            self.scenes, self.batch_indices, cameras, self.view_config, *pixels, fused=True
+        )
 
 
 def _to_host(tensor: Tensor) -> Tensor:

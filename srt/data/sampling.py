@@ -13,11 +13,11 @@ from torch import Tensor
 
 from srt.common.shapes import Int
 from srt.config.strict import ConfigError
-from srt.data.batch import Batch, Plan, Presentation, compile_once, make_batch
-from srt.data.counter_random import random_bits, shuffled_scenes, slot_keys
+from srt.data.batch import Batch, BatchIndices, ViewConfig, compile_cached, make_batch
+from srt.data.counter_random import random_bits, scene_permutation, slot_keys
 from srt.data.packed.reader import Scenes
 
-_VIEWS, _PIXELS, _DRAWS = 1, 2, 3  # streams of random numbers
+_VIEWS, _PIXELS, _UNIFORMS = 1, 2, 3  # streams of random numbers
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Sampler:
 
     batch_size: int
     rays_per_scene: int
-    draws_per_ray: int  # random numbers that the model needs
-    shown: Presentation
+    uniforms_per_ray: int  # random numbers that the model needs
+    view_config: ViewConfig
     seed: int
     rank: int
     world_size: int
@@ -41,9 +41,9 @@ class Sampler:
 
     def batch(self, scenes: Scenes, step: int) -> Batch:
         """Returns this process' share of the batch of a step."""
-        return make_batch(scenes, self.plan(scenes, step), self.shown, fused=True)
+        return make_batch(scenes, self.batch_indices(scenes, step), self.view_config, fused=True)
 
-    def plan(self, scenes: Scenes, step: int) -> Plan:
+    def batch_indices(self, scenes: Scenes, step: int) -> BatchIndices:
         """Returns what this process' share of the batch of a step is made of, on the device.
 
         Published: pixels by a permutation of all target pixels. Here: one pixel drawn from each of
@@ -53,17 +53,19 @@ class Sampler:
         share, device = self.batch_size // self.world_size, scenes.device
         slots = torch.arange(self.rank * share, (self.rank + 1) * share)
         scene = self._scene_order(slots + step * self.batch_size, len(scenes))
-        streams = (_VIEWS, _PIXELS, _DRAWS) if self.draws_per_ray else (_VIEWS, _PIXELS)
+        streams = (_VIEWS, _PIXELS, _UNIFORMS) if self.uniforms_per_ray else (_VIEWS, _PIXELS)
         keys = [slot_keys(self.seed, step, stream, slots) for stream in streams]
         host = torch.stack((scene, *keys))
         if device.type == "cuda":  # from other memory, a copy would wait for the step before
             host = host.pin_memory().to(device, non_blocking=True)
         scene, *keys = host.to(device)
-        drawn = compile_once(draw) if device.type == "cuda" else draw
-        shown, sizes = self.shown, (scenes.views, scenes.height * scenes.width)
-        first_target = 0 if shown.all_targets else shown.input_views
-        rays = (self.rays_per_scene, self.draws_per_ray)
-        return Plan(scene, *drawn(keys, *sizes, shown.input_views, first_target, *rays))
+        drawn = compile_cached(draw_indices) if device.type == "cuda" else draw_indices
+        view_config, sizes = self.view_config, (scenes.views, scenes.height * scenes.width)
+        first_target = 0 if view_config.all_targets else view_config.input_views
+        rays = (self.rays_per_scene, self.uniforms_per_ray)
+        return BatchIndices(
+            scene, *drawn(keys, *sizes, view_config.input_views, first_target, *rays)
+        )
 
     def _scene_order(self, place: Int[Tensor, "b"], count: int) -> Int[Tensor, "b"]:
         """Returns the scenes at these places of the endless sequence of shuffled epochs."""
@@ -71,20 +73,20 @@ class Sampler:
         scene = torch.empty_like(place)
         for number in epoch.unique().tolist():
             here = epoch == number
-            scene[here] = shuffled_scenes(self.seed, number, count)[place[here] % count]
+            scene[here] = scene_permutation(self.seed, number, count)[place[here] % count]
         return scene
 
 
-def draw(
+def draw_indices(
     keys: list[Int[Tensor, "b"]],
     views: int,
     size: int,
     input_views: int,
     first_target: int,
     rays: int,
-    draws: int,
+    uniforms: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Returns what a plan has beside its scenes; see `Sampler.plan`.
+    """Returns what a plan has beside its scenes; see `Sampler.indices`.
 
     Args:
         keys: of the slots' random numbers, for views, pixels and, if there are any, draws.
@@ -99,7 +101,7 @@ def draw(
     offset = random_bits(each[1], ray) >> 8  # 24 bits
     place = ((ray << 24) + offset) * total // (rays << 24)  # (b, r)
     view, drawn = targets.gather(1, place // size), None
-    if draws:
-        bits = random_bits(each[2], torch.arange(rays * draws, device=device)) >> 8
-        drawn = (bits.float() / 2**24).unflatten(1, (rays, draws))  # in [0, 1), as float32 holds
+    if uniforms:
+        bits = random_bits(each[2], torch.arange(rays * uniforms, device=device)) >> 8
+        drawn = (bits.float() / 2**24).unflatten(1, (rays, uniforms))  # in [0, 1), as float32 holds
     return order[:, :input_views], view, place % size, drawn

@@ -14,7 +14,7 @@ from srt.geometry.cameras import camera_rays
 Cameras = tuple[Float[Tensor, "views 3 3"], Float[Tensor, "views 4 4"]]  # K, camera_to_world
 
 
-def guesses(
+def baseline_predictions(
     inputs: Float[Tensor, "v h w 3"],
     cameras: Cameras,
     input_views: Int[Tensor, "v"],
@@ -35,7 +35,7 @@ def guesses(
     return {
         "mean_colour": inputs.new_tensor(mean_colour).expand_as(copied),
         "input_view": copied,
-        "warped_input": warped(
+        "warped_input": warp_nearest_view(
             copied,
             (intrinsics[sources], poses[sources]),
             (intrinsics[target_views], poses[target_views]),
@@ -43,7 +43,7 @@ def guesses(
     }
 
 
-def warped(
+def warp_nearest_view(
     images: Float[Tensor, "t h w 3"], sources: Cameras, targets: Cameras
 ) -> Float[Tensor, "t h w 3"]:
     """Returns what the target cameras see of images that are painted on planes.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from srt.common.shapes import UInt8
-from srt.data.batch import Presentation
+from srt.data.batch import ViewConfig
 from srt.data.packed.reader import Scenes
 from srt.evaluation.evaluator import predict_item, target_views
 from srt.evaluation.protocols import Item
@@ -17,15 +17,15 @@ from srt.model.srt import SRT
 from srt.visualization.pictures import comparison_columns, grid, to_uint8
 
 
-def comparison(
+def compare_views(
     model: SRT,
     scenes: Scenes,
     items: Sequence[Item],
     *,
-    shown: Presentation,
+    view_config: ViewConfig,
     rays_per_group: int | None,
     labels: Sequence[str] = (),
-    as_trained: bool = False,
+    mixed_precision: bool = False,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Returns a picture of inputs, target, prediction and error, one row an item.
 
@@ -35,12 +35,16 @@ def comparison(
         labels: what is written above each row, if anything.
         as_trained: see `predict`.
     """
-    asked: Any = {"shown": shown, "rays_per_group": rays_per_group, "as_trained": as_trained}
+    predict_options: Any = {
+        "shown": view_config,
+        "rays_per_group": rays_per_group,
+        "as_trained": mixed_precision,
+    }
     inputs, targets, predictions = [], [], []
     for number, item in enumerate(items):
-        others = [v for v in target_views(scenes, item, shown) if v not in item.inputs]
+        others = [v for v in target_views(scenes, item, view_config) if v not in item.inputs]
         angle = others[((number + 1) * len(others)) // (len(items) + 1)]
-        views = predict_item(model, scenes, item, wanted=[angle], **asked)
+        views = predict_item(model, scenes, item, views_to_predict=[angle], **predict_options)
         inputs.append(views.inputs)
         targets.append(views.targets[0])
         predictions.append(views.predictions[0])

@@ -16,14 +16,14 @@ from torch import Tensor
 from srt.common.distributed import Processes
 from srt.common.shapes import Float
 from srt.config.schema import Protocol
-from srt.data.batch import Batch, Presentation, whole_images, whole_views
+from srt.data.batch import Batch, ViewConfig, make_full_view_batch, read_full_images
 from srt.data.packed.reader import Scenes
-from srt.evaluation.baselines import guesses
+from srt.evaluation.baselines import baseline_predictions
 from srt.evaluation.lpips import Lpips
 from srt.evaluation.protocols import Item, with_pose_noise
 from srt.evaluation.scores import measure
 from srt.model.decoder import Prediction
-from srt.model.inference import decode_in_groups, float32, precision
+from srt.model.inference import decode_in_groups, float32_precision, training_precision
 from srt.model.srt import SRT
 
 
@@ -39,7 +39,7 @@ class Views:
 
 @torch.no_grad()
 def predict(
-    model: SRT, batch: Batch, rays_per_group: int | None, as_trained: bool = False
+    model: SRT, batch: Batch, rays_per_group: int | None, mixed_precision: bool = False
 ) -> Prediction:
     """Returns colours, in float32, and depth that the model sees along a batch's target rays.
 
@@ -47,9 +47,9 @@ def predict(
         as_trained: with products of the precision that training has on this device; else float32.
     """
     device = batch.images.device
-    with precision(device) if as_trained else float32():
+    with training_precision(device) if mixed_precision else float32_precision():
         tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
-        keys_values = model.decoder.keys_values(tokens)
+        keys_values = model.decoder.scene_keys_values(tokens)
         seen = decode_in_groups(model, keys_values, batch.rays, rays_per_group)
     return seen._replace(colours=seen.colours.float())
 
@@ -59,10 +59,10 @@ def predict_item(
     scenes: Scenes,
     item: Item,
     *,
-    shown: Presentation,
+    view_config: ViewConfig,
     rays_per_group: int | None,
-    wanted: Sequence[int] | None = None,
-    as_trained: bool = False,
+    views_to_predict: Sequence[int] | None = None,
+    mixed_precision: bool = False,
 ) -> Views:
     """Returns an item's images with the model's predictions.
 
@@ -71,44 +71,48 @@ def predict_item(
         as_trained: see `predict`. Cameras are float32 in any case: those of NMR would be off by a
             third of a pixel in bfloat16.
     """
-    wanted = target_views(scenes, item, shown) if wanted is None else wanted
+    views_to_predict = (
+        target_views(scenes, item, view_config) if views_to_predict is None else views_to_predict
+    )
     scene, inputs, targets = (
         torch.tensor(index, device=scenes.device)
-        for index in ([item.scene], [item.inputs], [list(wanted)])
+        for index in ([item.scene], [item.inputs], [list(views_to_predict)])
     )
-    batch = whole_views(scenes, scene, inputs, targets, shown)
+    batch = make_full_view_batch(scenes, scene, inputs, targets, view_config)
     if item.pose_noise:
         batch = with_pose_noise(batch, scenes.names[item.scene], item)
-    size = (len(wanted), scenes.height, scenes.width, 3)
-    predicted = predict(model, batch, rays_per_group, as_trained)
+    size = (len(views_to_predict), scenes.height, scenes.width, 3)
+    predicted = predict(model, batch, rays_per_group, mixed_precision)
     return Views(
-        inputs=whole_images(scenes, scene, inputs),
+        inputs=read_full_images(scenes, scene, inputs),
         targets=batch.colours[0].view(size),
         predictions=predicted.colours[0].view(size),
         depths=None if predicted.depth is None else predicted.depth[0].view(size[:3]),
     )
 
 
-def target_views(scenes: Scenes, item: Item, shown: Presentation) -> list[int]:
+def target_views(scenes: Scenes, item: Item, view_config: ViewConfig) -> list[int]:
     """Returns the views that a model must show."""
     others = set(range(scenes.views)).difference(item.inputs, item.withheld)
-    return list(range(scenes.views)) if shown.all_targets else sorted(others)
+    return list(range(scenes.views)) if view_config.all_targets else sorted(others)
 
 
-def item_guesses(
+def item_baselines(
     scenes: Scenes,
     item: Item,
     views: Views,
-    shown: Presentation,
+    view_config: ViewConfig,
     mean_colour: Sequence[float],
 ) -> dict[str, Float[Tensor, "t h w 3"]]:
     """Returns what the baselines show for an item's targets; they know the true cameras."""
     scene, inputs, targets = (
         torch.tensor(index, device=scenes.device)
-        for index in ([item.scene], item.inputs, target_views(scenes, item, shown))
+        for index in ([item.scene], item.inputs, target_views(scenes, item, view_config))
     )
     intrinsics, poses = scenes.cameras(scene)
-    return guesses(views.inputs, (intrinsics[0], poses[0]), inputs, targets, mean_colour)
+    return baseline_predictions(
+        views.inputs, (intrinsics[0], poses[0]), inputs, targets, mean_colour
+    )
 
 
 def evaluate_items(
@@ -119,10 +123,10 @@ def evaluate_items(
     *,
     mean_colour: Sequence[float] | None,
     lpips: Mapping[str, Lpips] | None,
-    shown: Presentation,
+    view_config: ViewConfig,
     rays_per_group: int | None,
     processes: Processes,
-    as_trained: bool = False,
+    mixed_precision: bool = False,
 ) -> list[dict[str, Any]]:
     """Returns a row for each item, in order, in every process; each measures its share.
 
@@ -138,13 +142,17 @@ def evaluate_items(
 
     mine = range(processes.rank, len(items), processes.world_size)
     rows: list[tuple[int, dict[str, Any]]] = []
-    asked: Any = {"shown": shown, "rays_per_group": rays_per_group, "as_trained": as_trained}
+    predict_options: Any = {
+        "shown": view_config,
+        "rays_per_group": rays_per_group,
+        "as_trained": mixed_precision,
+    }
     for index in tqdm(mine, desc=f"evaluate {protocol}", unit="item", disable=not processes.main):
         item = items[index]
-        views = predict_item(model, scenes, item, **asked)
+        views = predict_item(model, scenes, item, **predict_options)
         images = {"": views.predictions}
         if mean_colour is not None:
-            shown_by = item_guesses(scenes, item, views, shown, mean_colour)
+            shown_by = item_baselines(scenes, item, views, view_config, mean_colour)
             images |= {f"{name}_": image for name, image in shown_by.items()}
         info = scenes.info(item.scene)
         row: dict[str, Any] = {"scene": info.name, "class": info.class_name}

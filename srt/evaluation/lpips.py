@@ -109,13 +109,13 @@ def _load_backbone(features: nn.Sequential, file: Path, network: LpipsNetwork) -
         raise ValueError(f"{file}: holds a {type(state).__name__}, not a dictionary of tensors")
     # The rest of the file, the classifier, is not part of LPIPS.
     found = {str(key): value for key, value in state.items() if str(key).startswith("features.")}
-    wanted = features.state_dict(prefix="features.")
-    problems = [f"{key} is missing" for key in wanted.keys() - found.keys()]
-    problems += [f"{key} is not expected" for key in found.keys() - wanted.keys()]
+    views_to_predict = features.state_dict(prefix="features.")
+    problems = [f"{key} is missing" for key in views_to_predict.keys() - found.keys()]
+    problems += [f"{key} is not expected" for key in found.keys() - views_to_predict.keys()]
     problems += [
-        f"{key} has shape {tuple(found[key].shape)} instead of {tuple(wanted[key].shape)}"
-        for key in wanted.keys() & found.keys()
-        if found[key].shape != wanted[key].shape
+        f"{key} has shape {tuple(found[key].shape)} instead of {tuple(views_to_predict[key].shape)}"
+        for key in views_to_predict.keys() & found.keys()
+        if found[key].shape != views_to_predict[key].shape
     ]
     if problems:
         raise ValueError(

@@ -14,30 +14,30 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from srt.common.distributed import processor
-from srt.data.batch import Batch, Presentation, whole_views
+from srt.data.batch import Batch, ViewConfig, make_full_view_batch
 from srt.data.packed.reader import Scenes
 from srt.evaluation.protocols import Item
 from srt.model.decoder import LayerKeysValues
-from srt.model.inference import decode_in_groups, float32
+from srt.model.inference import decode_in_groups, float32_precision
 from srt.model.srt import SRT
 
 REPEATS = 5  # of what is timed, after one that is not
 
 
-def one_frame(scenes: Scenes, item: Item, shown: Presentation) -> Batch:
+def single_view_batch(scenes: Scenes, item: Item, view_config: ViewConfig) -> Batch:
     """Returns an item's input views, and the rays of one frame of the dataset's size."""
     scene, inputs = (torch.tensor(i, device=scenes.device) for i in ([item.scene], [item.inputs]))
-    return whole_views(scenes, scene, inputs, inputs[:, :1], shown)
+    return make_full_view_batch(scenes, scene, inputs, inputs[:, :1], view_config)
 
 
 def encode(model: SRT, batch: Batch) -> list[LayerKeysValues]:
     """Returns what rays attend to: all that is computed once for a scene."""
     tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
-    return model.decoder.keys_values(tokens)
+    return model.decoder.scene_keys_values(tokens)
 
 
 @torch.no_grad()
-def count(model: SRT, batch: Batch) -> dict[str, int]:
+def count_costs(model: SRT, batch: Batch) -> dict[str, int]:
     """Returns the parameters, and the operations of encoding a scene and of rendering a frame.
 
     Operations are those of matrix products, convolutions and attention; a multiplication and an
@@ -60,10 +60,10 @@ def count(model: SRT, batch: Batch) -> dict[str, int]:
 
 
 @torch.no_grad()
-def timed(model: SRT, batch: Batch, rays_per_group: int | None) -> dict[str, Any]:
+def time_stages(model: SRT, batch: Batch, rays_per_group: int | None) -> dict[str, Any]:
     """Returns the seconds of encoding a scene and of rendering a frame, and where it was."""
     device = batch.images.device
-    with float32():
+    with float32_precision():
         keys_values = encode(model, batch)
         return {
             "encode_seconds": median_seconds(lambda: encode(model, batch), device),

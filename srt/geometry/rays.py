@@ -18,11 +18,11 @@ class Rays(NamedTuple):
     directions: Float[Tensor, "b r 3"]
     near: float  # the distances that a volumetric model samples; others do not look at them
     far: float
-    draws: Float[Tensor, "b r draws"] | None = None  # in [0, 1); None: samples evenly spread
+    uniforms: Float[Tensor, "b r draws"] | None = None  # in [0, 1); None: samples evenly spread
 
     def split(self, size: int) -> Iterator[Rays]:
         """Yields `size` rays of each scene at a time, and the rest."""
-        draws = repeat(None) if self.draws is None else self.draws.split(size, dim=1)
-        groups = zip(self.origins.split(size, dim=1), self.directions.split(size, dim=1), draws)
+        uniforms = repeat(None) if self.uniforms is None else self.uniforms.split(size, dim=1)
+        groups = zip(self.origins.split(size, dim=1), self.directions.split(size, dim=1), uniforms)
         for origins, directions, drawn in groups:
             yield Rays(origins, directions, self.near, self.far, drawn)

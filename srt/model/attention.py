@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from srt.common.shapes import Float
 from srt.model.kernels.attention_operators import kernel_attention, kernel_self_attention
-from srt.model.kernels.operators import kernels_run
+from srt.model.kernels.operators import kernels_available
 
-MOST_TOKENS = 512  # to 320 our kernels attend faster than cuDNN's, to 1280 slower
+MAX_KERNEL_TOKENS = 512  # to 320 our kernels attend faster than cuDNN's, to 1280 slower
 HEAD_DIMS = (32, 64)  # which our kernels take
 
 
@@ -35,11 +35,13 @@ class SelfAttention(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "b n dim"]) -> Float[Tensor, "b n dim"]:
         projected = self.query_key_value(self.norm(tokens))
-        if kernels_attend(projected, tokens.shape[1], projected.shape[-1] // (3 * self.heads)):
+        if can_use_attention_kernel(
+            projected, tokens.shape[1], projected.shape[-1] // (3 * self.heads)
+        ):
             return tokens + self.output(kernel_self_attention(projected, self.heads))
         query, key, value = (split_heads(part, self.heads) for part in projected.chunk(3, dim=-1))
-        attended = F.scaled_dot_product_attention(query, key, value)
-        return tokens + self.output(join_heads(attended))
+        attend = F.scaled_dot_product_attention(query, key, value)
+        return tokens + self.output(join_heads(attend))
 
 
 class CrossAttention(nn.Module):
@@ -53,7 +55,7 @@ class CrossAttention(nn.Module):
         self.key_value = nn.Linear(token_dim, 2 * heads * head_dim, bias=False)
         self.output = nn.Linear(heads * head_dim, dim)
 
-    def keys_values(self, tokens: Float[Tensor, "b m token_dim"]) -> KeysValues:
+    def scene_keys_values(self, tokens: Float[Tensor, "b m token_dim"]) -> KeysValues:
         """Returns what the queries attend to: computed once for a scene, not once for a group."""
         key, value = self.key_value(tokens).chunk(2, dim=-1)
         return KeysValues(split_heads(key, self.heads), split_heads(value, self.heads))
@@ -61,7 +63,7 @@ class CrossAttention(nn.Module):
     def forward(
         self, queries: Float[Tensor, "b n dim"], keys_values: KeysValues
     ) -> Float[Tensor, "b n dim"]:
-        return queries + self.output(attended(self.query(self.norm(queries)), *keys_values))
+        return queries + self.output(attend(self.query(self.norm(queries)), *keys_values))
 
 
 class Mlp(nn.Module):
@@ -77,7 +79,7 @@ class Mlp(nn.Module):
         return tokens + self.contract(F.gelu(self.expand(self.norm(tokens))))
 
 
-def attended(
+def attend(
     query: Float[Tensor, "b n hd"],
     key: Float[Tensor, "b h m d"],
     value: Float[Tensor, "b h m d"],
@@ -89,16 +91,16 @@ def attended(
         scale: of the scores; None: 1 / sqrt(d).
     """
     query, head_dim = split_heads(query, key.shape[1]), key.shape[3]
-    if kernels_attend(query, key.shape[2], head_dim):
+    if can_use_attention_kernel(query, key.shape[2], head_dim):
         return kernel_attention(query, key, value, scale or head_dim**-0.5)
     return join_heads(F.scaled_dot_product_attention(query, key, value, scale=scale))
 
 
-def kernels_attend(values: Tensor, tokens: int, head_dim: int) -> bool:
+def can_use_attention_kernel(values: Tensor, tokens: int, head_dim: int) -> bool:
     """Returns whether our own kernels attend to so many tokens: in bfloat16, on a GPU."""
     if not values.is_cuda or values.dtype != torch.bfloat16:
         return False
-    return tokens <= MOST_TOKENS and head_dim in HEAD_DIMS and kernels_run()
+    return tokens <= MAX_KERNEL_TOKENS and head_dim in HEAD_DIMS and kernels_available()
 
 
 def split_heads(tokens: Float[Tensor, "b n hd"], heads: int) -> Float[Tensor, "b h n d"]:

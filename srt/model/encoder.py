@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from srt.common.shapes import Float
 from srt.config.schema import ModelConfig
 from srt.model.attention import Mlp, SelfAttention
-from srt.model.kernels.operators import camera_relu, convolution_relu, kernels_run
+from srt.model.kernels.operators import camera_relu, convolution_relu, kernels_available
 from srt.model.positional_encoding import (
-    encode,
-    encode_wide,
-    in_bfloat16,
-    of_directions,
-    of_points,
+    direction_inputs,
+    encode_inputs,
+    encode_padded,
     point_channels,
+    point_inputs,
     ray_channels,
+    uses_bfloat16,
 )
 
 
@@ -38,10 +38,10 @@ class PixelChannels(nn.Module):
     def forward(
         self, images: Float[Tensor, "b v h w 3"], directions: Float[Tensor, "b v h w 3"]
     ) -> Float[Tensor, "bv h w channels"]:
-        waves = of_directions(directions, self.config)
-        if in_bfloat16(images):  # products of whole eights of channels are faster
-            return encode_wide(waves, 8, beside=images).flatten(0, 1)
-        return torch.cat((images, encode(waves)), dim=-1).flatten(0, 1)
+        inputs = direction_inputs(directions, self.config)
+        if uses_bfloat16(images):  # products of whole eights of channels are faster
+            return encode_padded(inputs, 8, beside=images).flatten(0, 1)
+        return torch.cat((images, encode_inputs(inputs)), dim=-1).flatten(0, 1)
 
 
 class CameraAndPixels(nn.Module):
@@ -54,7 +54,7 @@ class CameraAndPixels(nn.Module):
     def forward(
         self, pixels: Float[Tensor, "bv c h w"], camera: Float[Tensor, "bv c 3 3"]
     ) -> Float[Tensor, "bv c h w"]:
-        if in_bfloat16(pixels) and kernels_run():
+        if uses_bfloat16(pixels) and kernels_available():
             return camera_relu(pixels, camera)
         values = camera.permute(0, 2, 3, 1)
         for dim, size in ((1, pixels.shape[2]), (2, pixels.shape[3])):
@@ -107,26 +107,28 @@ class Encoder(nn.Module):
     ) -> Float[Tensor, "b m c"]:
         """Returns the scene tokens, m = v · p, view after view."""
         views = images.shape[1]
-        pixels = self.first_layer(images, origins, directions)
+        pixels = self.first_convolution(images, origins, directions)
         for convolution in self.convolutions[1:]:
-            pixels = self.convolved(cast(nn.Conv2d, convolution), pixels)
+            pixels = self.convolve(cast(nn.Conv2d, convolution), pixels)
         patches = self.patch_projection(pixels).unflatten(0, (-1, views))  # (b, v, c, rows, cols)
         if self.config.pixel_embedding is not None:
-            patches = patches + self.places(*patches.shape[3:]) + self.cameras(views)
+            patches = (
+                patches + self.patch_embeddings(*patches.shape[3:]) + self.camera_embeddings(views)
+            )
         tokens = patches.flatten(3).transpose(2, 3).flatten(1, 2)
         for layer in self.layers:
             tokens = layer(tokens)
         return tokens
 
-    def convolved(
+    def convolve(
         self, convolution: nn.Conv2d, pixels: Float[Tensor, "bv c h w"]
     ) -> Float[Tensor, "bv d rows columns"]:
         """Returns a convolution's ReLU."""
-        if in_bfloat16(pixels) and torch.version.cuda is not None:
+        if uses_bfloat16(pixels) and torch.version.cuda is not None:
             return convolution_relu(pixels, convolution.weight, convolution.stride[0])
         return F.relu(convolution(pixels), inplace=True)
 
-    def first_layer(
+    def first_convolution(
         self,
         images: Float[Tensor, "b v h w 3"],
         origins: Float[Tensor, "b v 3"],
@@ -139,17 +141,17 @@ class Encoder(nn.Module):
         varying = torch.cat((weight[:, :3], weight[:, 3 + positions :]), dim=1)
         varying = F.pad(varying, (0, 0, 0, 0, 0, pixels.shape[-1] - varying.shape[1]))
         seen = F.conv2d(pixels.permute(0, 3, 1, 2), varying, padding=1)
-        camera = encode(of_points(origins, self.config)).flatten(0, 1)[..., None, None]
+        camera = encode_inputs(point_inputs(origins, self.config)).flatten(0, 1)[..., None, None]
         position = weight[:, 3 : 3 + positions]
         constant = F.conv2d(camera.expand(-1, -1, 3, 3), position, padding=1)
         return self.camera_and_pixels(seen, constant)
 
-    def cameras(self, views: int) -> Float[Tensor, "{views} c 1 1"]:
+    def camera_embeddings(self, views: int) -> Float[Tensor, "{views} c 1 1"]:
         """Returns what tells the first camera's patches from the others'."""
         others = self.other_embedding.expand(views - 1, 1, -1)
         return torch.cat((self.canonical_embedding, others)).transpose(1, 2)[..., None]
 
-    def places(self, rows: int, columns: int) -> Float[Tensor, "1 c {rows} {columns}"]:
+    def patch_embeddings(self, rows: int, columns: int) -> Float[Tensor, "1 c {rows} {columns}"]:
         """Returns the learned places of an image's patches."""
         most_rows, most_columns = self.config.pixel_embedding or (0, 0)
         if rows > most_rows or columns > most_columns:

@@ -1,6 +1,6 @@
 """A decoder layer as a GPU likes it: the same function, in products of whole tiles.
 
-What depends on weights and scene alone is computed once a step, by `prepare`, not once a group:
+What depends on weights and scene alone is computed once a step, by `prepare_layer`, not once a group:
 
 - A query of 180 channels is 192 wide, the others 0. A norm's scale and bias are folded into the
   product that follows it, whose bias is the row beside a channel that is always 1.
@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srt.common.shapes import Float
-from srt.model.attention import CrossAttention, KeysValues, Mlp, attended
-from srt.model.kernels.operators import kernel_mlp, kernels_run, linear_relu
-from srt.model.positional_encoding import Waves, encode_wide, in_bfloat16
+from srt.model.attention import CrossAttention, KeysValues, Mlp, attend
+from srt.model.kernels.operators import kernel_mlp, kernels_available, linear_relu
+from srt.model.positional_encoding import FourierInput, encode_padded, uses_bfloat16
 
 WIDTHS = (96, 192)
 PER_SCENE = ("inward", "outward", "key", "value")  # what each scene has of its own to attend to
@@ -54,7 +54,7 @@ class ManyTokens(NamedTuple):
     mlp_bias: Float[Tensor, "width"]
 
 
-Prepared = FewTokens | ManyTokens
+PreparedLayer = FewTokens | ManyTokens
 
 
 def padded_width(dim: int) -> int | None:
@@ -62,22 +62,22 @@ def padded_width(dim: int) -> int | None:
     return next((width for width in WIDTHS if width * 2 // 3 <= dim < width), None)
 
 
-def suits(tokens: Tensor, dim: int, hidden: int) -> bool:
+def can_fuse(tokens: Tensor, dim: int, hidden: int) -> bool:
     """Returns whether layers run like this: in bfloat16, on NVIDIA's GPUs from Ampere on."""
-    if not in_bfloat16(tokens):
+    if not uses_bfloat16(tokens):
         return False
-    return padded_width(dim) is not None and hidden % 64 == 0 and kernels_run()
+    return padded_width(dim) is not None and hidden % 64 == 0 and kernels_available()
 
 
-def prepare(attention: CrossAttention, mlp: Mlp, pair: KeysValues) -> Prepared:
+def prepare_layer(attention: CrossAttention, mlp: Mlp, pair: KeysValues) -> PreparedLayer:
     """Returns what the queries of scenes are multiplied by, in float32 at least."""
     dim = mlp.contract.out_features
     width = padded_width(dim) or dim + 1
     tokens, head_dim = pair.key.shape[2:]
     with torch.autocast(pair.key.device.type, enabled=False):
-        query = folded(attention.norm, attention.query, width) * head_dim**-0.5
-        output, bias = transposed(attention.output, width)
-        hidden = (folded(mlp.norm, mlp.expand, width), *transposed(mlp.contract, width))
+        query = fold_norm(attention.norm, attention.query, width) * head_dim**-0.5
+        output, bias = transpose_padded(attention.output, width)
+        hidden = (fold_norm(mlp.norm, mlp.expand, width), *transpose_padded(mlp.contract, width))
         if tokens >= head_dim:
             return ManyTokens(query, *pair, output, bias, *hidden)
         # In the keys' precision; what comes out is not, for groups add to its gradient.
@@ -89,8 +89,8 @@ def prepare(attention: CrossAttention, mlp: Mlp, pair: KeysValues) -> Prepared:
         return FewTokens(inward, outward, bias, *hidden)
 
 
-def folded(norm: nn.LayerNorm, linear: nn.Linear, width: int) -> Float[Tensor, "{width} out"]:
-    """Returns what `normalise`d rows are multiplied by: a norm's scale and bias, and a product."""
+def fold_norm(norm: nn.LayerNorm, linear: nn.Linear, width: int) -> Float[Tensor, "{width} out"]:
+    """Returns what `normalise_rows`d rows are multiplied by: a norm's scale and bias, and a product."""
     constant = linear.weight @ norm.bias
     if linear.bias is not None:
         constant = constant + linear.bias
@@ -98,7 +98,7 @@ def folded(norm: nn.LayerNorm, linear: nn.Linear, width: int) -> Float[Tensor, "
     return F.pad(rows, (0, 0, 0, width - rows.shape[0]))
 
 
-def transposed(
+def transpose_padded(
     linear: nn.Linear, width: int
 ) -> tuple[Float[Tensor, "in {width}"], Float[Tensor, "{width}"]]:
     """Returns a product's weights and bias, with columns of 0 up to the width."""
@@ -106,7 +106,7 @@ def transposed(
     return F.pad(linear.weight, (0, 0, 0, missing)).T.contiguous(), F.pad(linear.bias, (0, missing))
 
 
-def normalise(x: Float[Tensor, "*n width"], real: int) -> Float[Tensor, "*n width"]:
+def normalise_rows(x: Float[Tensor, "*n width"], real: int) -> Float[Tensor, "*n width"]:
     """Returns rows whose `real` channels have mean 0 and variance 1, and whose next one is 1."""
     place = torch.arange(x.shape[-1], device=x.device)
     precise = x if x.dtype == torch.float64 else x.float()
@@ -116,24 +116,34 @@ def normalise(x: Float[Tensor, "*n width"], real: int) -> Float[Tensor, "*n widt
     return (centred * (variance + 1e-5).rsqrt() + (place == real)).to(x.dtype)
 
 
-def layer(x: Float[Tensor, "b n width"], made: Prepared, real: int) -> Float[Tensor, "b n width"]:
+def fused_layer(
+    x: Float[Tensor, "b n width"], prepared: PreparedLayer, real: int
+) -> Float[Tensor, "b n width"]:
     """Returns what a decoder layer makes of queries, of which `real` channels are not 0."""
-    x = attend(x, made, real)
-    normal = normalise(x, real).flatten(0, 1)
+    x = fused_attention(x, prepared, real)
+    normal = normalise_rows(x, real).flatten(0, 1)
     mlp = kernel_mlp if x.device.type == "cuda" else plain_mlp
-    return x + (mlp(normal, made.expand, made.contract).view_as(x) + made.mlp_bias.to(x.dtype))
+    return x + (
+        mlp(normal, prepared.expand, prepared.contract).view_as(x) + prepared.mlp_bias.to(x.dtype)
+    )
 
 
-def attend(x: Float[Tensor, "b n width"], made: Prepared, real: int) -> Float[Tensor, "b n width"]:
+def fused_attention(
+    x: Float[Tensor, "b n width"], prepared: PreparedLayer, real: int
+) -> Float[Tensor, "b n width"]:
     """Returns queries plus what they gather from the scenes' tokens."""
-    normal, kind = normalise(x, real), x.dtype
-    if isinstance(made, ManyTokens):
-        query, key, value = normal @ made.query.to(kind), made.key.to(kind), made.value.to(kind)
-        seen = attended(query, key, value, 1.0)
-        return x + (seen @ made.output.to(kind) + made.bias.to(kind))
-    scores = (normal @ made.inward.flatten(2).to(kind)).unflatten(-1, made.inward.shape[2:])
+    normal, kind = normalise_rows(x, real), x.dtype
+    if isinstance(prepared, ManyTokens):
+        query, key, value = (
+            normal @ prepared.query.to(kind),
+            prepared.key.to(kind),
+            prepared.value.to(kind),
+        )
+        seen = attend(query, key, value, 1.0)
+        return x + (seen @ prepared.output.to(kind) + prepared.bias.to(kind))
+    scores = (normal @ prepared.inward.flatten(2).to(kind)).unflatten(-1, prepared.inward.shape[2:])
     weights = scores.softmax(dim=-1).to(kind).flatten(2)
-    return x + (weights @ made.outward.to(kind) + made.bias.to(kind))
+    return x + (weights @ prepared.outward.to(kind) + prepared.bias.to(kind))
 
 
 def plain_mlp(
@@ -145,20 +155,22 @@ def plain_mlp(
     return F.gelu(normal @ expand.to(normal.dtype)) @ contract.to(normal.dtype)
 
 
-def widen(net: nn.Module, waves: list[Waves]) -> Float[Tensor, "b n width"]:
+def encode_queries(net: nn.Module, inputs: list[FourierInput]) -> Float[Tensor, "b n width"]:
     """Returns the queries, in bfloat16, with channels of 0 up to a layer's width."""
-    encoded = encode_wide(waves, 96)
-    return padded(net, encoded, 96) if isinstance(net, nn.Sequential) else encoded
+    encoded = encode_padded(inputs, 96)
+    return apply_padded(net, encoded, 96) if isinstance(net, nn.Sequential) else encoded
 
 
-def perceptron(net: nn.Sequential, x: Float[Tensor, "*n in"]) -> Float[Tensor, "*n out"]:
+def apply_perceptron(net: nn.Sequential, x: Float[Tensor, "*n in"]) -> Float[Tensor, "*n out"]:
     """Returns what linear layers make of rows, which may have channels of 0 behind the others."""
     if x.shape[-1] == net[0].in_features:
         return net(x)
-    return padded(net, x, 8)[..., : net[-1].out_features]
+    return apply_padded(net, x, 8)[..., : net[-1].out_features]
 
 
-def padded(net: nn.Sequential, x: Float[Tensor, "*n in"], multiple: int) -> Float[Tensor, "*n _"]:
+def apply_padded(
+    net: nn.Sequential, x: Float[Tensor, "*n in"], multiple: int
+) -> Float[Tensor, "*n _"]:
     """Returns what linear layers make of rows, each with channels of 0 up to a multiple."""
     parts = list(net)
     for layer, activation in itertools.zip_longest(parts[::2], parts[1::2]):

@@ -14,10 +14,10 @@ from srt.model.decoder import LayerKeysValues, Prediction
 from srt.model.srt import SRT
 
 BYTES_PER_QUERY = 100_000  # at most, in training, of all models: of it, the input pixels' share
-MOST_QUERIES = 131_072  # more are hardly faster
+MAX_QUERIES = 131_072  # more are hardly faster
 # Times as many without gradients: nothing is kept, and in bfloat16 launches are what takes long.
-WITHOUT_GRADIENTS = 4
-ATTENTION = [  # the fastest first; the first that can is taken
+INFERENCE_FACTOR = 4
+ATTENTION_BACKENDS = [  # the fastest first; the first that can is taken
     SDPBackend.CUDNN_ATTENTION,
     SDPBackend.FLASH_ATTENTION,
     SDPBackend.EFFICIENT_ATTENTION,
@@ -26,17 +26,17 @@ ATTENTION = [  # the fastest first; the first that can is taken
 
 
 @contextlib.contextmanager
-def precision(device: torch.device) -> Iterator[None]:
+def training_precision(device: torch.device) -> Iterator[None]:
     """Products in bfloat16 on a GPU; the ray encoding, norms and loss stay in float32."""
     if device.type != "cuda":
         yield
         return
-    with torch.autocast("cuda", torch.bfloat16), sdpa_kernel(ATTENTION, set_priority=True):
+    with torch.autocast("cuda", torch.bfloat16), sdpa_kernel(ATTENTION_BACKENDS, set_priority=True):
         yield
 
 
 @contextlib.contextmanager
-def float32() -> Iterator[None]:
+def float32_precision() -> Iterator[None]:
     """Convolutions in float32 too: on a GPU PyTorch takes TF32 for them, of ten bits' fraction."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
@@ -46,21 +46,21 @@ def float32() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before
 
 
-def group_for(free_bytes: int) -> int:
+def queries_for_memory(free_bytes: int) -> int:
     """Returns how many queries to decode at once in so much memory: a power of two."""
-    return min(MOST_QUERIES, 1 << (max(1, free_bytes // 2 // BYTES_PER_QUERY)).bit_length() - 1)
+    return min(MAX_QUERIES, 1 << (max(1, free_bytes // 2 // BYTES_PER_QUERY)).bit_length() - 1)
 
 
 @functools.lru_cache
-def group_on(device: torch.device) -> int:
+def rays_that_fit(device: torch.device) -> int:
     """Returns the same for what is free on a GPU when it is first asked; on a CPU, always as many.
 
     So the groups of a training do not change while it runs, and on a CPU never.
     """
     if device.type != "cuda":
-        return MOST_QUERIES
+        return MAX_QUERIES
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return group_for(torch.cuda.mem_get_info(device)[0] + unused)
+    return queries_for_memory(torch.cuda.mem_get_info(device)[0] + unused)
 
 
 def decode_in_groups(
@@ -72,9 +72,9 @@ def decode_in_groups(
     None: as many as fit.
     """
     scenes = rays.origins.shape[0]
-    queries = queries_per_group or group_on(rays.origins.device)
+    queries = queries_per_group or rays_that_fit(rays.origins.device)
     if queries_per_group is None and rays.origins.is_cuda and not torch.is_grad_enabled():
-        queries *= WITHOUT_GRADIENTS
+        queries *= INFERENCE_FACTOR
     size = max(1, queries // (scenes * model.decoder.queries_per_ray))
     groups = [model.decode(keys_values, group) for group in rays.split(size)]
     depths = [group.depth for group in groups if group.depth is not None]

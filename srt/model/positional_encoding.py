@@ -11,10 +11,10 @@ from torch import Tensor
 
 from srt.common.shapes import Float
 from srt.config.schema import ModelConfig
-from srt.model.kernels.operators import encode_rows, kernels_run
+from srt.model.kernels.operators import encode_rows, kernels_available
 
 
-def encode_octaves(
+def fourier_features(
     coordinates: Float[Tensor, "*points 3"], octaves: int, start: int
 ) -> Float[Tensor, "*points channels"]:
     """Returns sin and cos of 2^k π x, k = start .. start + octaves - 1: 6 · octaves channels.
@@ -23,7 +23,7 @@ def encode_octaves(
     out whole turns: what is left is small, so that float32 is precise where π would have been
     multiplied by thousands.
     """
-    precise = to_precise(coordinates)
+    precise = to_float32(coordinates)
     exponents = torch.arange(start, start + octaves, device=precise.device, dtype=precise.dtype)
     turns = (precise[..., None] * exponents.exp2()).flatten(-2)  # (*points, 3 · octaves)
     turns = turns - 2 * (turns / 2).round()
@@ -31,17 +31,17 @@ def encode_octaves(
     return (math.pi * (turns[..., None, :] + phases[:, None])).sin().flatten(-2)
 
 
-def to_precise(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+def to_float32(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Returns float32 of what autocast has made bfloat16; float64 stays."""
     return values if values.dtype == torch.float64 else values.float()
 
 
-def in_bfloat16(values: Tensor) -> bool:
+def uses_bfloat16(values: Tensor) -> bool:
     """Returns whether products are computed in bfloat16 here: as autocast says, on a GPU."""
     return values.is_cuda and torch.is_autocast_enabled("cuda")
 
 
-class Waves(NamedTuple):
+class FourierInput(NamedTuple):
     """Coordinates, and of which octaves their encoding has sines and cosines."""
 
     coordinates: Float[Tensor, "*points 3"]
@@ -49,30 +49,32 @@ class Waves(NamedTuple):
     start: int
 
 
-def of_points(points: Float[Tensor, "*points 3"], config: ModelConfig) -> list[Waves]:
+def point_inputs(points: Float[Tensor, "*points 3"], config: ModelConfig) -> list[FourierInput]:
     """Returns what encodes the position of points."""
-    return [Waves(points, config.position_octaves, config.position_start_octave)]
+    return [FourierInput(points, config.position_octaves, config.position_start_octave)]
 
 
-def of_directions(directions: Float[Tensor, "*rays 3"], config: ModelConfig) -> list[Waves]:
+def direction_inputs(
+    directions: Float[Tensor, "*rays 3"], config: ModelConfig
+) -> list[FourierInput]:
     """Returns what encodes the unit directions of rays."""
-    return [Waves(directions, config.direction_octaves, config.direction_start_octave)]
+    return [FourierInput(directions, config.direction_octaves, config.direction_start_octave)]
 
 
-def of_rays(
+def ray_inputs(
     origins: Float[Tensor, "*rays 3"], directions: Float[Tensor, "*rays 3"], config: ModelConfig
-) -> list[Waves]:
+) -> list[FourierInput]:
     """Returns what encodes rays: their origins, then their unit directions."""
-    return [*of_points(origins, config), *of_directions(directions, config)]
+    return [*point_inputs(origins, config), *direction_inputs(directions, config)]
 
 
-def encode(waves: list[Waves]) -> Float[Tensor, "*points channels"]:
+def encode_inputs(inputs: list[FourierInput]) -> Float[Tensor, "*points channels"]:
     """Returns the encoding, part after part."""
-    return torch.cat([encode_octaves(*part) for part in waves], dim=-1)
+    return torch.cat([fourier_features(*part) for part in inputs], dim=-1)
 
 
-def encode_wide(
-    waves: list[Waves], multiple: int, beside: Float[Tensor, "*points _"] | None = None
+def encode_padded(
+    inputs: list[FourierInput], multiple: int, beside: Float[Tensor, "*points _"] | None = None
 ) -> Float[Tensor, "*points width"]:
     """Returns the encoding, in bfloat16, with channels of 0 up to a multiple.
 
@@ -81,13 +83,13 @@ def encode_wide(
     """
     before = [] if beside is None else [beside]
     raw = sum(part.shape[-1] for part in before)
-    channels = raw + sum(6 * part.octaves for part in waves)
+    channels = raw + sum(6 * part.octaves for part in inputs)
     width = channels + -channels % multiple
-    coordinates = torch.cat((*before, *(part.coordinates for part in waves)), dim=-1)
-    if not coordinates.is_cuda or coordinates.requires_grad or not kernels_run():
-        plain = torch.cat((*before, encode(waves)), dim=-1)
+    coordinates = torch.cat((*before, *(part.coordinates for part in inputs)), dim=-1)
+    if not coordinates.is_cuda or coordinates.requires_grad or not kernels_available():
+        plain = torch.cat((*before, encode_inputs(inputs)), dim=-1)
         return F.pad(plain, (0, width - channels)).bfloat16()
-    octaves, starts = [part.octaves for part in waves], [part.start for part in waves]
+    octaves, starts = [part.octaves for part in inputs], [part.start for part in inputs]
     rows = coordinates.float().flatten(0, -2)
     encoded = encode_rows(rows, raw, octaves, starts, width)
     return encoded.unflatten(0, coordinates.shape[:-1])

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from srt.common.shapes import Float
 
-ENDLESS = 1e10  # the length of the last sample's segment: nothing behind it is seen
-LEAST_LIGHT = math.log(1e-10)  # of the light comes through any segment
-LEAST_WEIGHT = 1e-5  # of every part of a ray, so that none is left out
+LAST_SEGMENT_LENGTH = 1e10  # the length of the last sample's segment: nothing behind it is seen
+MIN_LOG_TRANSMITTANCE = math.log(1e-10)  # of the light comes through any segment
+MIN_WEIGHT = 1e-5  # of every part of a ray, so that none is left out
 
 
 class Composite(NamedTuple):
@@ -28,7 +28,7 @@ class Composite(NamedTuple):
     weights: Float[Tensor, "*rays s"]
 
 
-def even_draws(coarse: int, fine: int, like: Float[Tensor, "*_"]) -> Float[Tensor, "draws"]:
+def even_uniforms(coarse: int, fine: int, like: Float[Tensor, "*_"]) -> Float[Tensor, "draws"]:
     """Returns the numbers that stand for random draws where nothing is drawn.
 
     The middle of each stratum, then fractions of all weight from 0 to 1.
@@ -38,16 +38,16 @@ def even_draws(coarse: int, fine: int, like: Float[Tensor, "*_"]) -> Float[Tenso
 
 
 def stratified_depths(
-    draws: Float[Tensor, "*rays s"], near: float, far: float
+    uniforms: Float[Tensor, "*rays s"], near: float, far: float
 ) -> Float[Tensor, "*rays s"]:
     """Returns one depth in each of s equal parts of near to far; a draw is its place therein."""
-    count = draws.shape[-1]
-    part = torch.arange(count, device=draws.device, dtype=draws.dtype)
-    return near + (far - near) / count * (part + draws)
+    count = uniforms.shape[-1]
+    part = torch.arange(count, device=uniforms.device, dtype=uniforms.dtype)
+    return near + (far - near) / count * (part + uniforms)
 
 
 def weighted_depths(
-    draws: Float[Tensor, "*rays fine"],
+    uniforms: Float[Tensor, "*rays fine"],
     weights: Float[Tensor, "*rays s"],
     depths: Float[Tensor, "*rays s"],
     near: float,
@@ -60,23 +60,23 @@ def weighted_depths(
     end = last + (last - previous) / 2
     borders = torch.cat((torch.full_like(last, near), depths, end), dim=-1)
     histogram = F.pad(0.75 * weights, (0, 1)) + F.pad(0.25 * weights, (1, 0))
-    return invert_histogram(draws, histogram + LEAST_WEIGHT, borders)
+    return invert_histogram(uniforms, histogram + MIN_WEIGHT, borders)
 
 
 def invert_histogram(
-    draws: Float[Tensor, "*rays n"],
+    uniforms: Float[Tensor, "*rays n"],
     weights: Float[Tensor, "*rays bins"],
     borders: Float[Tensor, "*rays bins+1"],
 ) -> Float[Tensor, "*rays n"]:
     """Returns where the weight so far reaches each draw, or the last border where it never does."""
     reached = F.pad(weights.cumsum(dim=-1), (1, 0))
-    above = torch.searchsorted(reached, draws.contiguous(), right=True)
+    above = torch.searchsorted(reached, uniforms.contiguous(), right=True)
     below = (above - 1).clamp(min=0)
     above = above.clamp(max=weights.shape[-1])
     start, end = borders.gather(-1, below), borders.gather(-1, above)
     weight = reached.gather(-1, above) - reached.gather(-1, below)
-    weight = torch.where(weight < LEAST_WEIGHT, 1, weight)
-    return start + (draws - reached.gather(-1, below)) / weight * (end - start)
+    weight = torch.where(weight < MIN_WEIGHT, 1, weight)
+    return start + (uniforms - reached.gather(-1, below)) / weight * (end - start)
 
 
 def composite(
@@ -85,9 +85,9 @@ def composite(
     depths: Float[Tensor, "*rays s"],
 ) -> Composite:
     """Returns what is seen of sorted samples on white; each fills the segment up to the next."""
-    segments = F.pad(depths.diff(dim=-1), (0, 1), value=ENDLESS)
+    segments = F.pad(depths.diff(dim=-1), (0, 1), value=LAST_SEGMENT_LENGTH)
     thickness = densities * segments
-    light = torch.logaddexp(-thickness, torch.full_like(thickness, LEAST_LIGHT))
+    light = torch.logaddexp(-thickness, torch.full_like(thickness, MIN_LOG_TRANSMITTANCE))
     light = light.cumsum(dim=-1).exp()  # that comes through a segment and all before it
     weights = F.pad(light[..., :-1], (1, 0), value=1.0) * -torch.expm1(-thickness)
     return Composite(

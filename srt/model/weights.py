@@ -54,7 +54,7 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
 
 
-def read_header(path: Path) -> dict[str, Any]:
+def read_weights_header(path: Path) -> dict[str, Any]:
     """Returns what a file of weights or a state says of itself, without its tensors."""
     with safetensors.safe_open(path, framework="pt") as file:
         return json.loads(file.metadata()["srt"])

@@ -1,4 +1,4 @@
-"""Checkpoints of stelzner/srt (train.py and srt/checkpoint.py at ff8b953) <-> a `Training`.
+"""Checkpoints of stelzner/srt (train.py and srt/checkpoint.py at ff8b953) <-> a `TrainingState`.
 
 Such a file is what `torch.save` makes of a dictionary: `encoder` and `decoder` (weights by name),
 `optimizer` (Adam's, by place), `it`, `epoch_it`, `t` (seconds), `loss_val_best` and `run_id`.
@@ -24,7 +24,7 @@ from srt.common.files import write_atomically
 from srt.config.schema import Experiment
 from srt.published.tensor_names import published_order
 from srt.training.loop import learning_rate
-from srt.training.state import MOMENTS, Training
+from srt.training.state import MOMENTS, TrainingState
 
 KEYS = ("encoder", "decoder", "optimizer", "it", "epoch_it", "t", "loss_val_best", "run_id")
 _ADAM = ("betas", "eps", "weight_decay", "amsgrad", "maximize")
@@ -82,13 +82,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def to_training(
     content: dict[str, Any], experiment: Experiment, optimizer: bool, source: Path
-) -> Training:
+) -> TrainingState:
     """Returns the training that a checkpoint is a state of, with the optimiser's state or without.
 
     Its weights count as the best so far: which were, a checkpoint does not say. Raises UserError
     that names what is missing or of another shape, or an Adam with other settings.
     """
-    training = Training(experiment, torch.device("cpu"))
+    training = TrainingState(experiment, torch.device("cpu"))
     training.model.load_state_dict(_weights(content, training, source))
     if training.ema:  # begins with the weights there are
         training.ema = {n: p.detach().clone() for n, p in training.model.named_parameters()}
@@ -105,13 +105,13 @@ def to_training(
 
 
 def origin(content: dict[str, Any], source: Path) -> dict[str, Any]:
-    """Returns what a checkpoint says of its run and a `Training` has no place for."""
+    """Returns what a checkpoint says of its run and a `TrainingState` has no place for."""
     if not isinstance(content.get("run_id"), (str, type(None))):
         raise UserError(f"{source}: run_id: {content['run_id']!r} is no text")
     return {"epoch_it": _count(content, "epoch_it", source), "run_id": content.get("run_id")}
 
 
-def from_training(training: Training, epoch: int, run: str | None) -> dict[str, Any]:
+def from_training(training: TrainingState, epoch: int, run: str | None) -> dict[str, Any]:
     """Returns the published form of a training's weights, its optimiser's state and its progress.
 
     Args:
@@ -136,7 +136,7 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def _weights(content: dict[str, Any], training: Training, source: Path) -> dict[str, Tensor]:
+def _weights(content: dict[str, Any], training: TrainingState, source: Path) -> dict[str, Tensor]:
     """Returns the weights by our names: all that the model has, and no others."""
     expected = training.model.state_dict()
     order = published_order(training.experiment.model, expected)
@@ -157,7 +157,7 @@ def _weights(content: dict[str, Any], training: Training, source: Path) -> dict[
     return weights
 
 
-def _take_moments(content: dict[str, Any], training: Training, source: Path) -> None:
+def _take_moments(content: dict[str, Any], training: TrainingState, source: Path) -> None:
     """Gives the optimiser its state; raises UserError for another optimiser's, or an incomplete."""
     parameters = _parameters(training)
     where = f"{source}: optimizer"
@@ -185,7 +185,7 @@ def _take_moments(content: dict[str, Any], training: Training, source: Path) -> 
         ) from error
 
 
-def _published_optimizer(training: Training) -> dict[str, Any]:
+def _published_optimizer(training: TrainingState) -> dict[str, Any]:
     """Returns what the published Adam's `state_dict` would, after the same updates."""
     optimizer, parameters = training.optimizer, _parameters(training)
     rate = learning_rate(max(training.step - 1, 0), training.experiment.train)
@@ -199,7 +199,7 @@ def _published_optimizer(training: Training) -> dict[str, Any]:
     return {"state": states, "param_groups": [group]}
 
 
-def _parameters(training: Training) -> dict[str, torch.nn.Parameter]:
+def _parameters(training: TrainingState) -> dict[str, torch.nn.Parameter]:
     """Returns the model's parameters in the order in which the published optimiser has them."""
     ours = dict(training.model.named_parameters())
     return {name: ours[name] for _, name in published_order(training.experiment.model, ours)}

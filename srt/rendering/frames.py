@@ -12,13 +12,13 @@ from torch import Tensor
 from srt.common.errors import UserError
 from srt.common.shapes import Float
 from srt.config.schema import RenderConfig
-from srt.data.batch import Presentation, whole_images, whole_views
+from srt.data.batch import ViewConfig, make_full_view_batch, read_full_images
 from srt.data.packed.reader import Scenes
 from srt.geometry.cameras import camera_rays, resize_intrinsics, rigid_inverse
 from srt.geometry.rays import Rays
 from srt.model.decoder import LayerKeysValues, Prediction
-from srt.model.inference import decode_in_groups, precision
-from srt.model.positional_encoding import to_precise
+from srt.model.inference import decode_in_groups, training_precision
+from srt.model.positional_encoding import to_float32
 from srt.model.srt import SRT
 from srt.rendering.trajectories import camera_path
 
@@ -73,9 +73,9 @@ class FrameDecoder:
         return Prediction(self.seen.colours.clone(), depth)
 
     def decode(self, rays: Rays) -> Prediction:
-        with precision(rays.origins.device):
+        with training_precision(rays.origins.device):
             seen = decode_in_groups(self.model, self.keys_values, rays, self.rays_per_group)
-        return seen._replace(colours=to_precise(seen.colours))
+        return seen._replace(colours=to_float32(seen.colours))
 
 
 def check_scenes(scenes: Scenes, video: RenderConfig) -> None:
@@ -111,24 +111,24 @@ def frame_size(scenes: Scenes, height: int | None, width: int | None) -> tuple[i
 
 
 @torch.no_grad()
-def encode_scene(model: SRT, scenes: Scenes, index: int, shown: Presentation) -> EncodedScene:
+def encode_scene(model: SRT, scenes: Scenes, index: int, view_config: ViewConfig) -> EncodedScene:
     """Returns a scene seen from its first view and those that follow it."""
     first = first_view(scenes, index)
-    views = [first, *(v for v in range(scenes.views) if v != first)][: shown.input_views]
+    views = [first, *(v for v in range(scenes.views) if v != first)][: view_config.input_views]
     scene, inputs = (torch.tensor(i, device=scenes.device) for i in ([index], [views]))
-    batch = whole_views(scenes, scene, inputs, inputs[:, :0], shown)
-    with precision(scenes.device):
+    batch = make_full_view_batch(scenes, scene, inputs, inputs[:, :0], view_config)
+    with training_precision(scenes.device):
         tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
-        keys_values = model.decoder.keys_values(tokens)
+        keys_values = model.decoder.scene_keys_values(tokens)
     intrinsics, poses = (cameras[0, first] for cameras in scenes.cameras(scene))
     return EncodedScene(
-        images=whole_images(scenes, scene, inputs),
+        images=read_full_images(scenes, scene, inputs),
         keys_values=keys_values,
         position=poses[:3, 3],
         intrinsics=intrinsics,
-        to_frame=rigid_inverse(poses) if shown.canonical else torch.eye(4).to(poses),
-        near=shown.near,
-        far=shown.far,
+        to_frame=rigid_inverse(poses) if view_config.canonical else torch.eye(4).to(poses),
+        near=view_config.near,
+        far=view_config.far,
     )
 
 

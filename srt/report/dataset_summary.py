@@ -26,7 +26,7 @@ def split_summary(scenes: Scenes, header: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a split's counts, pixel statistics, and ranges over all of its cameras.
 
     Args:
-        header: of the split, from `read_header`.
+        header: of the split, from `read_split_header`.
     """
     geometry = camera_ranges(scenes)
     counts = Counter(scenes.info(index).class_name for index in range(len(scenes)))

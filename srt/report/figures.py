@@ -10,7 +10,7 @@ import numpy as np
 
 from srt.common.shapes import Float, UInt8
 from srt.report.tables.classes import published_class
-from srt.report.tables.results import is_of
+from srt.report.tables.results import applies_to
 from srt.results.curves import Curve
 from srt.results.published_figures import Result, published_result
 from srt.results.runs import Run, by_dataset
@@ -63,7 +63,7 @@ def _floor(group: Sequence[Run]) -> float:
 def _draw_curve(axes: Any, run: Run, scale: float, style: dict[str, Any]) -> None:
     """Draws training thin, validation thick, and a ring at the weights that are measured."""
     for key, width, alpha in zip(CURVES, (0.8, 2.0), (0.55, 1.0), strict=True):
-        steps, values = averaged(run.history[key], POINTS).T
+        steps, values = moving_average(run.history[key], POINTS).T
         label = run.model.upper() if key == "validation_psnr" else None
         axes.plot(scale * steps, values, **style, linewidth=width, alpha=alpha, label=label)
     best = run.training["best_step"]
@@ -174,7 +174,7 @@ def _draw_classes(axes: Any, group: Sequence[Run], models: Sequence[str]) -> Non
     axes.grid(visible=False, axis="x")
 
 
-def averaged(curve: Curve, points: int) -> Float[np.ndarray, "points 2"]:
+def moving_average(curve: Curve, points: int) -> Float[np.ndarray, "points 2"]:
     """Returns steps and values, as means of so many neighbours that few enough points are left."""
     array = np.reshape(curve, (-1, 2))
     neighbours = math.ceil(len(array) / points)
@@ -207,7 +207,9 @@ def classes_of(group: Sequence[Run]) -> list[str]:
 def published_of(group: Sequence[Run]) -> list[Result]:
     """Returns the published results by class that may stand beside a dataset's runs."""
     results = [(run, published_result(run.name, protocol_of(run))) for run in group]
-    return [result for run, result in results if result and result.classes and is_of(result, run)]
+    return [
+        result for run, result in results if result and result.classes and applies_to(result, run)
+    ]
 
 
 def _operations(run: Run) -> float:

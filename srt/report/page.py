@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from srt import PACKAGE
-from srt.report.format.numbers import threads
-from srt.report.format.table import Table, telling_columns, to_markdown
+from srt.report.format.numbers import format_threads
+from srt.report.format.table import Table, drop_empty_columns, to_markdown
 from srt.report.tables.datasets import data_label, datasets_table
 from srt.results.runs import Run
 
@@ -91,8 +91,8 @@ class Report:
         return f"Scene Representation Transformers, profile {self.profile}"
 
     @property
-    def trained(self) -> str:
-        return trained([run.training for run in self.runs])
+    def trained_sentence(self) -> str:
+        return trained_sentence([run.training for run in self.runs])
 
     @property
     def commands(self) -> list[str]:
@@ -121,7 +121,7 @@ def markdown(report: Report) -> str:
             to_markdown(datasets_table(report.surveys)),
             *(f"![{name}](datasets/{name}/scenes.png)\n" for name in datasets),
             "## To reproduce\n",
-            f"{report.trained}\n",
+            f"{report.trained_sentence}\n",
             *(f"    {command}" for command in report.commands),
             "",
         ]
@@ -140,7 +140,7 @@ def page(report: Report, folder: Path) -> str:
         synthetic=all(run.metrics["synthetic"] for run in report.runs),
         sections=report.sections,
         captions=CAPTIONS,
-        results=telling_columns(report.results),
+        results=drop_empty_columns(report.results),
         seeds=report.seeds,
         equal=report.equal,
         costs=report.costs,
@@ -149,12 +149,12 @@ def page(report: Report, folder: Path) -> str:
         data=report.data,
         datasets=datasets_table(report.surveys),
         runs=[_shown_run(run, folder / "runs" / run.name, report.profile) for run in report.runs],
-        figures={name: embedded(folder / f"{name}.png") for name in FIGURES},
+        figures={name: embed_picture(folder / f"{name}.png") for name in FIGURES},
         few_cameras=report.few_cameras,
-        by_angle=embedded(report.by_angle),
+        by_angle=embed_picture(report.by_angle),
         few_cameras_page=f"{FEW_CAMERAS}.md",
         surveys=[_shown_survey(survey, folder / "datasets") for survey in report.surveys],
-        trained=report.trained,
+        trained_sentence=report.trained_sentence,
         commands=report.commands,
     )
 
@@ -164,7 +164,7 @@ def overview(profiles: Sequence[dict[str, Any]]) -> str:
 
     Args:
         profiles: of each its `name`, how many `runs` of which `datasets`, whether all is
-            `synthetic`, and how it was `trained`.
+            `synthetic`, and how it was `trained_sentence`.
     """
     return from_template(
         "overview.html", title="Scene Representation Transformers", profiles=profiles
@@ -196,7 +196,7 @@ class Embedded(NamedTuple):
     height: int
 
 
-def embedded(path: Path) -> Embedded:
+def embed_picture(path: Path) -> Embedded:
     """Returns a picture for the page, smaller where it is wider than a screen shows."""
     from PIL import Image
 
@@ -223,20 +223,21 @@ def _shown_run(run: Run, folder: Path, profile: str) -> dict[str, Any]:
         "label": run.label,
         "quality": f"test PSNR {figures['psnr']:.2f} dB, protocol {protocol}",
         "video": data_address(video.read_bytes(), "video/mp4") if video.is_file() else None,
-        "comparison": embedded(folder / "comparison.png"),
-        "extremes": embedded(folder / "extremes.png"),
+        "comparison": embed_picture(folder / "comparison.png"),
+        "extremes": embed_picture(folder / "extremes.png"),
         "mlflow": f"{MLFLOW}/{quote(f'{profile}-{run.name}')}",
     }
 
 
 def _shown_survey(survey: dict[str, Any], folder: Path) -> dict[str, Any]:
     pictures = {
-        name: embedded(folder / survey["dataset"] / f"{name}.png") for name in ("scenes", "cameras")
+        name: embed_picture(folder / survey["dataset"] / f"{name}.png")
+        for name in ("scenes", "cameras")
     }
     return {"label": data_label(survey), **pictures}
 
 
-def trained(trainings: Sequence[Mapping[str, Any]]) -> str:
+def trained_sentence(trainings: Sequence[Mapping[str, Any]]) -> str:
     """Returns a sentence of all runs' training.json; files of older runs have no date or commit."""
     days = sorted(_known(trainings, "finished"))
     commits = [
@@ -245,7 +246,7 @@ def trained(trainings: Sequence[Mapping[str, Any]]) -> str:
     ]
     day = " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "not recorded"
     return (
-        f"Trained on {', '.join(map(threads, _known(trainings, 'hardware')))};"
+        f"Trained on {', '.join(map(format_threads, _known(trainings, 'hardware')))};"
         f" date: {day}; commit: {', '.join(commits) or 'not recorded'}."
     )
 

@@ -1,8 +1,9 @@
-"""A step of training on a GPU: compiled, and recorded as one CUDA graph."""
+"""The gradients of a training step: on a GPU compiled, and recorded as one CUDA graph."""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -10,81 +11,87 @@ from torch import Tensor
 from srt.common.distributed import Reduction
 from srt.data.batch import Batch
 from srt.geometry.rays import Rays
-from srt.model.decoder import Prediction
-from srt.model.inference import group_on
+from srt.model.decoder import Decoder, LayerKeysValues, Prediction
 from srt.model.srt import SRT
-from srt.training.gradients import add_gradients
+from srt.training.gradients import compute_gradients
+
+# Takes a batch, the rays of a group (None: as many as fit) and the reduction over the processes.
+Step = Callable[[Batch, int | None, Reduction | None], Tensor]
 
 
-def accumulate_gradients(
-    model: SRT,
-    decode: Any,
-    batch: Batch,
-    rays_per_group: int | None,
-    reduction: Reduction | None = None,
-) -> Tensor:
-    """Gives parameters the gradients of the loss, and returns the colours' mean squared error.
+def make_step(model: SRT, device: torch.device) -> Step:
+    """Return what gives a model the gradients of a batch and returns the loss.
 
-    Args:
-        decode: what `compiled_decoder` returns, or the model's decoder.
-        rays_per_group: None: as many as fit.
-        reduction: makes the gradients those of all processes, each of which has an equal share of
-            the loss; the error is this one's own.
+    On a GPU this is a `StepGraph`, elsewhere `plain_step`.
     """
-    rays_per_group = rays_per_group or group_on(batch.images.device)
-    if isinstance(decode, Recording):
-        return decode.accumulate_gradients(batch, rays_per_group, reduction)
-    return add_gradients(model, decode, batch, rays_per_group, reduction)
+    return StepGraph(model) if device.type == "cuda" else plain_step(model)
 
 
-class Recording:
-    """A decoder for training on a GPU, and a step's launches, recorded as one CUDA graph.
+def plain_step(model: SRT) -> Step:
+    """Return a step that is neither compiled nor recorded."""
+    return functools.partial(compute_gradients, model, model.decoder)
 
-    The decoder and what it can of the encoder are fused by the compiler: they are bound by memory
-    traffic. Convolutions are not: they are left as they are. Small models wait for launches, some
-    thousands a step: the third step is recorded and those after it are replayed.
+
+class CompiledDecoder:
+    """A decoder whose two functions are compiled for the sizes of a training's batches."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decode = torch.compile(decoder, dynamic=False)
+        self.scene_keys_values = torch.compile(decoder.scene_keys_values, dynamic=False)
+
+    def __call__(self, keys_values: list[LayerKeysValues], rays: Rays) -> Prediction:
+        """Return what the model's decoder returns."""
+        predicted: Prediction = self._decode(keys_values, rays)
+        return predicted
+
+
+class StepGraph:
+    """The step of a training on a GPU: its kernels are launched as one CUDA graph.
+
+    The compiler fuses the decoder and parts of the encoder, because memory traffic bounds them.
+    Convolutions are not bound by it and stay as they are. A step of a small model spends its time
+    on thousands of launches, so the third step is recorded and all later ones replay it.
     """
 
     def __init__(self, model: SRT) -> None:
         torch.backends.cudnn.benchmark = True
         self.model, encoder = model, model.encoder
-        for part in (encoder.pixel_channels, encoder.camera_and_pixels, *encoder.layers):
-            part.compile()
-        self.decode = torch.compile(model.decoder, dynamic=False)
-        self.keys_values = torch.compile(model.decoder.keys_values, dynamic=False)
-        self.steps = 0  # the first ones compile and choose algorithms, which no graph can hold
+        for module in (encoder.pixel_channels, encoder.camera_and_pixels, *encoder.layers):
+            module.compile()
+        self.decoder = CompiledDecoder(model.decoder)
+        self.steps = 0
         self.batch: Batch | None = None  # in the memory that the graph reads
         self.graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self, keys_values: list[Any], rays: Rays) -> Prediction:
-        """Decodes as the model's decoder does."""
-        predicted: Prediction = self.decode(keys_values, rays)
-        return predicted
-
-    def accumulate_gradients(
-        self, batch: Batch, rays_per_group: int, reduction: Reduction | None
+    def __call__(
+        self, batch: Batch, rays_per_group: int | None, reduction: Reduction | None
     ) -> Tensor:
-        """Returns the error; the gradients stand in the same memory at each step."""
+        """Return the loss. The gradients are in the same memory after every step."""
+        # The graph reads fixed addresses, so every batch is copied to those of the first one.
         if self.batch is None:
             self.batch = batch.clone()
         for name, value in batch.tensors().items():
             getattr(self.batch, name).copy_(value)
+
+        # The first two steps compile kernels and choose algorithms, which no graph can hold.
         self.steps += 1
         if self.steps <= 2:
-            return add_gradients(self.model, self, self.batch, rays_per_group, reduction)
+            return self._compute(rays_per_group, reduction)
+
+        # The third step is recorded. Threads that read data ahead go on meanwhile.
         parameters = list(self.model.parameters())
         if self.graph is None:
             self.graph = torch.cuda.CUDAGraph()
-            # Threads that read data ahead go on meanwhile.
             with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-                self.error = add_gradients(self.model, self, self.batch, rays_per_group, reduction)
+                self.loss = self._compute(rays_per_group, reduction)
             self.gradients = [parameter.grad for parameter in parameters]
+
+        # The optimiser has dropped the gradients since: they get back the memory that was recorded.
         self.graph.replay()
         for parameter, gradient in zip(parameters, self.gradients):
             parameter.grad = gradient
-        return self.error.clone()
+        return self.loss.clone()
 
-
-def compiled_decoder(model: SRT, device: torch.device) -> Any:
-    """Returns what decodes in training."""
-    return Recording(model) if device.type == "cuda" else model.decoder
+    def _compute(self, rays_per_group: int | None, reduction: Reduction | None) -> Tensor:
+        assert self.batch is not None
+        return compute_gradients(self.model, self.decoder, self.batch, rays_per_group, reduction)

@@ -21,18 +21,18 @@ from torch import Tensor
 from srt.common.distributed import Processes, Reduction, StopRequest
 from srt.common.errors import UserError
 from srt.config.schema import Experiment, TrainConfig
-from srt.data.batch import Batch, presentation
+from srt.data.batch import Batch, make_view_config
 from srt.data.packed.reader import Scenes
-from srt.data.prefetch import batches
+from srt.data.prefetch import iterate_batches
 from srt.data.sampling import Sampler
-from srt.evaluation.comparison import comparison
+from srt.evaluation.comparison import compare_views
 from srt.evaluation.evaluator import evaluate_items
 from srt.evaluation.protocols import protocol_items
-from srt.model.decoder import draws_per_ray
+from srt.model.decoder import uniforms_per_ray
 from srt.tracking.tracker import Tracker
-from srt.training.cuda_graph import accumulate_gradients, compiled_decoder
+from srt.training.cuda_graph import Step, make_step
 from srt.training.energy import EnergyMeter, peak_gigabytes
-from srt.training.state import NONE, Training
+from srt.training.state import NO_STEP, TrainingState
 from srt.training.states import load_latest_state, load_shorter_training, save_state
 
 PICTURED_SCENES = 4
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Data:
+class TrainingData:
     """The packed splits that a training reads."""
 
     train: Scenes
@@ -61,23 +61,23 @@ class Requests:
 def fit(
     experiment: Experiment,
     config: dict[str, Any],
-    data: Data,
+    data: TrainingData,
     folder: Path,
     tracker: Tracker,
     processes: Processes,
     stop: StopRequest,
     requests: Requests,
-) -> Training:
+) -> TrainingState:
     """Returns the training as far as it went: `train.steps`, or less if it was told to stop.
 
     Args:
         config: what the resume states in `folder` must have been made with.
     """
-    train, training = experiment.train, Training(experiment, processes.device)
+    train, training = experiment.train, TrainingState(experiment, processes.device)
     resume(training, folder, config)
     tracker.rewind(training.step)
     sampler = make_sampler(experiment, processes)
-    decode = compiled_decoder(training.model, processes.device)
+    compute_step = make_step(training.model, processes.device)
     reduction = processes.reduction(training.model.parameters())
     started, used = time.monotonic() - training.seconds, training.joules
     peak = training.peak_gigabytes
@@ -85,13 +85,13 @@ def fit(
     if requests.validate_now:
         log.info("validation: %.4f dB", measure_validation(training, data, processes))
     if requests.picture_now:
-        picture(training, data, tracker, processes)
+        log_pictures(training, data, tracker, processes)
 
     end = min(train.steps, requests.stop_after or train.steps)
     with progress_bar(training.step, end, experiment.name, processes) as bar:
-        for batch in batches(sampler, data.train, training.step, end):
+        for batch in iterate_batches(sampler, data.train, training.step, end):
             rate = learning_rate(training.step, train)
-            training.loss_sum += train_step(training, decode, batch, rate, reduction)
+            training.loss_sum += train_step(training, compute_step, batch, rate, reduction)
             training.step += 1
             bar.update()
 
@@ -103,13 +103,13 @@ def fit(
             if training.step % train.validate_every == 0:
                 validate(training, data, tracker, processes)
             if training.step % train.picture_every == 0 or last:
-                picture(training, data, tracker, processes)
+                log_pictures(training, data, tracker, processes)
             if training.step % train.checkpoint_every == 0 or last or stopping:
                 training.seconds = time.monotonic() - started
-                training.joules = total([used, *processes.gather(meter.joules())])
+                training.joules = sum_if_known([used, *processes.gather(meter.joules())])
                 peaks = [peak, *processes.gather(peak_gigabytes(processes.device))]
-                training.peak_gigabytes = largest(peaks)
-                training.loss_sum.fill_(finite_loss(training, data, processes))
+                training.peak_gigabytes = max_if_known(peaks)
+                training.loss_sum.fill_(check_finite_loss(training, data, processes))
                 if processes.main:
                     save_state(folder, training.state(), config)
                     training.saved_step = training.step
@@ -121,8 +121,8 @@ def fit(
 
 
 def train_step(
-    training: Training,
-    decode: Any,
+    training: TrainingState,
+    compute_step: Step,
     batch: Batch,
     rate: float,
     reduction: Reduction | None = None,
@@ -130,12 +130,12 @@ def train_step(
     """Updates the weights once; returns the loss, on the device: nothing waits for it.
 
     Args:
-        decode: what `compiled_decoder` returns.
+        compute_step: what `make_step` returns.
         reduction: over the processes of the training, where there are several.
     """
     training.optimizer.zero_grad(set_to_none=True)
     rays = training.experiment.train.rays_per_group
-    loss = accumulate_gradients(training.model, decode, batch, rays, reduction)
+    loss = compute_step(batch, rays, reduction)
     training.update(rate, loss)
     return loss
 
@@ -145,15 +145,15 @@ def make_sampler(experiment: Experiment, processes: Processes) -> Sampler:
     return Sampler(
         batch_size=experiment.train.batch_size,
         rays_per_scene=experiment.train.rays_per_scene,
-        draws_per_ray=draws_per_ray(experiment.model),
-        shown=presentation(experiment),
+        uniforms_per_ray=uniforms_per_ray(experiment.model),
+        view_config=make_view_config(experiment),
         seed=experiment.seed,
         rank=processes.rank,
         world_size=processes.world_size,
     )
 
 
-def resume(training: Training, folder: Path, config: dict[str, Any]) -> None:
+def resume(training: TrainingState, folder: Path, config: dict[str, Any]) -> None:
     """Takes over the newest state of this configuration, or of a shorter training of it."""
     state = load_latest_state(folder, config) or load_shorter_training(folder, config)
     if state is not None:
@@ -163,10 +163,10 @@ def resume(training: Training, folder: Path, config: dict[str, Any]) -> None:
 
 
 def log_step(
-    training: Training, data: Data, rate: float, tracker: Tracker, processes: Processes
+    training: TrainingState, data: TrainingData, rate: float, tracker: Tracker, processes: Processes
 ) -> str:
     """Logs the mean since the last log; returns it as text."""
-    mse = finite_loss(training, data, processes) / training.experiment.train.log_every
+    mse = check_finite_loss(training, data, processes) / training.experiment.train.log_every
     training.loss_sum.zero_()
     psnr = -10 * math.log10(max(mse, 1e-10))
     training.curve.append((training.step, psnr, rate))
@@ -177,31 +177,31 @@ def log_step(
     return f"train {psnr:.2f} dB, validation {training.best_psnr:.2f} dB"
 
 
-def total(parts: Sequence[float | None]) -> float | None:
+def sum_if_known(terms: Sequence[float | None]) -> float | None:
     """Returns a sum; None where a part is not known."""
-    known = [part for part in parts if part is not None]
-    return sum(known) if len(known) == len(parts) else None
+    known = [part for part in terms if part is not None]
+    return sum(known) if len(known) == len(terms) else None
 
 
-def largest(parts: Sequence[float | None]) -> float | None:
+def max_if_known(terms: Sequence[float | None]) -> float | None:
     """Returns a maximum; None where a part is not known."""
-    known = [part for part in parts if part is not None]
-    return max(known) if len(known) == len(parts) else None
+    known = [part for part in terms if part is not None]
+    return max(known) if len(known) == len(terms) else None
 
 
 class NotFiniteError(UserError):
     """The training has diverged; the text names the step, its scenes and the last good state."""
 
 
-def finite_loss(training: Training, data: Data, processes: Processes) -> float:
+def check_finite_loss(training: TrainingState, data: TrainingData, processes: Processes) -> float:
     """Returns the sum since the last log; raises NotFiniteError, so that no bad state is saved."""
     loss, bad = processes.mean(training.loss_sum), int(training.first_bad.item())
-    bads = [step for step in processes.gather(bad) if step != NONE]
+    bads = [step for step in processes.gather(bad) if step != NO_STEP]
     if not bads and math.isfinite(loss):
         return loss
     step = min(bads, default=training.step)
     sampler = make_sampler(training.experiment, processes)
-    drawn = sampler.plan(data.train, step - 1).scene.tolist()
+    drawn = sampler.batch_indices(data.train, step - 1).scene.tolist()
     raise NotFiniteError(
         f"{training.experiment.name}: the loss or a gradient of step {step} is not finite; its"
         f" scenes were {', '.join(data.train.names[scene] for scene in drawn[:NAMED_SCENES])}"
@@ -211,9 +211,11 @@ def finite_loss(training: Training, data: Data, processes: Processes) -> float:
     )
 
 
-def validate(training: Training, data: Data, tracker: Tracker, processes: Processes) -> None:
+def validate(
+    training: TrainingState, data: TrainingData, tracker: Tracker, processes: Processes
+) -> None:
     """Measures full validation images and keeps the weights if they are the best so far."""
-    with training.averaged():
+    with training.with_average_weights():
         psnr = measure_validation(training, data, processes)
         training.validation.append((training.step, psnr))
         tracker.log_metrics({"validation/psnr": psnr}, training.step)
@@ -223,11 +225,11 @@ def validate(training: Training, data: Data, tracker: Tracker, processes: Proces
             training.best = {name: value.detach().clone() for name, value in weights.items()}
 
 
-def measure_validation(training: Training, data: Data, processes: Processes) -> float:
+def measure_validation(training: TrainingState, data: TrainingData, processes: Processes) -> float:
     """Returns the PSNR of full validation images at fixed views, by protocol `stelzner`."""
     train, scenes = training.experiment.train, data.validation
-    shown = presentation(training.experiment)
-    items = protocol_items(scenes, "stelzner", shown.input_views, train.validation_items)
+    view_config = make_view_config(training.experiment)
+    items = protocol_items(scenes, "stelzner", view_config.input_views, train.validation_items)
     rows = evaluate_items(
         training.model,
         scenes,
@@ -235,27 +237,29 @@ def measure_validation(training: Training, data: Data, processes: Processes) -> 
         "stelzner",
         mean_colour=None,
         lpips=None,
-        shown=shown,
+        view_config=view_config,
         rays_per_group=train.rays_per_group,
         processes=processes,
-        as_trained=True,
+        mixed_precision=True,
     )
     return float(sum(row["psnr"] for row in rows) / len(rows))
 
 
-def picture(training: Training, data: Data, tracker: Tracker, processes: Processes) -> None:
+def log_pictures(
+    training: TrainingState, data: TrainingData, tracker: Tracker, processes: Processes
+) -> None:
     """Logs inputs, targets, predictions and errors of a few training and validation scenes."""
     if not processes.main:
         return
-    shown = presentation(training.experiment)
+    view_config = make_view_config(training.experiment)
     for split, scenes in (("validation", data.validation), ("train", data.train)):
-        image = comparison(
+        image = compare_views(
             training.model,
             scenes,
-            protocol_items(scenes, "stelzner", shown.input_views, PICTURED_SCENES),
-            shown=shown,
+            protocol_items(scenes, "stelzner", view_config.input_views, PICTURED_SCENES),
+            view_config=view_config,
             rays_per_group=training.experiment.train.rays_per_group,
-            as_trained=True,
+            mixed_precision=True,
         )
         tracker.log_image(f"views/{split}", image, training.step)
 
@@ -276,7 +280,7 @@ def progress_bar(done: int, steps: int, name: str, processes: Processes) -> Iter
         yield bar
 
 
-def learning_curve(training: Training) -> str:
+def learning_curve(training: TrainingState) -> str:
     """Returns history.csv: no time and no run in it, so the same training writes the same bytes."""
     validation = dict(training.validation)
     rows = {step: (psnr, rate) for step, psnr, rate in training.curve}

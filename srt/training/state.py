@@ -12,14 +12,14 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from srt.config.schema import Experiment
 from srt.model.srt import build_model
-from srt.training.states import State
+from srt.training.states import SavedState
 
-NONE = -1  # no step
+NO_STEP = -1  # no step
 MOMENTS = ("exp_avg", "exp_avg_sq")  # what Adam averages for each weight
 
 
-class Training:
-    """A model, its optimiser and its curves at a step; goes to and from a `State`."""
+class TrainingState:
+    """A model, its optimiser and its curves at a step; goes to and from a `SavedState`."""
 
     def __init__(self, experiment: Experiment, device: torch.device) -> None:
         self.experiment = experiment
@@ -38,14 +38,14 @@ class Training:
         self.best: dict[str, Tensor] = {}
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)  # since the last log
         self.gradient_norm = torch.zeros((), device=device)  # of the last step, before clipping
-        self.first_bad = torch.full((), NONE, device=device)  # step whose update was not finite
+        self.first_bad = torch.full((), NO_STEP, device=device)  # step whose update was not finite
         self.ema: dict[str, Tensor] = {}  # the weights' moving average, where there is one
         if experiment.train.ema_decay is not None:
             self.ema = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.curve: list[tuple[float, float, float]] = []  # step, training PSNR, learning rate
         self.validation: list[tuple[float, float]] = []  # step, PSNR
 
-    def state(self) -> State:
+    def state(self) -> SavedState:
         """Returns everything that the next steps depend on."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
@@ -58,9 +58,9 @@ class Training:
         tensors["validation"] = torch.tensor(self.validation, dtype=torch.float64).view(-1, 2)
         kept = ("step", "seconds", "joules", "peak_gigabytes", "best_step")
         progress = {name: getattr(self, name) for name in kept}
-        return State(tensors, {**progress, "best_psnr": self.best_psnr})
+        return SavedState(tensors, {**progress, "best_psnr": self.best_psnr})
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: SavedState) -> None:
         """Takes over a state, exactly."""
 
         def part(prefix: str) -> dict[str, Tensor]:
@@ -74,13 +74,13 @@ class Training:
         self.best, self.ema = part("best."), part("ema.")
         moments = {key: part(f"optimizer.{key}.") for key in (*MOMENTS, "step")}
         for name, parameter in self.model.named_parameters():
-            averages = {key: as_laid_out(moments[key][name], parameter) for key in MOMENTS}
+            averages = {key: match_memory_layout(moments[key][name], parameter) for key in MOMENTS}
             step = moments["step"][name]
             if self.device.type == "cpu":  # where Adam counts on the host
                 step = step.cpu()
             self.optimizer.state[parameter] = {**averages, "step": step}
             if name in self.ema:
-                self.ema[name] = as_laid_out(self.ema[name], parameter)
+                self.ema[name] = match_memory_layout(self.ema[name], parameter)
         self.loss_sum = state.tensors["loss_sum"].to(self.device)
         self.curve = [tuple(row) for row in state.tensors["curve"].tolist()]
         self.validation = [tuple(row) for row in state.tensors["validation"].tolist()]
@@ -97,8 +97,8 @@ class Training:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         self.gradient_norm = torch.nn.utils.get_total_norm(gradients)
         bad = ~(torch.isfinite(self.gradient_norm) & torch.isfinite(loss))
-        here = torch.where(bad, self.step + 1, NONE).to(self.first_bad)
-        self.first_bad = torch.where(self.first_bad == NONE, here, self.first_bad)
+        here = torch.where(bad, self.step + 1, NO_STEP).to(self.first_bad)
+        self.first_bad = torch.where(self.first_bad == NO_STEP, here, self.first_bad)
         if train.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, train.clip_norm, self.gradient_norm)
         for group in self.optimizer.param_groups:
@@ -110,7 +110,7 @@ class Training:
             torch._foreach_lerp_(averages, weights, 1 - train.ema_decay)
 
     @contextlib.contextmanager
-    def averaged(self) -> Iterator[None]:
+    def with_average_weights(self) -> Iterator[None]:
         """Gives the model its average weights for a while, where there are any."""
         parameters = dict(self.model.named_parameters())
         current = {name: parameters[name].detach().clone() for name in self.ema}
@@ -126,6 +126,6 @@ class Training:
             parameters[name].copy_(value)
 
 
-def as_laid_out(values: Tensor, parameter: Tensor) -> Tensor:
+def match_memory_layout(values: Tensor, parameter: Tensor) -> Tensor:
     """Returns values in the order in memory that a parameter's have."""
     return torch.empty_like(parameter).copy_(values)

@@ -23,15 +23,15 @@ from torch import Tensor
 from srt.common.files import naming
 from srt.common.fingerprint import differences, fingerprint
 from srt.config.schema import Experiment
-from srt.model.weights import StateError, read_header, read_tensors, write_tensors
+from srt.model.weights import StateError, read_tensors, read_weights_header, write_tensors
 
-KEPT_STATES = 2
+STATES_TO_KEEP = 2
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class State:
+class SavedState:
     """All that a training needs to go on exactly: tensors, and numbers as `progress`."""
 
     tensors: dict[str, Tensor]
@@ -44,7 +44,7 @@ def state_folder(root: Path, experiment: Experiment, config: dict[str, Any]) -> 
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def lock_states(folder: Path) -> Iterator[None]:
     """Holds the folder's lock; raises StateError at once if another training has it."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "lock"
@@ -63,7 +63,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         yield
 
 
-def is_held(folder: Path) -> bool:
+def is_locked(folder: Path) -> bool:
     """Returns whether a training holds the folder's lock.
 
     To see it, the lock is shared for some microseconds; a training that begins just then is refused
@@ -77,16 +77,16 @@ def is_held(folder: Path) -> bool:
     return False
 
 
-def save_state(folder: Path, state: State, config: dict[str, Any]) -> None:
+def save_state(folder: Path, state: SavedState, config: dict[str, Any]) -> None:
     """Writes the state of a step and deletes all but the last two."""
     header = {"config": config, "progress": state.progress}
     path = folder / f"state-{state.progress['step']:09d}.safetensors"
     write_tensors(path, state.tensors, header)
-    for old in _states(folder)[:-KEPT_STATES]:
+    for old in _states(folder)[:-STATES_TO_KEEP]:
         old.unlink()
 
 
-def load_latest_state(folder: Path, config: dict[str, Any]) -> State | None:
+def load_latest_state(folder: Path, config: dict[str, Any]) -> SavedState | None:
     """Returns the newest readable state of the folder, or None. A damaged one is passed over."""
     for path in reversed(_states(folder)):
         try:
@@ -101,16 +101,16 @@ def latest_progress(folder: Path) -> dict[str, Any]:
     for path in reversed(_states(folder)):
         # Not found: the training has deleted it, and has a newer one by now.
         with contextlib.suppress(safetensors.SafetensorError, FileNotFoundError):
-            return read_header(path)["progress"]
+            return read_weights_header(path)["progress"]
     return {}
 
 
-def load_state(path: Path, config: dict[str, Any]) -> State:
+def load_state(path: Path, config: dict[str, Any]) -> SavedState:
     """Returns the state in `path`; raises StateError, with the differences, if it is of another
     configuration (fewer training steps apart: the first steps of a longer training are the same).
     """
     tensors, header = read_tensors(path)
-    state = State(tensors, header["progress"])
+    state = SavedState(tensors, header["progress"])
     found = differences(config, header["config"])
     if state.progress["step"] <= config["train"]["steps"]:
         found = [line for line in found if not line.startswith("train.steps:")]
@@ -119,7 +119,7 @@ def load_state(path: Path, config: dict[str, Any]) -> State:
     return state
 
 
-def load_shorter_training(folder: Path, config: dict[str, Any]) -> State | None:
+def load_shorter_training(folder: Path, config: dict[str, Any]) -> SavedState | None:
     """Returns the newest state of a training that differs in nothing but `train.steps`, or None."""
     candidates = [path for sibling in folder.parent.glob("*") for path in _states(sibling)]
     for path in sorted(candidates, key=lambda path: path.name, reverse=True):

@@ -10,10 +10,10 @@ from support.small_packed import write_split
 
 from srt.common.errors import DataError
 from srt.config.strict import ConfigError
-from srt.data.batch import Presentation, whole_views
+from srt.data.batch import ViewConfig, make_full_view_batch
 from srt.data.counter_random import random_bits, slot_keys
 from srt.data.packed.reader import Scenes
-from srt.data.prefetch import batches, read_ahead
+from srt.data.prefetch import iterate_batches, read_ahead
 from srt.data.sampling import Sampler
 from srt.geometry.cameras import look_at, pixel_directions, rigid_inverse
 
@@ -22,8 +22,8 @@ CPU = torch.device("cpu")
 SAMPLER = Sampler(
     batch_size=8,
     rays_per_scene=12,
-    draws_per_ray=3,
-    shown=Presentation(
+    uniforms_per_ray=3,
+    view_config=ViewConfig(
         canonical=False, input_views=1, input_stride=1, all_targets=False, near=1.0, far=4.0
     ),
     seed=0,
@@ -39,9 +39,9 @@ def write_packed(folder, scenes_per_shard, storage="raw"):
     generator = torch.Generator().manual_seed(7)
     positions = torch.randn(SCENES, VIEWS, 3, generator=generator, dtype=torch.float64)
     intrinsics = torch.eye(3, dtype=torch.float64).repeat(SCENES, VIEWS, 1, 1)
-    draws = torch.rand(SCENES, VIEWS, 2, 2, generator=generator, dtype=torch.float64)
-    intrinsics[..., (0, 1), (0, 1)] = 5 + 3 * draws[..., 0]
-    intrinsics[..., :2, 2] = torch.tensor([WIDTH, HEIGHT]) * (0.3 + 0.4 * draws[..., 1])
+    uniforms = torch.rand(SCENES, VIEWS, 2, 2, generator=generator, dtype=torch.float64)
+    intrinsics[..., (0, 1), (0, 1)] = 5 + 3 * uniforms[..., 0]
+    intrinsics[..., :2, 2] = torch.tensor([WIDTH, HEIGHT]) * (0.3 + 0.4 * uniforms[..., 1])
     poses = look_at(positions, torch.zeros_like(positions))
     return write_split(
         folder, images, intrinsics, poses, scenes_per_shard=scenes_per_shard, storage=storage
@@ -69,12 +69,12 @@ def same(first, second):
     return [torch.equal(first[name], second[name]) for name in first]
 
 
-def sampler(shown=(), **changes):
-    return dataclasses.replace(SAMPLER, shown=showing(**dict(shown)), **changes)
+def sampler(view_config=(), **changes):
+    return dataclasses.replace(SAMPLER, view_config=showing(**dict(view_config)), **changes)
 
 
 def showing(**changes):
-    return dataclasses.replace(SAMPLER.shown, **changes)
+    return dataclasses.replace(SAMPLER.view_config, **changes)
 
 
 def cameras(scenes, scene, view):
@@ -85,9 +85,9 @@ def cameras(scenes, scene, view):
 
 def drawn(scenes, source, steps):
     """Returns scene, input views (b, v) and places (b, r) of the targets of many steps."""
-    batches = [source.batch(scenes, step) for step in range(steps)]
-    inputs = places(torch.cat([batch.images[:, :, 0, 0] for batch in batches]))
-    return inputs, places(torch.cat([batch.colours for batch in batches]))
+    iterate_batches = [source.batch(scenes, step) for step in range(steps)]
+    inputs = places(torch.cat([batch.images[:, :, 0, 0] for batch in iterate_batches]))
+    return inputs, places(torch.cat([batch.colours for batch in iterate_batches]))
 
 
 def test_a_batch_depends_on_seed_and_step_alone(scenes):
@@ -117,22 +117,22 @@ def test_a_batch_that_the_processes_cannot_share_is_refused():
 
 
 @pytest.mark.parametrize("draws", [1, 3, 10])
-def test_draws_along_rays_are_uniform_and_independent(scenes, draws):
-    source = sampler(draws_per_ray=draws, batch_size=40)
-    numbers = torch.stack([source.batch(scenes, step).draws for step in range(10)])
-    assert numbers.shape == (10, 40, 12, draws)
+def test_draws_along_rays_are_uniform_and_independent(scenes, uniforms):
+    source = sampler(uniforms_per_ray=uniforms, batch_size=40)
+    numbers = torch.stack([source.batch(scenes, step).uniforms for step in range(10)])
+    assert numbers.shape == (10, 40, 12, uniforms)
     assert (numbers >= 0).all()
     assert (numbers < 1).all()
     tenths = (numbers * 10).long()
     expect_uniform(tenths.flatten().bincount(minlength=10))
-    for axis in range(4 if draws > 1 else 3):
+    for axis in range(4 if uniforms > 1 else 3):
         expect_uniform((tenths.diff(dim=axis) % 10).flatten().bincount(minlength=10))
 
 
 def test_a_model_that_samples_no_rays_draws_nothing_and_sees_the_same_batch(scenes):
-    batch, without = SAMPLER.batch(scenes, 3), sampler(draws_per_ray=0).batch(scenes, 3)
-    assert without.draws is None
-    assert all(same(dataclasses.replace(batch, draws=None), without))
+    batch, without = SAMPLER.batch(scenes, 3), sampler(uniforms_per_ray=0).batch(scenes, 3)
+    assert without.uniforms is None
+    assert all(same(dataclasses.replace(batch, uniforms=None), without))
 
 
 def test_rays_carry_the_datasets_bounds_and_split_into_groups_in_order(scenes):
@@ -144,8 +144,8 @@ def test_rays_carry_the_datasets_bounds_and_split_into_groups_in_order(scenes):
         joined = torch.cat([getattr(group, part) for group in groups], dim=1)
         assert torch.equal(joined, getattr(batch, part))
     assert {(group.near, group.far) for group in groups} == {(1.0, 4.0)}
-    whole = dataclasses.replace(batch, draws=None).rays
-    assert [group.draws for group in whole.split(5)] == [None] * 3
+    whole = dataclasses.replace(batch, uniforms=None).rays
+    assert [group.uniforms for group in whole.split(5)] == [None] * 3
 
 
 def test_every_scene_is_seen_once_in_each_epoch_and_epochs_differ(scenes):
@@ -251,7 +251,7 @@ def test_the_canonical_frame_has_the_first_input_camera_at_0_looking_along_z(sce
 
 def test_whole_views_have_all_their_pixels_in_order(scenes):
     scene, inputs = torch.tensor([4, 1]), torch.tensor([[2], [0]])
-    batch = whole_views(scenes, scene, inputs, torch.tensor([[3, 0], [1, 3]]), showing())
+    batch = make_full_view_batch(scenes, scene, inputs, torch.tensor([[3, 0], [1, 3]]), showing())
     found = torch.stack(places(batch.colours)).unflatten(2, (2, HEIGHT, WIDTH))
     rows, columns = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
     for item, (number, targets) in enumerate([(4, [3, 0]), (1, [1, 3])]):
@@ -297,7 +297,7 @@ def test_all_ways_to_store_and_load_give_the_same_batches(
 def test_batches_that_are_read_ahead_are_the_same(scenes, steps, threads):
     ahead = [clone(batch) for batch in read_ahead(SAMPLER, scenes, *steps, threads)]
     assert len(ahead) == steps[1] - steps[0]
-    for batch, expected in zip(ahead, batches(SAMPLER, scenes, *steps), strict=True):
+    for batch, expected in zip(ahead, iterate_batches(SAMPLER, scenes, *steps), strict=True):
         assert all(same(batch, expected))
 
 
@@ -354,7 +354,7 @@ def test_a_gpu_draws_the_same_batch_by_its_compiled_kernels(scenes, tmp_path, ca
     source = sampler({"canonical": canonical})
     there = Scenes(write_packed(tmp_path / "train", SCENES), torch.device("cuda"))
     for step in (0, 1, 1000):
-        wanted, found = source.plan(scenes, step), source.plan(there, step)
+        wanted, found = source.batch_indices(scenes, step), source.batch_indices(there, step)
         for name, values in vars(wanted).items():
             assert torch.equal(getattr(found, name).cpu(), values), name
         batch = source.batch(there, step)
@@ -369,7 +369,7 @@ def expect_uncorrelated(first, second):
     assert ((differing - 0.5).abs() < tolerance).all(), differing
 
 
-def draw(seed=0, steps=range(1), stream=1):
+def draw_indices(seed=0, steps=range(1), stream=1):
     """Returns random bits (steps, slots, counters)."""
     slots, counters = torch.arange(64), torch.arange(512)
     keys = [slot_keys(seed, step, stream, slots)[:, None] for step in steps]
@@ -378,7 +378,7 @@ def draw(seed=0, steps=range(1), stream=1):
 
 @pytest.mark.parametrize("seed", [0, 2**31 - 1])
 def test_random_bits_are_uniform_and_neighbours_are_uncorrelated(seed):
-    bits = draw(seed, steps=[0, 1, 2, 3_000_000])
+    bits = draw_indices(seed, steps=[0, 1, 2, 3_000_000])
     assert bits.min() >= 0
     assert bits.max() < 2**32
     for shift in (0, 11, 22, 28):
@@ -391,7 +391,7 @@ def test_random_bits_are_uniform_and_neighbours_are_uncorrelated(seed):
 
 
 def test_streams_and_seeds_are_uncorrelated():
-    bits = draw()
-    expect_uncorrelated(bits, draw(stream=2))
-    expect_uncorrelated(bits, draw(seed=1))
-    expect_uncorrelated(draw(seed=1, stream=2), draw(seed=2, stream=1))
+    bits = draw_indices()
+    expect_uncorrelated(bits, draw_indices(stream=2))
+    expect_uncorrelated(bits, draw_indices(seed=1))
+    expect_uncorrelated(draw_indices(seed=1, stream=2), draw_indices(seed=2, stream=1))

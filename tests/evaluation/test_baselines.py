@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-import small_packed
 import torch
+from support import small_packed
 from support.tiny_training import ALONE, CPU, tiny_experiment
 
-from srt.data.batch import Presentation
+from srt.data.batch import ViewConfig
 from srt.data.packed.reader import Scenes
-from srt.evaluation.baselines import warped
+from srt.evaluation.baselines import warp_nearest_view
 from srt.evaluation.evaluator import evaluate_items
 from srt.evaluation.protocols import Item
 from srt.geometry.cameras import camera_rays, look_at, pinhole
@@ -40,7 +40,7 @@ def warp(image, positions):
     """Returns what cameras at these positions see of an image that SOURCE has."""
     count = len(positions)
     sources = INTRINSICS.expand(count, 3, 3), SOURCE.expand(count, 4, 4)
-    return warped(image.expand(count, SIZE, SIZE, 3), sources, cameras(positions))
+    return warp_nearest_view(image.expand(count, SIZE, SIZE, 3), sources, cameras(positions))
 
 
 def test_a_painted_plane_is_seen_as_it_is():
@@ -60,7 +60,7 @@ def test_from_behind_a_picture_is_seen_mirrored():
     image = torch.rand(1, SIZE, SIZE, 3).double()
     level = look_at(torch.tensor([2.0, 0.0, 0.0]).double(), torch.zeros(3).double())
     source = INTRINSICS[None], level[None]
-    behind = warped(image, source, cameras([[-2.0, 0.0, 0.0]]))
+    behind = warp_nearest_view(image, source, cameras([[-2.0, 0.0, 0.0]]))
     torch.testing.assert_close(behind, image.flip(2), atol=1e-9, rtol=0)
 
 
@@ -78,7 +78,7 @@ def test_a_camera_that_looks_away_from_the_plane_sees_none_of_it():
     image = torch.rand(1, SIZE, SIZE, 3).double()
     away = look_at(torch.tensor([2.0, 0.5, 1.0]), torch.tensor([4.0, 1.0, 2.0])).double()
     source = INTRINSICS[None], SOURCE[None]
-    seen = warped(image, source, (INTRINSICS[None], away[None]))
+    seen = warp_nearest_view(image, source, (INTRINSICS[None], away[None]))
     torch.testing.assert_close(seen, seen[:, :1, :1].expand_as(seen))
 
 
@@ -90,7 +90,7 @@ def test_a_painted_scene_is_measured_as_nearly_exact(tmp_path, protocol):
     small_packed.write_split(
         tmp_path / "test", images[None], intrinsics[None], poses[None], names=["a"]
     )
-    shown = Presentation(
+    view_config = ViewConfig(
         canonical=True, input_views=1, input_stride=1, all_targets=False, near=0.5, far=4.0
     )
     (row,) = evaluate_items(
@@ -100,7 +100,7 @@ def test_a_painted_scene_is_measured_as_nearly_exact(tmp_path, protocol):
         protocol,
         mean_colour=(0.5, 0.5, 0.5),
         lpips=None,
-        shown=shown,
+        view_config=view_config,
         rays_per_group=100,
         processes=ALONE,
     )

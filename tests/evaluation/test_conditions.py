@@ -10,7 +10,7 @@ import torch
 from support.tiny_training import CPU, VIEWS, configured, one_thread, tiny_experiment, write_packed
 
 from srt.common.errors import UserError
-from srt.data.batch import Presentation, whole_views
+from srt.data.batch import ViewConfig, make_full_view_batch
 from srt.data.packed.reader import Scenes
 from srt.evaluation.evaluator import predict_item
 from srt.evaluation.protocols import Conditions, Item, protocol_items, with_pose_noise
@@ -18,7 +18,7 @@ from srt.model.srt import build_model
 from srt.model.weights import save_weights
 from workflow import evaluate as stage
 
-SHOWN = Presentation(
+SHOWN = ViewConfig(
     canonical=True, input_views=3, input_stride=1, all_targets=False, near=0.5, far=4.0
 )
 
@@ -59,7 +59,7 @@ def test_fewer_input_views_are_the_first_ones_and_the_targets_stay(
     items = protocol_items(scenes, protocol, 3, None, Conditions(input_views=given))
     images = np.load(packed / "test" / "images-00000.npy") / 255
     assert [item.scene for item in items] == [0, 1, 2]
-    views = predict_item(model, scenes, items[1], shown=SHOWN, rays_per_group=1000)
+    views = predict_item(model, scenes, items[1], view_config=SHOWN, rays_per_group=1000)
     np.testing.assert_allclose(views.inputs, images[1, :given], atol=1e-6)
     np.testing.assert_allclose(views.targets, images[1, 3:], atol=1e-6)
 
@@ -92,7 +92,7 @@ def test_conditions_that_mean_nothing_are_refused(scenes, protocol, conditions, 
 def noisy(scenes, name, sigma, inputs=(0, 1, 2)):
     """Returns a batch and the same with pose noise."""
     index = (torch.tensor([0]), torch.tensor([inputs]), torch.tensor([[3]]))
-    batch = whole_views(scenes, *index, SHOWN)
+    batch = make_full_view_batch(scenes, *index, SHOWN)
     return batch, with_pose_noise(batch, name, Item(0, inputs, pose_noise=sigma))
 
 
@@ -138,7 +138,9 @@ def test_pose_noise_has_its_deviation(scenes):
 
 def test_pose_noise_changes_what_the_model_sees(scenes, model):
     plain, noise = (
-        predict_item(model, scenes, Item(0, (0, 1), (), sigma), shown=SHOWN, rays_per_group=1000)
+        predict_item(
+            model, scenes, Item(0, (0, 1), (), sigma), view_config=SHOWN, rays_per_group=1000
+        )
         for sigma in (0.0, 0.2)
     )
     assert torch.equal(plain.targets, noise.targets)

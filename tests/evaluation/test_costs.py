@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from support.tiny_training import CPU, SIZE, VARIANTS, one_thread, tiny_experiment, write_packed
 
-from srt.data.batch import presentation
+from srt.data.batch import make_view_config
 from srt.data.packed.reader import Scenes
-from srt.evaluation.model_costs import count, encode, median_seconds, one_frame, timed
+from srt.evaluation.model_costs import count, encode, median_seconds, single_view_batch, timed
 from srt.evaluation.protocols import Item
 from srt.model.inference import decode_in_groups
 from srt.model.srt import build_model
@@ -29,7 +29,7 @@ def scenes(tmp_path_factory):
 def model_and_frame(scenes, folder, variant, inputs=(0, 1)):
     experiment = tiny_experiment(folder, VARIANTS[variant])
     model = build_model(experiment.model, seed=0).eval().requires_grad_(False)
-    return model, one_frame(scenes, Item(0, inputs), presentation(experiment))
+    return model, single_view_batch(scenes, Item(0, inputs), make_view_config(experiment))
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from support.tiny_training import ALONE, CPU, VIEWS, one_thread, tiny_experiment
 
 from srt.common.distributed import Processes
 from srt.common.errors import DataError
-from srt.data.batch import Presentation, whole_views
+from srt.data.batch import ViewConfig, make_full_view_batch
 from srt.data.packed.reader import Scenes
-from srt.evaluation.comparison import comparison
+from srt.evaluation.comparison import compare_views
 from srt.evaluation.evaluator import evaluate_items, predict_item
 from srt.evaluation.protocols import Item, protocol_items
 from srt.model.decoder import Prediction
@@ -20,7 +20,7 @@ from srt.model.srt import build_model
 from srt.visualization.pictures import to_uint8
 
 MEAN = (0.25, 0.5, 0.75)
-WORLD = Presentation(
+WORLD = ViewConfig(
     canonical=False, input_views=1, input_stride=1, all_targets=False, near=0.5, far=4.0
 )
 CANONICAL = dataclasses.replace(WORLD, canonical=True)
@@ -53,7 +53,7 @@ def model(tmp_path_factory):
     return build_model(config, seed=0).eval().requires_grad_(False)
 
 
-def evaluate(model, scenes, items, protocol, processes=ALONE, shown=WORLD, rays=100):
+def evaluate(model, scenes, items, protocol, processes=ALONE, view_config=WORLD, rays=100):
     return evaluate_items(
         model,
         scenes,
@@ -61,7 +61,7 @@ def evaluate(model, scenes, items, protocol, processes=ALONE, shown=WORLD, rays=
         protocol,
         mean_colour=MEAN,
         lpips=None,
-        shown=shown,
+        view_config=view_config,
         rays_per_group=rays,
         processes=processes,
     )
@@ -185,7 +185,7 @@ def test_the_baselines_are_the_mean_colour_and_the_nearest_input(
 def with_errors(monkeypatch, errors):
     """Has the model miss every colour of target view i by errors[i], towards grey."""
 
-    def predict(model, batch, rays_per_group, as_trained):
+    def predict(model, batch, rays_per_group, mixed_precision):
         views = batch.colours.unflatten(1, (VIEWS - 1, -1))
         offset = torch.tensor(errors)[None, :, None, None] * (views < 0.5).float().mul(2).sub(1)
         return Prediction((views + offset).flatten(1, 2))
@@ -216,7 +216,7 @@ def test_pixelnerf_takes_the_mean_of_the_views_own_figures(scenes, model, monkey
 
 
 def test_targets_are_all_other_views_in_order_and_inputs_are_the_inputs(scenes, images, model):
-    views = predict_item(model, scenes, Item(1, (2,)), shown=CANONICAL, rays_per_group=100)
+    views = predict_item(model, scenes, Item(1, (2,)), view_config=CANONICAL, rays_per_group=100)
     np.testing.assert_allclose(views.targets, images[1, [0, 1, 3]], atol=1e-6)
     np.testing.assert_allclose(views.inputs, images[1, [2]], atol=1e-6)
     assert views.predictions.shape == views.targets.shape
@@ -224,7 +224,7 @@ def test_targets_are_all_other_views_in_order_and_inputs_are_the_inputs(scenes, 
 
 def test_with_all_views_as_targets_the_inputs_are_measured_too(scenes, images, model):
     everything = dataclasses.replace(CANONICAL, all_targets=True)
-    views = predict_item(model, scenes, Item(1, (2,)), shown=everything, rays_per_group=100)
+    views = predict_item(model, scenes, Item(1, (2,)), view_config=everything, rays_per_group=100)
     np.testing.assert_allclose(views.targets, images[1], atol=1e-6)
 
 
@@ -238,7 +238,7 @@ def test_a_picture_never_shows_an_input_as_its_target(scenes, images, model, mon
     )
     everything = dataclasses.replace(CANONICAL, all_targets=True)
     items = [Item(1, (view,)) for view in range(4)]
-    comparison(model, scenes, items, shown=everything, rays_per_group=100)
+    compare_views(model, scenes, items, view_config=everything, rays_per_group=100)
     ((inputs, targets, _),) = columns
     for view in range(4):
         given = to_uint8(torch.from_numpy(images[1, view]))
@@ -257,12 +257,12 @@ def test_a_picture_decodes_only_the_view_that_it_shows_the_same_as_among_all(
         "srt.evaluation.comparison.comparison_columns", lambda *given: columns.append(given)
     )
     item = Item(1, (2,))
-    everything = predict_item(model, scenes, item, shown=CANONICAL, rays_per_group=100)
+    everything = predict_item(model, scenes, item, view_config=CANONICAL, rays_per_group=100)
     decode = model.decode
     monkeypatch.setattr(
         model, "decode", lambda pair, rays: decoded.append(rays) or decode(pair, rays)
     )
-    comparison(model, scenes, [item], shown=CANONICAL, rays_per_group=100)
+    compare_views(model, scenes, [item], view_config=CANONICAL, rays_per_group=100)
     ((_, targets, predictions),) = columns
     assert sum(rays.directions.shape[1] for rays in decoded) == scenes.height * scenes.width
     (angle,) = (i for i, t in enumerate(everything.targets) if (to_uint8(t) == targets[0]).all())
@@ -275,7 +275,7 @@ def test_strided_inputs_are_shown_whole_but_seen_strided(scenes, images, model, 
     encode = model.encode
     monkeypatch.setattr(model, "encode", lambda *given: seen.append(given) or encode(*given))
     strided = dataclasses.replace(CANONICAL, input_stride=2)
-    views = predict_item(model, scenes, Item(1, (2,)), shown=strided, rays_per_group=100)
+    views = predict_item(model, scenes, Item(1, (2,)), view_config=strided, rays_per_group=100)
     np.testing.assert_allclose(views.inputs, images[1, [2]], atol=1e-6)
     np.testing.assert_allclose(seen[0][0][0], images[1, [2], 1::2, 1::2], atol=1e-6)
 
@@ -287,10 +287,10 @@ def test_several_input_views_are_the_first_ones_of_each_scene(scenes):
 
 @pytest.mark.parametrize("as_trained", [False, True])
 def test_products_may_be_as_in_training_but_cameras_are_exact(
-    scenes, model, monkeypatch, as_trained
+    scenes, model, monkeypatch, mixed_precision
 ):
     monkeypatch.setattr(
-        "srt.evaluation.evaluator.precision",
+        "srt.evaluation.evaluator.training_precision",
         lambda device: torch.autocast(device.type, torch.bfloat16),
     )
     seen, (encode, decode) = {}, (model.encode, model.decode)
@@ -313,16 +313,16 @@ def test_products_may_be_as_in_training_but_cameras_are_exact(
         "stelzner",
         mean_colour=None,
         lpips=None,
-        shown=CANONICAL,
+        view_config=CANONICAL,
         rays_per_group=10**6,
         processes=ALONE,
-        as_trained=as_trained,
+        mixed_precision=mixed_precision,
     )
     assert np.isfinite(row["psnr"])
-    assert seen["reduced"] == (as_trained, as_trained)
+    assert seen["reduced"] == (mixed_precision, mixed_precision)
     assert torch.backends.cudnn.allow_tf32
     scene, inputs, targets = (torch.tensor(index) for index in ([1], [[2]], [[0, 1, 3]]))
-    exact = whole_views(scenes, scene, inputs, targets, CANONICAL)
+    exact = make_full_view_batch(scenes, scene, inputs, targets, CANONICAL)
     found = [*seen["inputs"], *seen["targets"]]
     wanted = [exact.image_origins, exact.image_directions, exact.origins, exact.directions]
     assert all(torch.equal(*pair) for pair in zip(found, wanted, strict=True))

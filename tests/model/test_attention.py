@@ -6,7 +6,13 @@ import torch.nn.functional as F
 from support.kernel_modules import GPU, load_kernels
 
 from srt.model import attention
-from srt.model.attention import MOST_TOKENS, SelfAttention, attended, join_heads, kernels_attend
+from srt.model.attention import (
+    MAX_KERNEL_TOKENS,
+    SelfAttention,
+    attend,
+    can_use_attention_kernel,
+    join_heads,
+)
 from srt.model.kernels.attention_operators import kernel_attention, kernel_self_attention
 
 SCENES, HEADS, DIM = 2, 3, 32
@@ -89,17 +95,17 @@ def test_a_layer_is_the_same_with_the_kernels_and_without(monkeypatch):
 
 
 def test_the_kernels_are_for_bfloat16_on_a_gpu_few_tokens_and_heads_they_know(monkeypatch):
-    assert not kernels_attend(torch.zeros(1, dtype=torch.bfloat16), 16, 64)
+    assert not can_use_attention_kernel(torch.zeros(1, dtype=torch.bfloat16), 16, 64)
     monkeypatch.setattr(attention, "kernels_run", lambda: True)
 
     class OnGpu(torch.Tensor):
         is_cuda = True
 
     values = torch.zeros(1, dtype=torch.bfloat16).as_subclass(OnGpu)
-    assert kernels_attend(values, MOST_TOKENS, 64)
-    assert not kernels_attend(values, MOST_TOKENS + 1, 64)
-    assert not kernels_attend(values, MOST_TOKENS, 48)
-    assert not kernels_attend(values.float(), 16, 64)
+    assert can_use_attention_kernel(values, MAX_KERNEL_TOKENS, 64)
+    assert not can_use_attention_kernel(values, MAX_KERNEL_TOKENS + 1, 64)
+    assert not can_use_attention_kernel(values, MAX_KERNEL_TOKENS, 48)
+    assert not can_use_attention_kernel(values.float(), 16, 64)
 
 
 @pytest.mark.parametrize("scale", [None, 1.0])
@@ -110,4 +116,4 @@ def test_attended_is_attention_of_heads_that_stand_side_by_side(scale):
     split = query.unflatten(-1, (HEADS, DIM)).transpose(1, 2)
     scores = split @ key.transpose(2, 3) * (scale or DIM**-0.5)
     wanted = (scores.softmax(dim=-1) @ value).transpose(1, 2).flatten(2)
-    torch.testing.assert_close(attended(query, key, value, scale), wanted)
+    torch.testing.assert_close(attend(query, key, value, scale), wanted)

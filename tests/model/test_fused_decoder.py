@@ -13,9 +13,9 @@ from srt.config.load import load_experiment
 from srt.model import fused_decoder
 from srt.model.decoder import DecoderLayer
 from srt.model.encoder import CameraAndPixels, Encoder
-from srt.model.inference import MOST_QUERIES, group_for
+from srt.model.inference import MAX_QUERIES, queries_for_memory
 from srt.model.kernels.operators import camera_relu, convolution_relu, linear_relu
-from srt.model.positional_encoding import encode, of_rays
+from srt.model.positional_encoding import encode, ray_inputs
 
 CONFIG = load_experiment(PARAMS, "nmr_srt", "paper").model
 
@@ -35,13 +35,13 @@ def test_a_layer_in_whole_tiles_is_the_plain_layer_and_so_are_its_gradients(dim,
     layer, width = random_layer(dim), fused_decoder.padded_width(dim)
     scene = torch.randn(2, tokens, CONFIG.latent_dim, dtype=torch.float64, requires_grad=True)
     queries = torch.randn(2, 9, dim, dtype=torch.float64)
-    pair = layer.attention.keys_values(scene)
+    pair = layer.attention.scene_keys_values(scene)
     plain = layer.mlp(layer.attention(queries, pair))
-    made = fused_decoder.prepare(layer.attention, layer.mlp, pair)
+    made = fused_decoder.prepare_layer(layer.attention, layer.mlp, pair)
     assert isinstance(
         made, fused_decoder.FewTokens if tokens < CONFIG.head_dim else fused_decoder.ManyTokens
     )
-    tiled = fused_decoder.layer(F.pad(queries, (0, width - dim)), made, dim)
+    tiled = fused_decoder.fused_layer(F.pad(queries, (0, width - dim)), made, dim)
     assert not tiled[..., dim:].any()
     torch.testing.assert_close(tiled[..., :dim], plain, rtol=1e-10, atol=1e-12)
     inputs = [scene, *layer.parameters()]
@@ -55,7 +55,7 @@ def test_widths_leave_a_channel_for_the_bias_and_no_third_of_them_empty():
     assert [fused_decoder.padded_width(dim) for dim in (63, 64, 95, 96, 127, 128, 191, 192)] == [
         *(None, 96, 96, None, None, 192, 192, None)
     ]
-    assert not fused_decoder.suits(torch.zeros(1), 180, 1536)  # on a CPU
+    assert not fused_decoder.can_fuse(torch.zeros(1), 180, 1536)  # on a CPU
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_the_encoding_kernel_gives_the_plain_encoding_and_channels_of_0(kernels,
     origins, directions = (torch.randn(70, 3, device=device) for _ in range(2))
     beside = torch.rand(70, raw, device=device)
     config = load_experiment(PARAMS, "nmr_srt", "paper").model
-    waves = of_rays(8 * origins, F.normalize(directions, dim=-1), config)
+    waves = ray_inputs(8 * origins, F.normalize(directions, dim=-1), config)
     plain = torch.cat((beside, encode(waves)), dim=-1)
     width = plain.shape[1] + -plain.shape[1] % multiple
     rows = torch.cat((beside, *(part.coordinates for part in waves)), dim=-1)
@@ -156,15 +156,15 @@ def test_the_first_layer_is_the_convolution_of_all_channels(tmp_path, size):
     encoder = Encoder(config).double()
     images, directions = (torch.rand(2, 3, *size, 3, dtype=torch.float64) for _ in range(2))
     origins = torch.randn(2, 3, 3, dtype=torch.float64)
-    rays = encode(of_rays(origins[:, :, None, None].expand_as(directions), directions, config))
+    rays = encode(ray_inputs(origins[:, :, None, None].expand_as(directions), directions, config))
     channels = torch.cat((images, rays), dim=-1).flatten(0, 1).permute(0, 3, 1, 2)
     wanted = F.relu(encoder.convolutions[0](channels))
-    torch.testing.assert_close(encoder.first_layer(images, origins, directions), wanted)
+    torch.testing.assert_close(encoder.first_convolution(images, origins, directions), wanted)
 
 
 def test_more_memory_takes_no_smaller_groups_and_they_are_powers_of_two():
-    groups = [group_for(10**9 * size) for size in range(200)]
+    groups = [queries_for_memory(10**9 * size) for size in range(200)]
     assert groups == sorted(groups)
     assert groups[0] >= 1
-    assert groups[-1] == MOST_QUERIES
+    assert groups[-1] == MAX_QUERIES
     assert all(group & (group - 1) == 0 for group in groups)

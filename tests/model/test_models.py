@@ -87,7 +87,9 @@ def mean_loss(model, reference):
     images, *rays = doubles(reference, "input_images", "input_camera_pos", "input_rays")
     tokens = model.encode(images.permute(0, 1, 3, 4, 2), *rays)
     *rays, pixels = doubles(reference, "target_camera_pos", "target_rays", "target_pixels")
-    predicted = model.decode(model.decoder.keys_values(tokens), Rays(*rays, near=0.5, far=6.0))
+    predicted = model.decode(
+        model.decoder.scene_keys_values(tokens), Rays(*rays, near=0.5, far=6.0)
+    )
     parts = (predicted.colours, predicted.coarse_colours)
     loss = sum((part - pixels).square().mean(dim=(1, 2)) for part in parts if part is not None)
     return tokens, predicted, loss

@@ -10,12 +10,12 @@ from support.paths import REFERENCE
 from support.tiny_training import VARIANTS, tiny_experiment
 
 from srt.geometry.rays import Rays
-from srt.model.decoder import points_at
+from srt.model.decoder import points_along_rays
 from srt.model.inference import decode_in_groups
 from srt.model.srt import build_model
 from srt.model.volume_rendering import (
     composite,
-    even_draws,
+    even_uniforms,
     invert_histogram,
     stratified_depths,
     weighted_depths,
@@ -41,16 +41,16 @@ def close(found, expected, atol=1e-6):
 
 def test_coarse_samples_equal_the_published_codes():
     rays, expected = published_rays(), PUBLISHED["sample_coarse_depths"]
-    draws = even_draws(12, 8, rays.directions)[:12].expand_as(expected)
-    depths = stratified_depths(draws, NEAR, FAR)
+    uniforms = even_uniforms(12, 8, rays.directions)[:12].expand_as(expected)
+    depths = stratified_depths(uniforms, NEAR, FAR)
     close(depths, expected)
-    close(points_at(rays, depths), PUBLISHED["sample_coarse_points"])
+    close(points_along_rays(rays, depths), PUBLISHED["sample_coarse_points"])
 
 
 def test_fine_samples_equal_the_published_codes():
     expected, depths = PUBLISHED["sample_fine_depths"], PUBLISHED["sample_coarse_depths"]
-    draws = even_draws(12, 8, depths)[12:].expand_as(expected)
-    close(weighted_depths(draws, PUBLISHED["sample_weights"], depths, NEAR), expected)
+    uniforms = even_uniforms(12, 8, depths)[12:].expand_as(expected)
+    close(weighted_depths(uniforms, PUBLISHED["sample_weights"], depths, NEAR), expected)
 
 
 def test_compositing_equals_the_published_codes():
@@ -62,17 +62,17 @@ def test_compositing_equals_the_published_codes():
 
 
 def test_draws_place_one_sample_in_each_equal_part_from_near_to_far():
-    draws = random(50, 11)
-    depths = stratified_depths(draws, NEAR, FAR)
+    uniforms = random(50, 11)
+    depths = stratified_depths(uniforms, NEAR, FAR)
     borders = torch.linspace(NEAR, FAR, 12, dtype=torch.float64)
-    close(draws, (depths - borders[:-1]) / borders.diff(), atol=1e-12)
+    close(uniforms, (depths - borders[:-1]) / borders.diff(), atol=1e-12)
 
 
 def test_the_inverse_of_a_histogram_gives_each_bin_its_share_of_evenly_spread_draws():
     weights = torch.tensor([0.1, 0.0, 0.6, 0.3], dtype=torch.float64)
     borders = torch.tensor([1.0, 2.0, 4.0, 4.5, 7.0], dtype=torch.float64)
-    draws = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
-    samples = invert_histogram(draws, weights, borders)
+    uniforms = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+    samples = invert_histogram(uniforms, weights, borders)
     counts = torch.histc(samples.float(), 4, 0, 4)  # a sample of 4.0 and more is not counted
     assert counts.tolist() == [0, 100, 0, 0]
     assert ((samples > 4) & (samples < 4.5)).sum() == 600
@@ -127,11 +127,11 @@ def model(request, tmp_path_factory):
     return build_model(config, seed=0).double().requires_grad_(False)
 
 
-def tokens_and_rays(model, draws=None):
+def tokens_and_rays(model, uniforms=None):
     width = model.encoder.config.latent_dim
     directions = torch.nn.functional.normalize(random(2, 7, 3, seed=1) - 0.5, dim=-1)
-    rays = Rays(random(2, 7, 3, seed=2), directions, NEAR, FAR, draws)
-    return model.decoder.keys_values(random(2, 5, width) - 0.5), rays
+    rays = Rays(random(2, 7, 3, seed=2), directions, NEAR, FAR, uniforms)
+    return model.decoder.scene_keys_values(random(2, 5, width) - 0.5), rays
 
 
 def test_any_grouping_of_rays_gives_the_same_colours_and_depths(model):
@@ -166,7 +166,7 @@ def test_without_draws_a_ray_looks_the_same_each_time_and_with_them_it_does_not(
     keys_values, rays = tokens_and_rays(model)
     first, again = (model.decode(keys_values, rays).colours for _ in range(2))
     assert torch.equal(first, again)
-    drawn = model.decode(keys_values, rays._replace(draws=random(2, 7, 10, seed=3))).colours
+    drawn = model.decode(keys_values, rays._replace(uniforms=random(2, 7, 10, seed=3))).colours
     assert not torch.allclose(first, drawn)
 
 
@@ -178,7 +178,7 @@ def test_one_net_for_both_passes_equals_two_with_the_same_weights(tmp_path):
     weights = one.state_dict()
     doubled = {name.replace("decoder.coarse", "decoder.fine"): weights[name] for name in weights}
     two.load_state_dict(weights | doubled)
-    for draws in (None, random(2, 7, 10, seed=3)):
-        seen = [model.decode(*tokens_and_rays(model, draws)) for model in (one, two)]
+    for uniforms in (None, random(2, 7, 10, seed=3)):
+        seen = [model.decode(*tokens_and_rays(model, uniforms)) for model in (one, two)]
         for ours, theirs in zip(*seen):
             close(ours, theirs, atol=1e-12)

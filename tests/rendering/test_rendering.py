@@ -21,7 +21,7 @@ from support.tiny_training import (
 import workflow.render
 from srt.common.errors import UserError
 from srt.config.schema import Motion
-from srt.data.batch import presentation, whole_views
+from srt.data.batch import make_full_view_batch, make_view_config
 from srt.data.packed.reader import Scenes
 from srt.evaluation.evaluator import predict
 from srt.model.srt import build_model
@@ -82,37 +82,37 @@ def srt(tmp_path_factory, packed):
 def framed(request, tmp_path_factory, packed):
     """A model in either frame, and the scenes that it is shown."""
     one = trained(tmp_path_factory.mktemp("framed"), packed, "srt", frame=request.param)
-    return one.model, Scenes(packed / "test", CPU), presentation(one.experiment)
+    return one.model, Scenes(packed / "test", CPU), make_view_config(one.experiment)
 
 
-def first_frame(model, scenes, shown, size):
-    scene = encode_scene(model, scenes, 1, shown)
+def first_frame(model, scenes, view_config, size):
+    scene = encode_scene(model, scenes, 1, view_config)
     return next(render_frames(model, scene, "rotate", 4, False, size, RAYS)).colours
 
 
 def test_a_path_starts_with_the_view_of_an_upright_camera_at_the_inputs_place(framed):
-    model, scenes, shown = framed
+    model, scenes, view_config = framed
     index = (torch.tensor([1]), torch.tensor([[0]]), torch.tensor([[1]]))
-    expected = predict(model, whole_views(scenes, *index, shown), RAYS).colours
-    frame = first_frame(model, scenes, shown, (SIZE, SIZE))
+    expected = predict(model, make_full_view_batch(scenes, *index, view_config), RAYS).colours
+    frame = first_frame(model, scenes, view_config, (SIZE, SIZE))
     torch.testing.assert_close(frame, expected.view(SIZE, SIZE, 3), atol=1e-4, rtol=0)
     assert frame.std() > 1e-3  # or any frame would do
 
 
 def test_a_frame_of_any_size_shows_the_same_rays(framed):
-    model, scenes, shown = framed
-    small = first_frame(model, scenes, shown, (SIZE, SIZE))
-    large = first_frame(model, scenes, shown, (3 * SIZE, 3 * SIZE))
+    model, scenes, view_config = framed
+    small = first_frame(model, scenes, view_config, (SIZE, SIZE))
+    large = first_frame(model, scenes, view_config, (3 * SIZE, 3 * SIZE))
     torch.testing.assert_close(large[1::3, 1::3], small, atol=1e-4, rtol=0)
-    wide = first_frame(model, scenes, shown, (SIZE, 3 * SIZE))
+    wide = first_frame(model, scenes, view_config, (SIZE, 3 * SIZE))
     torch.testing.assert_close(wide, large[SIZE : 2 * SIZE], atol=1e-4, rtol=0)
-    assert first_frame(model, scenes, shown, (5, 7)).shape == (5, 7, 3)
+    assert first_frame(model, scenes, view_config, (5, 7)).shape == (5, 7, 3)
 
 
 @pytest.mark.parametrize("motion", MOTIONS)
 def test_every_motion_has_its_number_of_frames_and_moves(framed, motion):
-    model, scenes, shown = framed
-    scene = encode_scene(model, scenes, 0, shown)
+    model, scenes, view_config = framed
+    scene = encode_scene(model, scenes, 0, view_config)
     seen = list(render_frames(model, scene, motion, 4, False, (SIZE, SIZE), RAYS))
     assert len(seen) == 4
     assert all((seen[0].colours - frame.colours).abs().max() > 1e-3 for frame in seen[1:])
@@ -123,15 +123,17 @@ def test_params_yaml_may_name_every_motion_that_there_is():
 
 
 def test_depth_is_known_of_a_volumetric_model_and_lies_where_there_is_something_to_see(variant):
-    shown = presentation(variant.experiment)
-    scene = encode_scene(variant.model, Scenes(variant.arguments["data"] / "test", CPU), 0, shown)
+    view_config = make_view_config(variant.experiment)
+    scene = encode_scene(
+        variant.model, Scenes(variant.arguments["data"] / "test", CPU), 0, view_config
+    )
     frame = next(render_frames(variant.model, scene, "rotate", 4, False, (6, 8), RAYS))
     if variant.experiment.model.name != "vsrt":
         assert frame.depth is None
     else:
         assert frame.depth.shape == (6, 8)
-        assert (frame.depth > shown.near).all()
-        assert (frame.depth < shown.far).all()
+        assert (frame.depth > view_config.near).all()
+        assert (frame.depth < view_config.far).all()
 
 
 def pictures(path):

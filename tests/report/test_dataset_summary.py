@@ -7,7 +7,7 @@ import pytest
 import torch
 from support.small_packed import write_split
 
-from srt.data.packed.reader import Scenes, read_header
+from srt.data.packed.reader import Scenes, read_split_header
 from srt.geometry.cameras import look_at, pinhole
 from srt.report.dataset_summary import camera_figure, camera_ranges, contact_sheet, split_summary
 
@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
 
 
 def test_counts_and_camera_ranges_are_those_of_the_scenes(folder):
-    summary = split_summary(Scenes(folder, CPU), read_header(folder))
+    summary = split_summary(Scenes(folder, CPU), read_split_header(folder))
     assert (summary["scenes"], summary["views"], summary["image_size"]) == (5, 3, [8, 8])
     assert summary["classes"] == {"ball": 2, "cube": 3}
     assert summary["uncompressed_bytes"] == 5 * 3 * 8 * 8 * 3

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from support.paths import REPOSITORY
 
-from srt.report.format.latex import COLUMN, PREAMBLE, escaped, to_latex
+from srt.report.format.latex import COLUMN, PREAMBLE, escape_latex, to_latex
 from srt.report.format.table import Table
 
 FILES = sorted((REPOSITORY / "reports").glob("*/*.tex"))
@@ -34,7 +34,7 @@ def test_what_latex_would_take_for_a_command_is_printed():
     assert r"\label{tab:50-of-a-b}" in latex
     assert r"x$|$y & $<$z$>$ \\" in latex
     assert r"\{note\}" in latex
-    assert escaped("[1] 2–3°\u00a0\\~^") == (
+    assert escape_latex("[1] 2–3°\u00a0\\~^") == (
         r"{[}1] 2--3$^\circ$~\textbackslash{}\textasciitilde{}\textasciicircum{}"
     )
 

@@ -25,7 +25,7 @@ from srt.rendering.teaser import frames_of, to_rgb
 from srt.rendering.video import Mp4Writer
 from srt.report.figures import front
 from srt.report.format.numbers import threads
-from srt.report.format.table import Table, telling_columns
+from srt.report.format.table import Table, drop_empty_columns
 from srt.report.page import trained
 from srt.report.tables.few_cameras import few_cameras_table
 from srt.report.tables.reproduction import class_table, reproduction_rows, reproduction_table
@@ -297,7 +297,7 @@ def test_the_raw_figures_have_a_row_for_each_cell_of_the_tables():
 
 def test_columns_without_a_figure_are_left_out_of_the_page_and_no_others():
     rows = [["1", "–", "–", "not measured"], ["–", "–", "2", "–"]]
-    told = telling_columns(Table("a", "llrl", ["x", "y", "z", "u"], rows, []))
+    told = drop_empty_columns(Table("a", "llrl", ["x", "y", "z", "u"], rows, []))
     assert (told.header, told.align, told.rows) == (["x", "z"], "lr", [["1", "–"], ["–", "2"]])
 
 

@@ -16,8 +16,8 @@ from support.small_runs import write_run
 from srt.common.errors import UserError
 from srt.config.load import load_params
 from srt.config.schema import SPLITS, EvaluateConfig
-from srt.report.figures import averaged
-from srt.report.format.numbers import duration, three_digits
+from srt.report.figures import moving_average
+from srt.report.format.numbers import duration, format_three_digits
 from srt.report.format.table import Table, to_markdown
 from srt.report.tables.results import BASELINES, PEER
 from srt.results.published_figures import PROTOCOLS, RESULTS, published_result
@@ -212,7 +212,7 @@ def test_the_same_inputs_give_the_same_bytes(profile, request, tmp_path):
 @pytest.mark.parametrize("count", [0, 1, 7, 10, 11, 95])
 def test_an_averaged_curve_is_short_and_keeps_what_is_linear(count):
     curve = [(float(step), 3.0 * step + 1) for step in range(count)]
-    steps, values = averaged(curve, points=10).T
+    steps, values = moving_average(curve, points=10).T
     assert len(steps) == count if count <= 10 else len(steps) <= 10
     np.testing.assert_allclose(values, 3 * steps + 1)
 
@@ -308,7 +308,7 @@ def test_a_time_is_readable(seconds, text):
      (31415.9, "31\u00a0416")],
 )  # fmt: skip
 def test_a_figure_of_three_digits_has_no_exponent(value, text):
-    assert three_digits(value) == text
+    assert format_three_digits(value) == text
 
 
 def test_a_report_without_classes_shows_no_empty_figure_of_them(tmp_path, published):

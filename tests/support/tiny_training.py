@@ -4,9 +4,9 @@ import contextlib
 import dataclasses
 
 import numpy as np
-import small_packed
 import torch
 import yaml
+from support import small_packed
 from support.paths import PARAMS
 
 from srt.common.distributed import Processes, StopRequest
@@ -15,7 +15,7 @@ from srt.data.packed.reader import Scenes
 from srt.geometry.cameras import look_at, pinhole
 from srt.model.weights import save_weights, training_config
 from srt.tracking.tracker import Tracker
-from srt.training.loop import Data, Requests, fit
+from srt.training.loop import Requests, TrainingData, fit
 from srt.training.states import state_folder
 
 CPU = torch.device("cpu")
@@ -129,7 +129,7 @@ def write_split(folder, scenes, rng, source_view):
 
 
 def read_packed(folder):
-    return Data(Scenes(folder / "train", CPU), Scenes(folder / "val", CPU))
+    return TrainingData(Scenes(folder / "train", CPU), Scenes(folder / "val", CPU))
 
 
 class NeverStop(StopRequest):

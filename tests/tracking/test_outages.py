@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-import small_server
+from support import small_server
 
 from srt.common.errors import UserError
 from srt.tracking.delivery import deliver

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import small_server
+from support import small_server
 
 WRITERS = 8
 STEPS = 600

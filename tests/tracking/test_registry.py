@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-import tiny_training
+from support import tiny_training
 
 from srt.data.packed.reader import Scenes
 from srt.model.srt import build_model

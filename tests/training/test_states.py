@@ -27,12 +27,12 @@ from support.tiny_training import (
 
 from srt.model.weights import StateError, load_weights, save_weights
 from srt.training.states import (
-    State,
-    exclusive,
-    is_held,
+    SavedState,
+    is_locked,
     latest_progress,
     load_latest_state,
     load_state,
+    lock_states,
     save_state,
 )
 
@@ -62,7 +62,7 @@ def truncate(path, share):
 
 
 def state_of(step):
-    return State({"model.weight": torch.full((3,), float(step))}, {"step": step})
+    return SavedState({"model.weight": torch.full((3,), float(step))}, {"step": step})
 
 
 @pytest.mark.parametrize("share", [0, 0.0001, 0.5, 0.999])
@@ -214,24 +214,24 @@ def test_a_second_holder_of_the_lock_is_refused_until_the_first_is_killed(tmp_pa
         assert holder.stdout.readline() == "held\n"
         held = rf"^{folder / 'lock'}: held by process {holder.pid} on \S+: .*trained already"
         for _ in range(2):  # a refusal leaves the lock as it is
-            with pytest.raises(StateError, match=held), exclusive(folder):
+            with pytest.raises(StateError, match=held), lock_states(folder):
                 pass
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-        with exclusive(folder):
+        with lock_states(folder):
             assert (folder / "lock").read_text().startswith(f"process {os.getpid()} ")
-    with exclusive(folder):  # released in order
+    with lock_states(folder):  # released in order
         pass
 
 
 def test_whether_a_training_holds_a_folder_is_seen_without_taking_it(tmp_path):
     folder = tmp_path / "states"
-    assert not is_held(folder)
+    assert not is_locked(folder)
     assert not folder.exists()
-    with exclusive(folder):
-        assert is_held(folder)
-    assert not is_held(folder)
-    with exclusive(folder):
+    with lock_states(folder):
+        assert is_locked(folder)
+    assert not is_locked(folder)
+    with lock_states(folder):
         pass
 
 
@@ -248,7 +248,7 @@ def test_where_there_is_no_room_for_a_lock_its_file_is_named(tmp_path):
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
     try:
-        with pytest.raises(OSError, match=re.escape(f"{tmp_path / 'lock'}")), exclusive(tmp_path):
+        with pytest.raises(OSError, match=re.escape(f"{tmp_path / 'lock'}")), lock_states(tmp_path):
             pass
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)

@@ -25,8 +25,8 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from srt.config.load import load_experiment
 from srt.model.srt import build_model
-from srt.training.cuda_graph import accumulate_gradients
-from srt.training.gradients import group_shape, group_size
+from srt.training.cuda_graph import plain_step
+from srt.training.gradients import choose_group_shape, compute_gradients, largest_equal_group
 from srt.training.loop import (
     NotFiniteError,
     learning_curve,
@@ -34,7 +34,7 @@ from srt.training.loop import (
     make_sampler,
     train_step,
 )
-from srt.training.state import MOMENTS, Training
+from srt.training.state import MOMENTS, TrainingState
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -85,7 +85,7 @@ def all_rays_at_once(request, data, tmp_path_factory):
     model = build_model(experiment.model, seed=0).double()
     batch = double(make_sampler(experiment, ALONE).batch(data.train, step=0))
     tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
-    keys_values = model.decoder.keys_values(tokens)
+    keys_values = model.decoder.scene_keys_values(tokens)
     predicted = model.decode(keys_values, batch.rays)
     error = loss = (predicted.colours.float() - batch.colours).square().mean()
     if predicted.coarse_colours is not None:
@@ -104,8 +104,8 @@ def test_gradients_in_groups_equal_those_of_all_rays_at_once(all_rays_at_once, r
         decoded.append(rays.origins.shape[:2].numel())
         return model.decoder(keys_values, rays)
 
-    decode.keys_values = model.decoder.keys_values
-    found = accumulate_gradients(model, decode, batch, rays_per_group)
+    decode.scene_keys_values = model.decoder.scene_keys_values
+    found = compute_gradients(model, decode, batch, rays_per_group)
     torch.testing.assert_close(found, error, rtol=1e-12, atol=0)
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-12, atol=1e-12, msg=name)
@@ -119,7 +119,7 @@ def test_gradients_in_groups_equal_those_of_all_rays_at_once(all_rays_at_once, r
 @pytest.mark.parametrize("limit", [1, 31, 32, 96, 1000, 4096, 10**9])
 def test_groups_are_equal_and_as_large_as_the_limit_allows(scenes, rays, limit):
     fitting = [size for size in range(1, rays + 1) if rays % size == 0 and scenes * size <= limit]
-    assert group_size(scenes, rays, limit) == max(fitting, default=1)
+    assert largest_equal_group(scenes, rays, limit) == max(fitting, default=1)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_groups_are_equal_and_as_large_as_the_limit_allows(scenes, rays, limit):
     ],
 )
 def test_a_group_is_of_whole_scenes_where_that_makes_no_more_groups(scenes, rays, most, shape):
-    assert group_shape(scenes, rays, most) == shape
+    assert choose_group_shape(scenes, rays, most) == shape
 
 
 def test_the_learning_rate_equals_the_published_schedule():
@@ -268,12 +268,15 @@ def test_no_state_of_a_loss_that_is_not_finite_is_saved(
 def test_a_gradient_that_is_not_finite_ends_the_training_though_the_loss_is_finite(
     experiment, data, tmp_path, monkeypatch
 ):
-    def gradients(model, *arguments):
-        loss = accumulate_gradients(model, *arguments)
-        next(iter(model.parameters())).grad[0] = float("inf")
-        return loss
+    def make_bad_step(model, device):
+        def step(*arguments):
+            loss = compute_gradients(model, model.decoder, *arguments)
+            next(iter(model.parameters())).grad[0] = float("inf")
+            return loss
 
-    monkeypatch.setattr("srt.training.loop.accumulate_gradients", gradients)
+        return step
+
+    monkeypatch.setattr("srt.training.loop.make_step", make_bad_step)
     with pytest.raises(NotFiniteError, match=r"gradient of step 1 is not finite.* of step 0"):
         train(experiment, data, tmp_path)
 
@@ -281,9 +284,9 @@ def test_a_gradient_that_is_not_finite_ends_the_training_though_the_loss_is_fini
 def test_clipped_gradients_have_at_most_the_norm(experiment, data):
     norms = []
     for clip in (None, 1e-3):
-        training = Training(changed(experiment, clip_norm=clip), CPU)
+        training = TrainingState(changed(experiment, clip_norm=clip), CPU)
         batch = make_sampler(experiment, ALONE).batch(data.train, 0)
-        train_step(training, training.model.decoder, batch, 0.01)
+        train_step(training, plain_step(training.model), batch, 0.01)
         grads = [parameter.grad for parameter in training.model.parameters()]
         norms.append((training.gradient_norm, torch.nn.utils.get_total_norm(grads)))
     assert norms[0][0] == norms[0][1] == norms[1][0] > 1e-3
@@ -292,15 +295,15 @@ def test_clipped_gradients_have_at_most_the_norm(experiment, data):
 
 def test_the_weights_average_is_what_is_measured_and_kept_and_resumes(experiment, data, tmp_path):
     averaged = changed(experiment, ema_decay=0.5)
-    training = Training(averaged, CPU)
+    training = TrainingState(averaged, CPU)
     expected = {name: p.detach().clone() for name, p in training.model.named_parameters()}
     for step in range(3):
         batch = make_sampler(experiment, ALONE).batch(data.train, step)
-        train_step(training, training.model.decoder, batch, 0.01)
+        train_step(training, plain_step(training.model), batch, 0.01)
         for name, parameter in training.model.named_parameters():
             expected[name] = 0.5 * expected[name] + 0.5 * parameter.detach()
     current = {name: p.detach().clone() for name, p in training.model.named_parameters()}
-    with training.averaged():
+    with training.with_average_weights():
         for name, parameter in training.model.named_parameters():
             torch.testing.assert_close(parameter.detach(), expected[name])
     for name, parameter in training.model.named_parameters():
@@ -312,9 +315,9 @@ def test_the_weights_average_is_what_is_measured_and_kept_and_resumes(experiment
 
 def test_a_restored_state_lies_in_memory_as_the_weights_do(experiment, data):
     averaged = changed(experiment, ema_decay=0.5)
-    first, second = Training(averaged, CPU), Training(averaged, CPU)
+    first, second = TrainingState(averaged, CPU), TrainingState(averaged, CPU)
     batch = make_sampler(experiment, ALONE).batch(data.train, 0)
-    train_step(first, first.model.decoder, batch, 0.01)
+    train_step(first, plain_step(first.model), batch, 0.01)
     convert_conv2d_weight_memory_format(second.model, torch.channels_last)  # as on a GPU
     second.restore(first.state())
     for name, parameter in second.model.named_parameters():

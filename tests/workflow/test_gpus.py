@@ -79,17 +79,17 @@ def test_a_job_of_several_gpus_has_them_all_and_waits_with_none_of_them(start):
 
 def test_without_the_variable_nothing_changes(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    gpus.take_gpus()
+    gpus.claim_gpus()
     monkeypatch.setenv("GPUS_PER_JOB", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")  # of torchrun, which has the GPUs already
-    gpus.take_gpus()
+    gpus.claim_gpus()
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,5"
 
 
 def test_where_there_is_no_gpu_none_is_taken(monkeypatch):
     monkeypatch.setenv("GPUS_PER_JOB", "1")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    gpus.take_gpus()
+    gpus.claim_gpus()
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
@@ -108,4 +108,4 @@ def test_what_cannot_be_had_is_refused(monkeypatch, asked, said):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     monkeypatch.setenv("GPUS_PER_JOB", asked)
     with pytest.raises(UserError, match=said):
-        gpus.take_gpus()
+        gpus.claim_gpus()

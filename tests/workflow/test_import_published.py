@@ -162,7 +162,7 @@ def test_an_exported_training_goes_on_as_if_it_had_not_been_away(
     directions = vectors[:, :2, None, None].expand_as(images)
     with torch.no_grad():
         colours = [
-            each.decode(each.decoder.keys_values(tokens), rays).colours
+            each.decode(each.decoder.scene_keys_values(tokens), rays).colours
             for each in (half.model.eval(), model)
             for tokens in [each.encode(images, torch.zeros(1, 2, 3), directions)]
         ]

@@ -17,7 +17,7 @@ import torch
 from support.paths import REPOSITORY
 from support.tiny_training import write_packed, write_params
 
-from srt.training.states import exclusive
+from srt.training.states import lock_states
 
 STEPS = 120
 PATIENCE = 120  # seconds, on a busy machine
@@ -205,5 +205,5 @@ def test_a_second_training_is_refused_and_none_outlives_its_parent(root):
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(training, signal.SIGKILL)
-    with exclusive(place.folder):
+    with lock_states(place.folder):
         pass

@@ -11,9 +11,16 @@ from support.tiny_training import changed, tiny_experiment
 import workflow.common.tracked_run
 from srt.common.files import sha256_of
 from srt.model.weights import save_weights, training_config
-from srt.training.states import State, exclusive, save_state, state_folder
+from srt.training.states import SavedState, lock_states, save_state, state_folder
 from workflow.evaluate import describe
-from workflow.tools.status import LPIPS, Place, Standing, standings, table, why_dvc
+from workflow.tools.status import (
+    LPIPS,
+    ExperimentStatus,
+    Place,
+    experiment_statuses,
+    table,
+    why_dvc,
+)
 
 NOW = time.time()
 TENSORS = {"weight": torch.zeros(2)}
@@ -45,7 +52,7 @@ class Lab:
 
     def save(self, step, seconds, best_step=0, best_psnr=-float("inf")):
         progress = {"step": step, "seconds": seconds, "best_step": best_step}
-        state = State(TENSORS, {**progress, "best_psnr": best_psnr})
+        state = SavedState(TENSORS, {**progress, "best_psnr": best_psnr})
         self.folder().mkdir(parents=True, exist_ok=True)
         save_state(self.folder(), state, self.config())
 
@@ -71,7 +78,7 @@ class Lab:
         (self.place.out / "metrics.json").write_text(json.dumps(metrics))
 
     def rows(self, experiment=None):
-        return list(standings(experiment or self.experiment, self.place, NOW))
+        return list(experiment_statuses(experiment or self.experiment, self.place, NOW))
 
     def row(self, experiment=None):
         """Returns the only line, as the table has it."""
@@ -101,13 +108,13 @@ def test_a_running_training_shows_its_figures_and_the_time_left_at_its_speed_of_
     lab.save(4, seconds=4000.0, best_step=4, best_psnr=16.5)
     for step, seconds in ((4, 4000.0), (6, 4100.0)):  # it was slow before, elsewhere
         run.log_metrics({"train/psnr": 10.0 + step, "train/seconds": seconds}, step)
-    with exclusive(lab.folder()):
+    with lock_states(lab.folder()):
         assert lab.row().startswith("nmr_srt running 6 of 8 16.00 16.50 – 2 min logged ")
     assert "running" not in lab.row()
 
 
 def test_a_training_that_logged_nothing_yet_is_running(lab):
-    with exclusive(lab.folder()):
+    with lock_states(lab.folder()):
         assert lab.row() == "nmr_srt running – – – – – nothing logged yet"
 
 
@@ -183,7 +190,7 @@ def test_a_queued_training_with_other_settings_has_a_line_while_it_runs(lab, mon
     lab.train()
     other = changed(lab.experiment, learning_rate=0.5)
     monkeypatch.setenv("DVC_EXP_NAME", "murky-tee")
-    with exclusive(lab.folder(other)):
+    with lock_states(lab.folder(other)):
         assert lab.rows()[1].why.endswith("it just began")
         lab.run(other)
         first, second = lab.rows()
@@ -194,7 +201,12 @@ def test_a_queued_training_with_other_settings_has_a_line_while_it_runs(lab, mon
 
 
 def test_a_tables_columns_stand_below_each_other():
-    lines = table([Standing("a", "done", 1), Standing("longer", "not begun", 1, why="no data")])
+    lines = table(
+        [
+            ExperimentStatus("a", "done", 1),
+            ExperimentStatus("longer", "not begun", 1, why="no data"),
+        ]
+    )
     assert lines[0].index("state") == lines[1].index("done") == lines[2].index("not begun")
 
 

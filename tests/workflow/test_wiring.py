@@ -14,7 +14,7 @@ from support.repository_copy import REPOSITORY, Copy, environment
 from srt.config.load import load_experiment
 from srt.config.schema import Experiment
 from srt.model.weights import training_config
-from workflow.common.wiring import STAGES, code, has_gpu, tracked
+from workflow.common.wiring import STAGES, code_dependencies, has_gpu, tracked_parameters
 
 PARAMS = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
 PROFILES = list(PARAMS["profiles"])
@@ -176,9 +176,13 @@ def test_a_stage_is_made_again_for_every_place_where_what_it_reads_is_set(profil
         section, field = name.split(".")
         for place in places:
             path = f"{place.format(section, profile)}.{field}"
-            assert tracked(stage, changed(known, path), key) != tracked(stage, known, key), path
+            assert tracked_parameters(stage, changed(known, path), key) != tracked_parameters(
+                stage, known, key
+            ), path
     for path in ("seed",) if stage in ("fetch", "train") else ():
-        assert tracked(stage, changed(known, path), key) != tracked(stage, known, key)
+        assert tracked_parameters(stage, changed(known, path), key) != tracked_parameters(
+            stage, known, key
+        )
 
 
 def changed(params, path):
@@ -232,8 +236,8 @@ def test_a_stage_depends_on_exactly_the_code_that_it_imports(stage):
     models = {path for path in needed if path.startswith("srt/model/")}
     folders = {"srt/model"} if models else set()
     folders |= {"srt/report/templates"} if "srt/report/page.py" in needed else set()
-    assert set(code(stage)) == needed - models | folders
-    assert all((REPOSITORY / path).exists() for path in code(stage))
+    assert set(code_dependencies(stage)) == needed - models | folders
+    assert all((REPOSITORY / path).exists() for path in code_dependencies(stage))
 
 
 def test_all_that_is_called_plumbing_exists_and_is_used():

@@ -26,7 +26,7 @@ SECONDS = 5.0  # between two looks for a free GPU
 log = logging.getLogger(__name__)
 
 
-def take_gpus() -> None:
+def claim_gpus() -> None:
     """Has this process, and what it becomes or starts, see its own GPUs alone; waits for them.
 
     To be called before anything asks CUDA.
@@ -44,7 +44,7 @@ def take_gpus() -> None:
         return
     if count > len(visible):
         raise UserError(f"{VARIABLE} is {count}, but {len(visible)} are visible; set it to less")
-    taken = wait_for(visible, count)
+    taken = wait_for_gpus(visible, count)
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
     log.info("GPU %s", ", ".join(taken))
 
@@ -57,7 +57,7 @@ def visible_gpus() -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-def wait_for(visible: list[str], count: int) -> list[str]:
+def wait_for_gpus(visible: list[str], count: int) -> list[str]:
     """Returns so many of the GPUs, locked; one job looks at a time: no two wait with half."""
     folder = Path(tempfile.gettempdir()) / f"srt-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -67,7 +67,7 @@ def wait_for(visible: list[str], count: int) -> list[str]:
         while True:
             for name in visible:
                 path = folder / name.replace("/", "-")  # which a MIG slice's name may hold
-                if len(taken) < count and name not in taken and lock(path):
+                if len(taken) < count and name not in taken and lock_gpu(path):
                     taken.append(name)
             if len(taken) == count:
                 return taken
@@ -75,7 +75,7 @@ def wait_for(visible: list[str], count: int) -> list[str]:
             time.sleep(SECONDS)
 
 
-def lock(path: Path) -> bool:
+def lock_gpu(path: Path) -> bool:
     """Locks a file for as long as this process lives, also as another program."""
     handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     with contextlib.suppress(BlockingIOError):

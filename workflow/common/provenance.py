@@ -26,7 +26,7 @@ def run_tags(stage: str, code: Path = REPOSITORY) -> dict[str, str]:
         tags["mlflow.user"] = getpass.getuser()
     if commit := git(code, "rev-parse", "HEAD"):
         tags["git_commit"] = tags["mlflow.source.git.commit"] = commit
-        tags["git_dirty"] = "yes" if changed(code) else "no"
+        tags["git_dirty"] = "yes" if has_uncommitted_changes(code) else "no"
         tags["mlflow.source.git.branch"] = git(code, "branch", "--show-current")
         tags["mlflow.source.git.repoURL"] = git(code, "remote", "get-url", "origin")
     return {key: value for key, value in tags.items() if value}
@@ -40,7 +40,7 @@ def stage_tags(stage: str, root: Path, code: Path = REPOSITORY) -> dict[str, str
     """
     lock = root / "dvc.lock"
     tags = {
-        "commit": version(code),
+        "commit": code_version(code),
         "host": platform.node(),
         "launched_by": launcher(stage),
         "slurm_job": os.environ.get("SLURM_JOB_ID", ""),
@@ -53,25 +53,27 @@ def launcher(stage: str) -> str:
     """Returns `dvc: train@nmr_srt`, `snakemake: rule train` or `command line`."""
     if name := os.environ.get("DVC_STAGE"):
         return f"dvc: {name}"
-    return f"snakemake: rule {stage}" if "snakemake" in " ".join(parents()) else "command line"
+    return (
+        f"snakemake: rule {stage}" if "snakemake" in " ".join(parent_commands()) else "command line"
+    )
 
 
-def parents() -> Iterable[str]:
+def parent_commands() -> Iterable[str]:
     """Yields the commands of the processes that this one was started by."""
     import psutil
 
     with suppress(psutil.Error):
-        for process in psutil.Process().parents():
+        for process in psutil.Process().parent_commands():
             yield " ".join(process.cmdline()[:4])
 
 
-def version(code: Path = REPOSITORY) -> str:
+def code_version(code: Path = REPOSITORY) -> str:
     """Returns the commit of the code, and whether it was changed since; nothing where not known."""
     commit = git(code, "rev-parse", "HEAD")
-    return f"{commit}{' and changes' if changed(code) else ''}" if commit else ""
+    return f"{commit}{' and changes' if has_uncommitted_changes(code) else ''}" if commit else ""
 
 
-def changed(code: Path) -> bool:
+def has_uncommitted_changes(code: Path) -> bool:
     """Returns whether files that git knows differ from the commit."""
     return bool(git(code, "status", "--porcelain", "--untracked-files=no"))
 

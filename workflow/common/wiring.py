@@ -15,7 +15,7 @@ from workflow import REPOSITORY
 STAGES: dict[str, Any] = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
 
 
-def code(stage: str) -> list[str]:
+def code_dependencies(stage: str) -> list[str]:
     """Returns the files and folders of code whose change makes a stage's outputs again."""
     return [path for path in _stage(stage)["deps"] if path.startswith(("srt/", "workflow/"))]
 
@@ -25,18 +25,18 @@ def has_gpu(driver: Path = Path("/proc/driver/nvidia")) -> bool:
     return driver.exists()
 
 
-def tracked(stage: str, config: Mapping[str, Any], key: str = "") -> str:
+def tracked_parameters(stage: str, config: Mapping[str, Any], key: str = "") -> str:
     """Returns the parameters that a stage depends on, as text: Snakemake compares text.
 
     Args:
         config: params.yaml, as Snakemake read it.
         key: the dataset, weight file or experiment, as in dvc.yaml's `foreach`.
     """
-    values = {name: _lookup(config, name) for name in tracked_names(stage, config, key)}
+    values = {name: _lookup(config, name) for name in tracked_parameter_names(stage, config, key)}
     return json.dumps(values, sort_keys=True)
 
 
-def tracked_names(stage: str, config: Mapping[str, Any], key: str) -> list[str]:
+def tracked_parameter_names(stage: str, config: Mapping[str, Any], key: str) -> list[str]:
     """Returns the dotted names of those parameters."""
     known = {"profile": config["profile"], "key": key}
     known["item.dataset"] = config["experiments"].get(key, {}).get("dataset", "")

@@ -39,18 +39,18 @@ def adopt(tool: Literal["dvc", "snakemake"], /) -> None:
     logging.getLogger("dvc").setLevel(logging.WARNING)
     with Repo(".") as repo:
         stages = stages_of(repo)
-        made = made_by_snakemake(stages) if tool == "dvc" else made_by_dvc(stages, repo)
+        made = up_to_date_in_snakemake(stages) if tool == "dvc" else up_to_date_in_dvc(stages, repo)
         left = sorted(stages.outputs.keys() - made)
         if not made:
             raise UserError(f"nothing is up to date that {tool} could take over: run the other one")
         if tool == "dvc":
             for name in sorted(made, key=lambda name: len(stages.ancestors[name])):
                 repo.commit(name, force=True)
-            missed = made - made_by_dvc(stages, repo)
+            missed = made - up_to_date_in_dvc(stages, repo)
         else:
             files = [file for name in made for file in stages.outputs[name]]
             snakemake("--cores", "1", "--touch", "--forceall", "--", *sorted(files))
-            missed = made - made_by_snakemake(stages)
+            missed = made - up_to_date_in_snakemake(stages)
     if missed:
         raise UserError(f"{tool} would still make {', '.join(sorted(missed))}: please report it")
     log.info("%s takes over %d stages", tool, len(made))
@@ -77,7 +77,7 @@ def as_file(path: str) -> str:
     return f"{path}/manifest.json" if Path(path).parent.name == "packed" else path
 
 
-def made_by_snakemake(stages: Stages) -> set[str]:
+def up_to_date_in_snakemake(stages: Stages) -> set[str]:
     """Returns the stages whose outputs Snakemake would not make again."""
     ready = {row["output_file"] for row in summary() if row["plan"] == "no update"}
     return {name for name, files in stages.outputs.items() if ready.issuperset(files)}
@@ -89,7 +89,7 @@ def summary() -> list[dict[str, str]]:
     return list(csv.DictReader(text.splitlines(), delimiter="\t"))
 
 
-def made_by_dvc(stages: Stages, repo: Any) -> set[str]:
+def up_to_date_in_dvc(stages: Stages, repo: Any) -> set[str]:
     """Returns the stages that DVC calls up to date, and all before them too."""
     changed: Collection[str] = repo.status()
     return {

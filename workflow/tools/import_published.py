@@ -27,8 +27,8 @@ from srt.published.checkpoint import (
 )
 from srt.published.config import check_config, published_config
 from srt.training.loop import learning_curve
-from srt.training.state import Training
-from srt.training.states import exclusive, load_latest_state, save_state, state_folder
+from srt.training.state import TrainingState
+from srt.training.states import load_latest_state, lock_states, save_state, state_folder
 from workflow.common.cli import run
 from workflow.common.tracked_run import ROOT
 
@@ -107,10 +107,10 @@ def digest_of(data: Path) -> str:
     return sha256_of(manifest)
 
 
-def write_state(training: Training, settings: dict[str, Any], states: Path) -> None:
+def write_state(training: TrainingState, settings: dict[str, Any], states: Path) -> None:
     """Writes the resume state; raises UserError where the experiment's training has begun."""
     folder = state_folder(states, training.experiment, settings)
-    with exclusive(folder):
+    with lock_states(folder):
         if load_latest_state(folder, settings) is not None:
             raise UserError(
                 f"{folder}: {training.experiment.name} has a resume state already; to import over"
@@ -119,7 +119,7 @@ def write_state(training: Training, settings: dict[str, Any], states: Path) -> N
         save_state(folder, training.state(), settings)
 
 
-def describe(training: Training, published: dict[str, Any]) -> dict[str, Any]:
+def describe(training: TrainingState, published: dict[str, Any]) -> dict[str, Any]:
     """Returns training.json, as train writes it, and where the weights come from."""
     psnr = training.best_psnr
     return {
@@ -150,7 +150,7 @@ def write_published(
     if found := differences(training_config(experiment, settings["data"]), settings):
         raise UserError(f"{model}: of another configuration: {'; '.join(found)}")
     cost = read_cost(out / "training.json")
-    training = Training(experiment, torch.device("cpu"))
+    training = TrainingState(experiment, torch.device("cpu"))
     state = load_latest_state(state_folder(states, experiment, settings), settings)
     if state is None:
         training.model.load_state_dict(weights)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from srt.common.files import write_atomically
-from srt.report.page import overview, trained
+from srt.report.page import overview, trained_sentence
 from workflow.common.cli import run
 from workflow.common.stage_files import VIDEO, read_json, was_measured
 
@@ -35,7 +35,9 @@ def describe(report: Path) -> dict[str, Any]:
         "teaser": any((path / VIDEO).is_file() for path in runs),  # what it is made of
         "datasets": list(dict.fromkeys(figures["dataset"] for figures in metrics)),
         "synthetic": all(figures["synthetic"] for figures in metrics),
-        "trained": trained([read_json(path / "training.json", ("hardware",)) for path in runs]),
+        "trained": trained_sentence(
+            [read_json(path / "training.json", ("hardware",)) for path in runs]
+        ),
     }
 
 

@@ -19,10 +19,10 @@ from srt.common.files import sha256_of
 from srt.common.fingerprint import differences
 from srt.config.load import load_experiments, load_params
 from srt.config.schema import Experiment
-from srt.model.weights import read_header, training_config
-from srt.report.format.numbers import NONE, duration
+from srt.model.weights import read_weights_header, training_config
+from srt.report.format.numbers import EN_DASH, format_duration
 from srt.tracking.outbox import flatten, read_events
-from srt.training.states import is_held, latest_progress, state_folder
+from srt.training.states import is_locked, latest_progress, state_folder
 from workflow.common.cli import run
 from workflow.common.tracked_run import ROOT
 from workflow.evaluate import describe
@@ -50,7 +50,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Standing:
+class ExperimentStatus:
     """A line of the table: an experiment, or a training of it with other settings that runs."""
 
     name: str
@@ -87,7 +87,7 @@ def status(
         states: the folder of resume states.
     """
     profile = profile or load_params(params).profile
-    rows: list[Standing] = []
+    rows: list[ExperimentStatus] = []
     for experiment in load_experiments(params, profile):
         place = Place(
             states / profile / experiment.name,
@@ -95,11 +95,13 @@ def status(
             Path("outputs", profile, experiment.name),
             Path("data", profile, "weights"),
         )
-        rows += standings(experiment, place, time.time())
+        rows += experiment_statuses(experiment, place, time.time())
     print("\n".join([*table(rows), *(asked(tool) if tool else ())]))
 
 
-def standings(experiment: Experiment, place: Place, now: float) -> Iterator[Standing]:
+def experiment_statuses(
+    experiment: Experiment, place: Place, now: float
+) -> Iterator[ExperimentStatus]:
     """Yields how an experiment stands, and what of it runs with other settings, as a queue's does.
 
     Args:
@@ -108,21 +110,21 @@ def standings(experiment: Experiment, place: Place, now: float) -> Iterator[Stan
     manifest = place.data / "manifest.json"
     wanted = training_config(experiment, sha256_of(manifest)) if manifest.is_file() else None
     folder = state_folder(place.states.parents[1], experiment, wanted) if wanted else None
-    if folder and is_held(folder):
+    if folder and is_locked(folder):
         progress = read_progress(folder)
-        yield Standing(
+        yield ExperimentStatus(
             experiment.name, "running", experiment.train.steps, progress, why=age(progress, now)
         )
     else:
-        yield standing(experiment, place, wanted, folder)
+        yield experiment_status(experiment, place, wanted, folder)
     for other in sorted(place.states.glob("*/")):
-        if other != folder and is_held(other):
+        if other != folder and is_locked(other):
             yield other_settings(other, flatten(wanted or {}), now)
 
 
-def standing(
+def experiment_status(
     experiment: Experiment, place: Place, wanted: dict[str, Any] | None, folder: Path | None
-) -> Standing:
+) -> ExperimentStatus:
     """Returns how an experiment that does not run stands.
 
     Args:
@@ -130,7 +132,7 @@ def standing(
         folder: of its resume states.
     """
     progress = read_progress(folder) if folder else Progress()
-    line = Standing(experiment.name, "not begun", experiment.train.steps, progress)
+    line = ExperimentStatus(experiment.name, "not begun", experiment.train.steps, progress)
     obsolete = why_obsolete(place.out / "model.safetensors", wanted)
     if obsolete == "":
         return measured(experiment, place, line)
@@ -146,7 +148,7 @@ def standing(
 def why_obsolete(weights: Path, wanted: dict[str, Any] | None) -> str | None:
     """Returns why a model is not that of these settings: "" if it is, None if there is no model."""
     try:
-        there = read_header(weights)["config"]
+        there = read_weights_header(weights)["config"]
     except FileNotFoundError:
         return None
     except (safetensors.SafetensorError, KeyError, TypeError):
@@ -164,7 +166,7 @@ def few(found: Sequence[str]) -> str:
     return "; ".join(shown).replace("'", "")
 
 
-def measured(experiment: Experiment, place: Place, line: Standing) -> Standing:
+def measured(experiment: Experiment, place: Place, line: ExperimentStatus) -> ExperimentStatus:
     """Returns the line of an experiment whose model is as it should be."""
     training = json.loads((place.out / "training.json").read_text())
     progress = replace(line.progress, step=training["steps"], best_psnr=training["validation_psnr"])
@@ -213,26 +215,28 @@ def read_progress(folder: Path) -> Progress:
     )
 
 
-def other_settings(folder: Path, wanted: dict[str, str], now: float) -> Standing:
+def other_settings(folder: Path, wanted: dict[str, str], now: float) -> ExperimentStatus:
     """Returns the line of a training that runs in this folder, with other settings than wanted."""
     log = folder / "tracking" / "run.json"
     if not log.is_file():
-        return Standing(folder.parent.name, "running", 0, why="with other settings; it just began")
+        return ExperimentStatus(
+            folder.parent.name, "running", 0, why="with other settings; it just began"
+        )
     described, progress = json.loads(log.read_text()), read_progress(folder)
     steps = int(described["parameters"]["train.steps"])
     other = few(differences(wanted, described["parameters"])) if wanted else "unknown"
     why = f"{age(progress, now)}; other settings: {other}"
-    return Standing(described["name"], "running", steps, progress, why=why)
+    return ExperimentStatus(described["name"], "running", steps, progress, why=why)
 
 
 def age(progress: Progress, now: float) -> str:
     """Returns when a running training was last heard of: one that hangs shows here."""
     if progress.logged is None:
         return "nothing logged yet"
-    return f"logged {duration(max(0.0, now - progress.logged))} ago"
+    return f"logged {format_duration(max(0.0, now - progress.logged))} ago"
 
 
-def table(rows: Sequence[Standing]) -> list[str]:
+def table(rows: Sequence[ExperimentStatus]) -> list[str]:
     """Returns the lines of a table for a terminal."""
     cells = [HEADER, *(cells_of(row) for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(HEADER))]
@@ -241,15 +245,15 @@ def table(rows: Sequence[Standing]) -> list[str]:
     ]
 
 
-def cells_of(row: Standing) -> tuple[str, ...]:
+def cells_of(row: ExperimentStatus) -> tuple[str, ...]:
     """Returns what the table says of an experiment."""
     progress = row.progress
     figures = (progress.train_psnr, progress.best_psnr, row.test_psnr)
-    step = f"{progress.step} of {row.steps}" if progress.step else NONE
-    left = NONE
+    step = f"{progress.step} of {row.steps}" if progress.step else EN_DASH
+    left = EN_DASH
     if row.state in ("running", "stopped", "failed") and progress.step_seconds is not None:
-        left = duration((row.steps - progress.step) * progress.step_seconds)
-    psnrs = (NONE if figure is None else f"{figure:.2f}" for figure in figures)
+        left = format_duration((row.steps - progress.step) * progress.step_seconds)
+    psnrs = (EN_DASH if figure is None else f"{figure:.2f}" for figure in figures)
     return (row.name, row.state, step, *psnrs, left, row.why)
 
 

@@ -31,7 +31,7 @@ class Scenes:
     """
 
     def __init__(self, folder: Path, device: torch.device, resident: bool | None = None) -> None:
-        header = read_header(folder)
+        header = read_split_header(folder)
         self.device = device
         self.names: list[str] = header["names"]
         self.classes: list[str] = header["classes"]
@@ -121,7 +121,7 @@ class Scenes:
         return images
 
 
-def read_header(folder: Path) -> dict[str, Any]:
+def read_split_header(folder: Path) -> dict[str, Any]:
     """Returns `scenes.json`; raises DataError where it is missing or of another format."""
     path = folder / "scenes.json"
     if not path.is_file():

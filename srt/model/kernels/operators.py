@@ -18,7 +18,7 @@ from srt.common.shapes import Float
 
 
 @torch.compiler.assume_constant_result
-def kernels_run() -> bool:
+def kernels_available() -> bool:
     """Returns whether the GPU runs our kernels; Triton comes with PyTorch, but not everywhere."""
     found = importlib.util.find_spec("triton") is not None
     return found and torch.cuda.get_device_capability() >= (8, 0)

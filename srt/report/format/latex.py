@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby, takewhile
 from textwrap import wrap
 
-from srt.report.format.numbers import NONE
-from srt.report.format.table import NOT_MEASURED, NOT_RUN, Table, telling_columns
+from srt.report.format.numbers import EN_DASH
+from srt.report.format.table import NOT_MEASURED, NOT_RUN, Table, drop_empty_columns
 
 PREAMBLE = (
     "% Needs booktabs and adjustbox. In a document of two columns, table* is as wide as both.\n\n"
@@ -43,7 +43,7 @@ ESCAPES = str.maketrans(
 
 def to_latex(table: Table) -> str:
     """Returns a table environment no wider than the line; needs booktabs and adjustbox."""
-    told = _cited(_without_conditions(telling_columns(table)))
+    told = _cited(_without_conditions(drop_empty_columns(table)))
     spans = list(_spans([title for title in told.header if title != ABOVE]))
     align = "".join(
         side for side, title in zip(told.align, told.header, strict=True) if title != ABOVE
@@ -52,7 +52,7 @@ def to_latex(table: Table) -> str:
     return "\n".join(
         [
             rf"\begin{{{environment}}}",
-            rf"\caption{{{escaped(told.title)}}}",
+            rf"\caption{{{escape_latex(told.title)}}}",
             rf"\label{{tab:{re.sub('[^a-z0-9]+', '-', told.title.lower())}}}",
             r"\par\smallskip",
             r"\begin{adjustbox}{max width=\linewidth, center}",
@@ -65,14 +65,17 @@ def to_latex(table: Table) -> str:
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{adjustbox}",
-            *([rf"\par\smallskip\footnotesize {escaped(' '.join(told.notes))}"] * bool(told.notes)),
+            *(
+                [rf"\par\smallskip\footnotesize {escape_latex(' '.join(told.notes))}"]
+                * bool(told.notes)
+            ),
             rf"\end{{{environment}}}",
             "",
         ]
     )
 
 
-def escaped(text: str) -> str:
+def escape_latex(text: str) -> str:
     """Returns text as LaTeX that prints it."""
     return text.translate(ESCAPES)
 
@@ -101,8 +104,8 @@ def _cited(table: Table) -> Table:
     if CITED not in table.header:
         return table
     place = table.header.index(CITED)
-    sources = list(dict.fromkeys(row[place] for row in table.rows if row[place] != NONE))
-    number = {NONE: NONE} | {text: f"[{i}]" for i, text in enumerate(sources, start=1)}
+    sources = list(dict.fromkeys(row[place] for row in table.rows if row[place] != EN_DASH))
+    number = {EN_DASH: EN_DASH} | {text: f"[{i}]" for i, text in enumerate(sources, start=1)}
     rows = [[*row[:place], number[row[place]], *row[place + 1 :]] for row in table.rows]
     said = "; ".join(f"{number[text]} {text}" for text in sources)
     return Table(table.title, table.align, table.header, rows, [*table.notes, f"{said}."])
@@ -126,7 +129,7 @@ def _head(spans: Sequence[tuple[str, list[str]]], align: str) -> list[str]:
     upper, rules, first = [], "", 1
     for above, below in spans:
         if above:
-            upper.append(_over(len(below), "c", escaped(above)))
+            upper.append(_over(len(below), "c", escape_latex(above)))
             rules += rf"\cmidrule(lr){{{first}-{first + len(below) - 1}}}"
         else:
             upper += [""] * len(below)
@@ -140,7 +143,7 @@ def _body(table: Table, above: Sequence[str]) -> Iterator[str]:
     for name, rows in groupby(table.rows, key=lambda row: "" if place is None else row[place]):
         if place is not None:
             yield r"\addlinespace" * (name != table.rows[0][place]) + _row(
-                [_over(len(sides), "@{}l", rf"\itshape {escaped(name)}")]
+                [_over(len(sides), "@{}l", rf"\itshape {escape_latex(name)}")]
             )
         for row in rows:
             if row[0] == LAST:
@@ -159,7 +162,7 @@ def _merged(cells: Sequence[str], sides: Sequence[str], above: Sequence[str]) ->
                     break
                 end += 1
         if end - start > 1:
-            yield _over(end - start, "c", escaped(cells[start]))
+            yield _over(end - start, "c", escape_latex(cells[start]))
         else:
             yield _lines(cells[start], "t", sides[start])
         start = end
@@ -180,8 +183,8 @@ def _lines(text: str, place: str, side: str) -> str:
     """Returns a cell, in several lines where it is long."""
     lines = _wrapped(text, place)
     if len(lines) == 1:
-        return escaped(text)
-    inside = r" \\ ".join(map(escaped, lines))
+        return escape_latex(text)
+    inside = r" \\ ".join(map(escape_latex, lines))
     return rf"\begin{{tabular}}[{place}]{{@{{}}{side}@{{}}}}{inside}\end{{tabular}}"
 
 

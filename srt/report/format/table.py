@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from srt.report.format.numbers import NONE
+from srt.report.format.numbers import EN_DASH
 
 NOT_MEASURED = "not measured"
 
@@ -44,9 +44,9 @@ def to_markdown(table: Table) -> str:
     return "\n".join([f"## {table.title}", "", *lines, "", *notes, *[""] * bool(notes)])
 
 
-def telling_columns(table: Table) -> Table:
+def drop_empty_columns(table: Table) -> Table:
     """Returns a table without the columns that have no figure in any row."""
-    columns, silent = range(len(table.header)), {NONE, NOT_MEASURED}
+    columns, silent = range(len(table.header)), {EN_DASH, NOT_MEASURED}
     told = [i for i in columns if not {row[i] for row in table.rows} <= silent]
     return Table(
         title=table.title,

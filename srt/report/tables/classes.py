@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from srt.report.format.numbers import NONE
+from srt.report.format.numbers import EN_DASH
 from srt.report.format.table import NOT_MEASURED, Table
-from srt.report.tables.results import MEASURES, is_of, number
+from srt.report.tables.results import MEASURES, applies_to, number
 from srt.results.published_figures import PROTOCOLS, Result, published_result
 from srt.results.runs import Run
 
@@ -39,7 +39,7 @@ def _class_table(data: str, protocol: str, departure: str, runs: Sequence[Run]) 
     for run in runs:
         result = published_result(run.name, protocol)
         title = f"{result.method}, published" if result else ""
-        if result and result.classes and is_of(result, run) and title not in dict(columns):
+        if result and result.classes and applies_to(result, run) and title not in dict(columns):
             columns.append((title, published_classes(result)))
             notes.append(f"{result.method}, published: {result.source} ({result.mark}).")
     classes = {name for figure in figures for name in figure["classes"]}
@@ -84,4 +84,4 @@ def _natural(name: str) -> list[str | int]:
 def _class_cell(column: dict[str, dict[str, Any]], name: str, measure: str) -> str:
     """Returns a class's figure; a dataset's name of it may list synonyms: `vessel,watercraft`."""
     found = _known(column, name)
-    return NONE if found is None else number(found, measure)
+    return EN_DASH if found is None else number(found, measure)

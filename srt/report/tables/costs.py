@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from srt.report.format.numbers import NONE, count, threads, three_digits
+from srt.report.format.numbers import EN_DASH, count, format_threads, format_three_digits
 from srt.report.format.table import Table
 from srt.report.tables.results import COUNTED, TIMED
 from srt.results.runs import Run
@@ -30,11 +30,11 @@ def costs_table(runs: Sequence[Run]) -> Table:
                 run.data,
                 count(run.metrics["costs"]["parameters"]),
                 *(
-                    f"{three_digits(run.metrics['costs'][name] / 1e9)} GFLOP"
+                    f"{format_three_digits(run.metrics['costs'][name] / 1e9)} GFLOP"
                     for name in COUNTED[1:]
                 ),
-                *(f"{three_digits(1000 * run.costs[name])} ms" for name in TIMED),
-                threads(run.costs["hardware"]),
+                *(f"{format_three_digits(1000 * run.costs[name])} ms" for name in TIMED),
+                format_threads(run.costs["hardware"]),
                 *[_training(run)] * on_gpu,
             ]
             for run in runs
@@ -53,7 +53,7 @@ def _training(run: Run) -> str:
     hours, joules = run.gpu_hours, run.training.get("joules")
     peak = run.training.get("peak_gigabytes")
     if hours is None:
-        return NONE
+        return EN_DASH
     energy = "" if joules is None else f", {count(round(joules / 3600))} Wh"
     memory = "" if peak is None else f", {peak:.1f} GB"
     return f"{hours:.2f} GPU hours{energy}{memory}"

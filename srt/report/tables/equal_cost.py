@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from srt.report.format.numbers import NONE, count, decibels, precise_duration
+from srt.report.format.numbers import EN_DASH, count, format_decibels, format_precise_duration
 from srt.report.format.table import Table
 from srt.report.tables.results import MEASURES, number
 from srt.results.curves import value_at
@@ -36,21 +36,29 @@ def equal_cost_table(runs: Sequence[Run], profile: str) -> Table | None:
 def _row(run: Run, equal: Equal, tested: Sequence[tuple[str, str]]) -> list[str]:
     in_all, time = run.training["steps"], run.training["seconds"]
     figures = run.metrics["protocols"]
-    there, then = [NONE] * 3, [NONE] * 3
+    there, then = [EN_DASH] * 3, [EN_DASH] * 3
     if equal.steps is not None:
-        psnr = decibels(value_at(run.by_step, equal.steps))
-        there = [count(int(equal.steps)), psnr, precise_duration(equal.steps * time / in_all)]
+        psnr = format_decibels(value_at(run.by_step, equal.steps))
+        there = [
+            count(int(equal.steps)),
+            psnr,
+            format_precise_duration(equal.steps * time / in_all),
+        ]
     if equal.seconds is not None:
-        psnr = decibels(value_at(run.by_time, equal.seconds))
-        then = [precise_duration(equal.seconds), psnr, count(round(equal.seconds * in_all / time))]
+        psnr = format_decibels(value_at(run.by_time, equal.seconds))
+        then = [
+            format_precise_duration(equal.seconds),
+            psnr,
+            count(round(equal.seconds * in_all / time)),
+        ]
     return [
         run.name,
         run.data,
         *there,
         *then,
         count(in_all),
-        precise_duration(time),
-        *(number(figures[p], name) if p in figures else NONE for p, name in tested),
+        format_precise_duration(time),
+        *(number(figures[p], name) if p in figures else EN_DASH for p, name in tested),
     ]
 
 
@@ -71,7 +79,7 @@ def _notes(groups: Groups) -> list[str]:
     notes = [
         "PSNR there and then: in dB, on validation scenes, at the largest step and at the longest"
         " time that all models of a dataset were validated at or beyond, on a straight line between"
-        f" two validations; {NONE}: it was not validated before. A training does not write when"
+        f" two validations; {EN_DASH}: it was not validated before. A training does not write when"
         " each step was: its time is spread evenly over its steps.",
         "A training that goes on from there was in the midst of its schedule of learning rates."
         " Steps may be of different batches. Test figures are those of the results: of the selected"

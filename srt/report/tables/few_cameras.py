@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from srt.report.format.numbers import NONE, count
+from srt.report.format.numbers import EN_DASH, count
 from srt.report.format.table import Table
 
 TITLE = "Known limit: few cameras"
@@ -24,7 +24,7 @@ def few_cameras_table(measured: Mapping[str, Any]) -> Table:
         _row(_label(name), count(run["steps"]), run["psnr_by_angle"])
         for name, run in measured["runs"].items()
     ]
-    baselines = [_row(name, NONE, values) for name, values in measured["baselines"].items()]
+    baselines = [_row(name, EN_DASH, values) for name, values in measured["baselines"].items()]
     return Table(
         title=TITLE,
         align="l" + "r" * (1 + len(ranges)),

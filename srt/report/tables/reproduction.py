@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from srt.config.schema import Experiment
-from srt.report.format.numbers import NONE, count
+from srt.report.format.numbers import EN_DASH, count
 from srt.report.format.table import NOT_MEASURED, NOT_RUN, Table, to_markdown
 from srt.report.tables.classes import published_classes
 from srt.report.tables.results import MEASURES, Row, number
@@ -116,7 +116,7 @@ def reproduction_table(rows: Sequence[Row]) -> Table:
                 *(row[key] for key in ("dataset", "protocol", "method")),
                 *(_figure(row, name) for name in SHOWN),
                 *_costs(row),
-                f"{row['source']} ({row['mark']})" if row["mark"] else row["source"] or NONE,
+                f"{row['source']} ({row['mark']})" if row["mark"] else row["source"] or EN_DASH,
             ]
             for row in whole
         ],
@@ -135,10 +135,10 @@ def reproduction_table(rows: Sequence[Row]) -> Table:
 
 def _figure(row: Row, name: str) -> str:
     if row[name] is None and name not in _defined(row):
-        return NONE
+        return EN_DASH
     if row["psnr"] is None:
         return NOT_RUN
-    return NONE if row[name] is None and not row["ours"] else number(row, name)
+    return EN_DASH if row[name] is None and not row["ours"] else number(row, name)
 
 
 def _defined(row: Row) -> tuple[str, ...]:
@@ -148,7 +148,7 @@ def _defined(row: Row) -> tuple[str, ...]:
 
 def _costs(row: Row) -> list[str]:
     if not row["ours"]:
-        return [NONE] * 4
+        return [EN_DASH] * 4
     if row["step_seconds"] is None:
         return [count(row["steps"]), *[NOT_MEASURED] * 3]
     return [

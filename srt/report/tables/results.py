@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from srt.report.format.numbers import NONE, count, decibels, duration, signed, threads
+from srt.report.format.numbers import (
+    EN_DASH,
+    count,
+    format_decibels,
+    format_duration,
+    format_signed,
+    format_threads,
+)
 from srt.report.format.table import NOT_MEASURED, Table
 from srt.results.curves import value_at
 from srt.results.published_figures import PROTOCOLS, Result, published_result
@@ -70,7 +77,7 @@ def result_row(run: Run, protocol: str, equal: Equal) -> Row:
         "published_source": published and published.source,
         "published_mark": published and published.mark,
         "difference_psnr": round(figures["psnr"] - published.psnr, 6)
-        if published and is_of(published, run)
+        if published and applies_to(published, run)
         else None,
         **{f"{name}_psnr": psnr for name, psnr in baselines.items()},
         "gain_psnr": round(figures["psnr"] - best, 6),
@@ -105,7 +112,7 @@ def _over_seeds(run: Run, protocol: str) -> Row:
     return means | {f"{name}_spread": spread for name, (_, spread) in figures.items()}
 
 
-def is_of(published: Result, run: Run) -> bool:
+def applies_to(published: Result, run: Run) -> bool:
     """Says whether a published figure was measured on the test set that a run was measured on."""
     metrics = run.metrics
     whole = metrics["protocols"][published.protocol]["of"]
@@ -119,7 +126,7 @@ def results_table(rows: Sequence[Row], profile: str) -> Table:
 
     def published(row: Row) -> str:
         if row["published_psnr"] is None:
-            return NONE
+            return EN_DASH
         return f"{row['published_psnr']:.2f} [{sources.index(_source(row)) + 1}]"
 
     columns: list[tuple[str, str, Callable[[Row], str]]] = [
@@ -131,13 +138,13 @@ def results_table(rows: Sequence[Row], profile: str) -> Table:
         ("items measured", "r", _items),
         *((MEASURES[name][0], "r", _measure(name)) for name in _defined(rows)),
         ("published PSNR", "r", published),
-        ("difference", "r", lambda row: signed(row["difference_psnr"])),
+        ("difference", "r", lambda row: format_signed(row["difference_psnr"])),
         *((f"{title} PSNR", "r", _baseline(name)) for name, title in BASELINES.items()),
-        ("gain", "r", lambda row: signed(row["gain_psnr"])),
+        ("gain", "r", lambda row: format_signed(row["gain_psnr"])),
         ("input warped PSNR", "r", _baseline(PEER)),
-        ("gain over it", "r", lambda row: signed(row["gain_over_peer_psnr"])),
-        ("training time", "r", lambda row: duration(row["training_seconds"])),
-        ("hardware", "l", lambda row: threads(row["hardware"])),
+        ("gain over it", "r", lambda row: format_signed(row["gain_over_peer_psnr"])),
+        ("training time", "r", lambda row: format_duration(row["training_seconds"])),
+        ("hardware", "l", lambda row: format_threads(row["hardware"])),
     ]
     return Table(
         title=f"Results of profile {profile}",
@@ -168,7 +175,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     if any(row["items"] < row["items_of"] for row in rows):
         notes.append("Items measured: where not all were, they are spread evenly over all.")
     if any(row["warped_input_psnr"] is None for row in rows):
-        notes.append(f"Input warped {NONE}: evaluated before this was measured.")
+        notes.append(f"Input warped {EN_DASH}: evaluated before this was measured.")
     if any(row["departure"] for row in rows):
         notes.append(
             "What is said after a protocol departs from it, and no published figure is compared"
@@ -183,7 +190,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
         )
     if any(r["published_psnr"] and r["difference_psnr"] is None for r in rows):
         notes.append(
-            f"Difference {NONE}: the published figure is of another test set, as the number of"
+            f"Difference {EN_DASH}: the published figure is of another test set, as the number of"
             " items tells."
         )
     if any(_measure(name)(row) == NOT_MEASURED for row in rows for name in _defined(rows)):
@@ -223,12 +230,12 @@ def _defined(rows: Sequence[Row]) -> list[str]:
 
 
 def _baseline(name: str) -> Callable[[Row], str]:
-    return lambda row: decibels(row[f"{name}_psnr"])
+    return lambda row: format_decibels(row[f"{name}_psnr"])
 
 
 def _measure(name: str) -> Callable[[Row], str]:
     def cell(row: Row) -> str:
-        return number(row, name) if name in PROTOCOLS[row["protocol"]].measures else NONE
+        return number(row, name) if name in PROTOCOLS[row["protocol"]].measures else EN_DASH
 
     return cell
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from srt.report.format.numbers import NONE
+from srt.report.format.numbers import EN_DASH
 from srt.report.format.table import Table
 from srt.report.tables.results import MEASURES
 from srt.results.published_figures import PROTOCOLS
@@ -48,6 +48,6 @@ def seeds_table(runs: Sequence[Run], profile: str) -> Table | None:
 def _mean_and_spread(run: Run, protocol: str, name: str) -> str:
     found = run.over_seeds(protocol, name)
     if found is None or name not in PROTOCOLS[protocol].measures:
-        return NONE
+        return EN_DASH
     digits = MEASURES[name][1]
     return f"{found[0]:.{digits}f} ± {found[1]:.{digits}f}"

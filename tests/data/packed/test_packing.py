@@ -30,7 +30,7 @@ from support.small_nmr import (
 from srt.common.errors import DataError, UserError
 from srt.common.files import locked
 from srt.config.schema import SPLITS
-from srt.data.packed.reader import Scenes, read_header
+from srt.data.packed.reader import Scenes, read_split_header
 
 CPU = torch.device("cpu")
 
@@ -130,7 +130,7 @@ PACK = """
 import sys
 from pathlib import Path
 sys.path.append("tests")
-import small_nmr
+from support import small_nmr
 small_nmr.shards.SHARD_BYTES = 2 * small_nmr.SCENE_BYTES
 small_nmr.pack(Path(sys.argv[1]), Path(sys.argv[2]))
 """
@@ -180,7 +180,7 @@ def test_compressed_scenes_are_the_raw_ones(valid, tmp_path):
             images = [scenes.gather(scene, *everything)[0] for scenes in (first, second)]
             assert torch.equal(*images)
             assert all(map(torch.equal, first.cameras(scene), second.cameras(scene)))
-        headers = [read_header(folder / split) for folder in (raw_files, webp)]
+        headers = [read_split_header(folder / split) for folder in (raw_files, webp)]
         assert headers[0]["statistics"] == headers[1]["statistics"]
 
 
@@ -189,7 +189,7 @@ def test_the_statistics_are_those_of_all_pixels(valid, tmp_path):
     out = pack(valid, tmp_path / "packed")
     shards = [np.load(path) / 255 for path in sorted((out / "train").glob("images-*.npy"))]
     pixels = np.concatenate(shards).reshape(-1, 3)
-    found = read_header(out / "train")["statistics"]
+    found = read_split_header(out / "train")["statistics"]
     np.testing.assert_allclose(found["mean_colour"], pixels.mean(axis=0))
     np.testing.assert_allclose(found["std_colour"], pixels.std(axis=0))
     np.testing.assert_allclose(found["minimum"], pixels.min(axis=0))

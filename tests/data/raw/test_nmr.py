@@ -29,9 +29,9 @@ from support.small_nmr import (
 from srt.common.errors import DataError
 from srt.common.files import sha256_of
 from srt.config.schema import SPLITS, SubsetConfig
-from srt.data.batch import Presentation, whole_views
+from srt.data.batch import ViewConfig, make_full_view_batch
 from srt.data.packed import writer
-from srt.data.packed.reader import Scenes, read_header
+from srt.data.packed.reader import Scenes, read_split_header
 from srt.data.raw import nmr
 from srt.geometry.cameras import camera_rays
 
@@ -61,12 +61,12 @@ def test_items_equal_the_published_loaders(real_packed, frame, item):
     names = [name.split("/")[1] for name in scenes.names]
     scene, view = names.index(str(recorded["scene"])), int(recorded["view"])
     others = [i for i in range(24) if i != view]
-    batch = whole_views(
+    batch = make_full_view_batch(
         scenes,
         torch.tensor([scene]),
         torch.tensor([[view]]),
         torch.tensor([others]),
-        Presentation(
+        ViewConfig(
             canonical=frame == "canonical",
             input_views=1,
             input_stride=1,
@@ -151,7 +151,7 @@ def test_the_header_tells_classes_source_views_and_the_mean_colour(valid, tmp_pa
         ("bench", 0),
     ]
     assert {train.info(index).source_view for index in range(len(train))} == {None}
-    mean = read_header(out / "train")["statistics"]["mean_colour"]
+    mean = read_split_header(out / "train")["statistics"]["mean_colour"]
     np.testing.assert_allclose(
         mean, all_images(train).double().mean(dim=(0, 1, 2, 3)) / 255, rtol=1e-5
     )
