@@ -175,7 +175,7 @@ def write(
     items = items_of(config, scenes, protocol, asked.comparison_scenes)
     measured = items_of(config, scenes, protocol, asked.max_items)
     places, labels = extremes([row for row in rows if row["protocol"] == protocol])
-    settings: Any = {"shown": view_config, "rays_per_group": rays_per_group}
+    settings: Any = {"view_config": view_config, "rays_per_group": rays_per_group}
     even = compare_views(network, scenes, items, **settings)
     extreme = compare_views(
         network, scenes, [measured[i] for i in places], labels=labels, **settings

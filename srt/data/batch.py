@@ -33,7 +33,9 @@ class Batch:
     colours: Float[Tensor, "b r 3"]
     near: float  # along the target rays
     far: float
-    uniforms: Float[Tensor, "b r draws"] | None  # for a model that samples along rays, in training
+    uniforms: (
+        Float[Tensor, "b r uniforms"] | None
+    )  # for a model that samples along rays, in training
 
     @property
     def rays(self) -> Rays:
@@ -89,7 +91,7 @@ class BatchIndices:
     inputs: Int[Tensor, "b v"]
     view: Int[Tensor, "b r"]
     pixel: Int[Tensor, "b r"]  # in rows x columns
-    uniforms: Float[Tensor, "b r draws"] | None
+    uniforms: Float[Tensor, "b r uniforms"] | None
 
 
 def make_batch(

@@ -36,9 +36,9 @@ def compare_views(
         as_trained: see `predict`.
     """
     predict_options: Any = {
-        "shown": view_config,
+        "view_config": view_config,
         "rays_per_group": rays_per_group,
-        "as_trained": mixed_precision,
+        "mixed_precision": mixed_precision,
     }
     inputs, targets, predictions = [], [], []
     for number, item in enumerate(items):

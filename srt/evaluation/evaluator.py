@@ -143,9 +143,9 @@ def evaluate_items(
     mine = range(processes.rank, len(items), processes.world_size)
     rows: list[tuple[int, dict[str, Any]]] = []
     predict_options: Any = {
-        "shown": view_config,
+        "view_config": view_config,
         "rays_per_group": rays_per_group,
-        "as_trained": mixed_precision,
+        "mixed_precision": mixed_precision,
     }
     for index in tqdm(mine, desc=f"evaluate {protocol}", unit="item", disable=not processes.main):
         item = items[index]

@@ -18,7 +18,7 @@ class Rays(NamedTuple):
     directions: Float[Tensor, "b r 3"]
     near: float  # the distances that a volumetric model samples; others do not look at them
     far: float
-    uniforms: Float[Tensor, "b r draws"] | None = None  # in [0, 1); None: samples evenly spread
+    uniforms: Float[Tensor, "b r uniforms"] | None = None  # in [0, 1); None: samples evenly spread
 
     def split(self, size: int) -> Iterator[Rays]:
         """Yields `size` rays of each scene at a time, and the rest."""

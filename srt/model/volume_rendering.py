@@ -28,7 +28,7 @@ class Composite(NamedTuple):
     weights: Float[Tensor, "*rays s"]
 
 
-def even_uniforms(coarse: int, fine: int, like: Float[Tensor, "*_"]) -> Float[Tensor, "draws"]:
+def even_uniforms(coarse: int, fine: int, like: Float[Tensor, "*_"]) -> Float[Tensor, "uniforms"]:
     """Returns the numbers that stand for random draws where nothing is drawn.
 
     The middle of each stratum, then fractions of all weight from 0 to 1.

@@ -16,7 +16,7 @@ from srt.report.format.table import Table, drop_empty_columns, to_markdown
 from srt.report.tables.datasets import data_label, datasets_table
 from srt.results.runs import Run
 
-TEMPLATES = PACKAGE / "templates"
+TEMPLATES = PACKAGE / "report" / "templates"
 MLFLOW = "http://127.0.0.1:5000/#/models"  # where `mlflow ui` shows the models and their runs
 WIDEST = 1800  # pixels of a picture on the page
 LOSSLESS: dict[str, Any] = {
@@ -154,7 +154,7 @@ def page(report: Report, folder: Path) -> str:
         by_angle=embed_picture(report.by_angle),
         few_cameras_page=f"{FEW_CAMERAS}.md",
         surveys=[_shown_survey(survey, folder / "datasets") for survey in report.surveys],
-        trained_sentence=report.trained_sentence,
+        trained=report.trained_sentence,
         commands=report.commands,
     )
 
@@ -164,7 +164,7 @@ def overview(profiles: Sequence[dict[str, Any]]) -> str:
 
     Args:
         profiles: of each its `name`, how many `runs` of which `datasets`, whether all is
-            `synthetic`, and how it was `trained_sentence`.
+            `synthetic`, and how it was `trained`.
     """
     return from_template(
         "overview.html", title="Scene Representation Transformers", profiles=profiles

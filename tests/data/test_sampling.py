@@ -116,7 +116,7 @@ def test_a_batch_that_the_processes_cannot_share_is_refused():
         sampler(world_size=3)
 
 
-@pytest.mark.parametrize("draws", [1, 3, 10])
+@pytest.mark.parametrize("uniforms", [1, 3, 10])
 def test_draws_along_rays_are_uniform_and_independent(scenes, uniforms):
     source = sampler(uniforms_per_ray=uniforms, batch_size=40)
     numbers = torch.stack([source.batch(scenes, step).uniforms for step in range(10)])
@@ -140,7 +140,7 @@ def test_rays_carry_the_datasets_bounds_and_split_into_groups_in_order(scenes):
     assert (batch.rays.near, batch.rays.far) == (1.0, 4.0)
     groups = list(batch.rays.split(5))
     assert [group.origins.shape[1] for group in groups] == [5, 5, 2]
-    for part in ("origins", "directions", "draws"):
+    for part in ("origins", "directions", "uniforms"):
         joined = torch.cat([getattr(group, part) for group in groups], dim=1)
         assert torch.equal(joined, getattr(batch, part))
     assert {(group.near, group.far) for group in groups} == {(1.0, 4.0)}

@@ -9,7 +9,13 @@ from support.tiny_training import CPU, SIZE, VARIANTS, one_thread, tiny_experime
 
 from srt.data.batch import make_view_config
 from srt.data.packed.reader import Scenes
-from srt.evaluation.model_costs import count, encode, median_seconds, single_view_batch, timed
+from srt.evaluation.model_costs import (
+    count_costs,
+    encode,
+    median_seconds,
+    single_view_batch,
+    time_stages,
+)
 from srt.evaluation.protocols import Item
 from srt.model.inference import decode_in_groups
 from srt.model.srt import build_model
@@ -60,7 +66,7 @@ def products(monkeypatch):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_operations_are_those_of_all_products(scenes, tmp_path, products, variant):
     model, frame = model_and_frame(scenes, tmp_path, variant)
-    counted = count(model, frame)
+    counted = count_costs(model, frame)
     products[0] = 0
     keys_values = encode(model, frame)
     assert counted["encode_flops"] == products[0]
@@ -72,14 +78,16 @@ def test_the_operations_are_those_of_all_products(scenes, tmp_path, products, va
 def test_the_model_is_left_where_it_is_and_its_parameters_are_counted(scenes, tmp_path):
     model, frame = model_and_frame(scenes, tmp_path, "srt")
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    assert count(model, frame)["parameters"] == sum(value.numel() for value in before.values())
+    assert count_costs(model, frame)["parameters"] == sum(
+        value.numel() for value in before.values()
+    )
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
 
 
 def test_a_scene_of_more_views_costs_more_and_a_frame_has_all_its_pixels(scenes, tmp_path):
     one, two = (
-        count(*model_and_frame(scenes, tmp_path, "srt", inputs)) for inputs in ((0,), (0, 1))
+        count_costs(*model_and_frame(scenes, tmp_path, "srt", inputs)) for inputs in ((0,), (0, 1))
     )
     assert two["encode_flops"] > 2 * one["encode_flops"]
     assert two["parameters"] == one["parameters"]
@@ -87,7 +95,10 @@ def test_a_scene_of_more_views_costs_more_and_a_frame_has_all_its_pixels(scenes,
     assert frame.origins.shape == (1, SIZE * SIZE, 3)
     half = frame.origins.shape[1] // 2
     rays = {name: getattr(frame, name)[:, :half] for name in ("origins", "directions", "colours")}
-    assert count(model, dataclasses.replace(frame, **rays))["frame_flops"] * 2 == two["frame_flops"]
+    assert (
+        count_costs(model, dataclasses.replace(frame, **rays))["frame_flops"] * 2
+        == two["frame_flops"]
+    )
 
 
 def test_a_time_is_the_median_of_all_but_the_first(monkeypatch):
@@ -102,7 +113,7 @@ def test_a_time_is_the_median_of_all_but_the_first(monkeypatch):
 
 
 def test_times_are_positive_and_say_where_they_were_measured(scenes, tmp_path):
-    costs = timed(*model_and_frame(scenes, tmp_path, "srt"), 1000)
+    costs = time_stages(*model_and_frame(scenes, tmp_path, "srt"), 1000)
     assert costs["encode_seconds"] > 0
     assert costs["frame_seconds"] > 0
     assert costs["hardware"].endswith("CPU, 1 thread")

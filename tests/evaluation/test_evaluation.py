@@ -285,7 +285,7 @@ def test_several_input_views_are_the_first_ones_of_each_scene(scenes):
     assert items == [Item(scene, (0, 1)) for scene in range(len(scenes))]
 
 
-@pytest.mark.parametrize("as_trained", [False, True])
+@pytest.mark.parametrize("mixed_precision", [False, True])
 def test_products_may_be_as_in_training_but_cameras_are_exact(
     scenes, model, monkeypatch, mixed_precision
 ):

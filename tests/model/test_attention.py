@@ -96,7 +96,7 @@ def test_a_layer_is_the_same_with_the_kernels_and_without(monkeypatch):
 
 def test_the_kernels_are_for_bfloat16_on_a_gpu_few_tokens_and_heads_they_know(monkeypatch):
     assert not can_use_attention_kernel(torch.zeros(1, dtype=torch.bfloat16), 16, 64)
-    monkeypatch.setattr(attention, "kernels_run", lambda: True)
+    monkeypatch.setattr(attention, "kernels_available", lambda: True)
 
     class OnGpu(torch.Tensor):
         is_cuda = True

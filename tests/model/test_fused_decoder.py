@@ -15,7 +15,7 @@ from srt.model.decoder import DecoderLayer
 from srt.model.encoder import CameraAndPixels, Encoder
 from srt.model.inference import MAX_QUERIES, queries_for_memory
 from srt.model.kernels.operators import camera_relu, convolution_relu, linear_relu
-from srt.model.positional_encoding import encode, ray_inputs
+from srt.model.positional_encoding import encode_inputs, ray_inputs
 
 CONFIG = load_experiment(PARAMS, "nmr_srt", "paper").model
 
@@ -93,11 +93,11 @@ def test_the_encoding_kernel_gives_the_plain_encoding_and_channels_of_0(kernels,
     beside = torch.rand(70, raw, device=device)
     config = load_experiment(PARAMS, "nmr_srt", "paper").model
     waves = ray_inputs(8 * origins, F.normalize(directions, dim=-1), config)
-    plain = torch.cat((beside, encode(waves)), dim=-1)
+    plain = torch.cat((beside, encode_inputs(waves)), dim=-1)
     width = plain.shape[1] + -plain.shape[1] % multiple
     rows = torch.cat((beside, *(part.coordinates for part in waves)), dim=-1)
     octaves, starts = (tuple(part[i] for part in waves) for i in (1, 2))
-    found = kernels.encode(rows, raw, octaves, starts, width)
+    found = kernels.encode_inputs(rows, raw, octaves, starts, width)
     assert found.shape == (70, width)
     assert not found[:, plain.shape[1] :].any()
     assert (found[:, : plain.shape[1]].float() - plain).abs().max() <= 2**-8  # of bfloat16, near 1
@@ -156,7 +156,9 @@ def test_the_first_layer_is_the_convolution_of_all_channels(tmp_path, size):
     encoder = Encoder(config).double()
     images, directions = (torch.rand(2, 3, *size, 3, dtype=torch.float64) for _ in range(2))
     origins = torch.randn(2, 3, 3, dtype=torch.float64)
-    rays = encode(ray_inputs(origins[:, :, None, None].expand_as(directions), directions, config))
+    rays = encode_inputs(
+        ray_inputs(origins[:, :, None, None].expand_as(directions), directions, config)
+    )
     channels = torch.cat((images, rays), dim=-1).flatten(0, 1).permute(0, 3, 1, 2)
     wanted = F.relu(encoder.convolutions[0](channels))
     torch.testing.assert_close(encoder.first_convolution(images, origins, directions), wanted)

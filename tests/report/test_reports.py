@@ -24,9 +24,9 @@ from srt.evaluation.scores import extremes
 from srt.rendering.teaser import frames_of, to_rgb
 from srt.rendering.video import Mp4Writer
 from srt.report.figures import front
-from srt.report.format.numbers import threads
+from srt.report.format.numbers import format_threads
 from srt.report.format.table import Table, drop_empty_columns
-from srt.report.page import trained
+from srt.report.page import trained_sentence
 from srt.report.tables.few_cameras import few_cameras_table
 from srt.report.tables.reproduction import class_table, reproduction_rows, reproduction_table
 from srt.results.runs import Run
@@ -175,12 +175,12 @@ def test_a_dead_link_is_found(tmp_path, monkeypatch):
 
 def test_when_and_where_runs_were_trained_is_said_as_far_as_it_is_known():
     old = {"hardware": "x86_64 CPU, 1 threads"}
-    assert trained([old, old]) == (
+    assert trained_sentence([old, old]) == (
         "Trained on x86_64 CPU, 1 thread; date: not recorded; commit: not recorded."
     )
     new = {"hardware": "1 x GPU", "finished": "2026-11-27", "commit": "0123456789" * 4}
     other = {**new, "finished": "2026-11-26", "commit": f"{'9876543210' * 4} and changes"}
-    assert trained([new, other, old]) == (
+    assert trained_sentence([new, other, old]) == (
         "Trained on 1 x GPU, x86_64 CPU, 1 thread; date: 2026-11-26 to 2026-11-27;"
         " commit: 0123456, 9876543 and changes."
     )
@@ -302,9 +302,11 @@ def test_columns_without_a_figure_are_left_out_of_the_page_and_no_others():
 
 
 def test_one_thread_is_one_in_old_and_new_files():
-    assert threads("x86_64 CPU, 1 threads") == processor(1).replace(platform.machine(), "x86_64")
-    assert threads("x86_64 CPU, 11 threads") == "x86_64 CPU, 11 threads"
-    assert threads(processor(2)) == processor(2)
+    assert format_threads("x86_64 CPU, 1 threads") == processor(1).replace(
+        platform.machine(), "x86_64"
+    )
+    assert format_threads("x86_64 CPU, 11 threads") == "x86_64 CPU, 11 threads"
+    assert format_threads(processor(2)) == processor(2)
 
 
 def test_the_extremes_are_the_best_the_median_and_the_worst_by_psnr():

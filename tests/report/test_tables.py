@@ -17,7 +17,7 @@ from srt.common.errors import UserError
 from srt.config.load import load_params
 from srt.config.schema import SPLITS, EvaluateConfig
 from srt.report.figures import moving_average
-from srt.report.format.numbers import duration, format_three_digits
+from srt.report.format.numbers import format_duration, format_three_digits
 from srt.report.format.table import Table, to_markdown
 from srt.report.tables.results import BASELINES, PEER
 from srt.results.published_figures import PROTOCOLS, RESULTS, published_result
@@ -299,7 +299,7 @@ def test_a_bar_in_a_cell_of_markdown_is_no_column():
      (172790.0, "2 d"), (12.2 * 86400, "12 d")],
 )  # fmt: skip
 def test_a_time_is_readable(seconds, text):
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_without_mlflow_everything_is_kept_and_said_once(tmp_path):
     script = f"""
 import sys
 from pathlib import Path
-import srt.tracking
+import srt.tracking.tracker
 assert "mlflow" not in sys.modules
 sys.modules["mlflow"] = None
 folder = Path({str(tmp_path)!r})

@@ -17,7 +17,7 @@ from support.tiny_training import (
 )
 
 from srt.training.energy import EnergyMeter, peak_gigabytes
-from srt.training.loop import largest, total
+from srt.training.loop import max_if_known, sum_if_known
 from srt.training.states import load_latest_state, save_state
 
 GPU = torch.device("cuda", 0)
@@ -76,10 +76,10 @@ def test_without_nvidias_library_or_a_gpu_there_is_no_energy(counter, monkeypatc
 
 
 def test_a_sum_or_a_maximum_with_an_unknown_part_is_unknown():
-    assert total([1.5, 2.0, 0.0]) == 3.5
-    assert total([1.5, None, 2.0]) is None
-    assert largest([1.5, 2.0, 0.0]) == 2.0
-    assert largest([1.5, None, 2.0]) is None
+    assert sum_if_known([1.5, 2.0, 0.0]) == 3.5
+    assert sum_if_known([1.5, None, 2.0]) is None
+    assert max_if_known([1.5, 2.0, 0.0]) == 2.0
+    assert max_if_known([1.5, None, 2.0]) is None
 
 
 class Meter:

@@ -150,7 +150,7 @@ def python(code, *arguments, **options):
 
 def test_the_same_weights_are_the_same_bytes_in_every_process(tmp_path):
     code = (
-        "import sys, torch; from pathlib import Path; from srt.training.states import save_weights;"
+        "import sys, torch; from pathlib import Path; from srt.model.weights import save_weights;"
         f"weights = {{n: torch.arange(6.0).view(2, 3) + i for i, n in {list(enumerate(WEIGHTS))}}};"
         f"save_weights(Path(sys.argv[1]), weights, {CONFIG})"
     )
@@ -207,8 +207,8 @@ def test_what_is_no_weight_file_of_this_project_is_refused_by_name(tmp_path, wri
 def test_a_second_holder_of_the_lock_is_refused_until_the_first_is_killed(tmp_path):
     folder = tmp_path / "new"
     code = (
-        "import sys; from pathlib import Path; from srt.training.states import exclusive\n"
-        "with exclusive(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from srt.training.states import lock_states\n"
+        "with lock_states(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     with python(code, folder, stdin=subprocess.PIPE) as holder:
         assert holder.stdout.readline() == "held\n"

@@ -63,7 +63,7 @@ def parent_commands() -> Iterable[str]:
     import psutil
 
     with suppress(psutil.Error):
-        for process in psutil.Process().parent_commands():
+        for process in psutil.Process().parents():
             yield " ".join(process.cmdline()[:4])
 
 

@@ -180,7 +180,7 @@ def test_a_killed_fetch_goes_on_with_what_it_had(bucket: Bucket, tmp_path: Path)
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from srt.data import bucket, partial
+from srt.data.download import bucket, partial
 fetch, append, named = bucket._fetch, partial.Part.append, []
 def counted(*given):
     named.append(fetch(*given))

@@ -108,7 +108,7 @@ def test_a_later_call_asks_only_for_the_rest(site: Site, target: Path) -> None:
 def test_a_killed_download_goes_on_with_what_it_had(site: Site, target: Path) -> None:
     code = """
 import os, pathlib, signal, sys
-from srt.data import download as module
+from srt.data.download import http as module
 append = module.Part.append
 def append_then_die(part, data):
     append(part, data)

@@ -86,7 +86,7 @@ def test_a_second_call_extracts_only_what_is_missing(
 
 KILLED_HALFWAY = """
 import os, pathlib, signal, sys
-from srt.data import extract
+from srt.data.download import unzip
 class Bar:
     left = int(sys.argv[3])
     __enter__ = lambda self: self
@@ -95,9 +95,9 @@ class Bar:
         self.left -= size
         if self.left < 0:
             os.kill(os.getpid(), signal.SIGKILL)
-extract.byte_bar = lambda *_: Bar()
-extract.CHUNK = 1000
-extract.extract_zip(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), strip=None)
+unzip.byte_bar = lambda *_: Bar()
+unzip.CHUNK = 1000
+unzip.extract_zip(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), strip=None)
 """
 
 

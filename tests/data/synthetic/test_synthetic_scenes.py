@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from support.paths import PARAMS
 
+from srt.common import devices
 from srt.common.errors import UserError
 from srt.config.load import load_dataset
 from srt.config.schema import SPLITS, SplitRanges, SyntheticConfig
-from srt.data.synthetic import as_msn, raycaster
+from srt.data.synthetic import as_msn
 from srt.data.synthetic.as_msn import write_msn
 from srt.data.synthetic.as_obsurf import write_obsurf
 from srt.data.synthetic.scenes import (
@@ -149,7 +150,7 @@ def test_a_point_is_seen_where_each_camera_projects_it():
 @pytest.fixture
 def in_a_thread(monkeypatch: pytest.MonkeyPatch):
     """Renders in this process: spawned ones take seconds to start."""
-    monkeypatch.setattr(raycaster, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
+    monkeypatch.setattr(devices, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a worker
     yield
@@ -185,7 +186,7 @@ def test_obsurf_has_the_scenes_of_each_range_and_empty_rows_elsewhere(tmp_path, 
 def test_obsurfs_bytes_do_not_depend_on_workers_nor_on_other_scenes(tmp_path, in_a_thread):
     write_obsurf(tmp_path / "one", config=OBSURF, name="clevr3d", seed=SEED, workers=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(raycaster, "ProcessPoolExecutor", ProcessPoolExecutor)
+        patch.setattr(devices, "ProcessPoolExecutor", ProcessPoolExecutor)
         fewer = dataclasses.replace(OBSURF.synthetic, train=2)
         config = dataclasses.replace(OBSURF, synthetic=fewer)
         write_obsurf(tmp_path / "two", config=config, name="clevr3d", seed=SEED, workers=2)
@@ -215,7 +216,7 @@ def msn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("tensorflow")
     root = tmp_path_factory.mktemp("msn")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(raycaster, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
+        patch.setattr(devices, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
         patch.setattr(as_msn, "pictures", flat_pictures)
         write_msn(root, config=MSN, name="msn", seed=SEED, workers=1)
     return root
