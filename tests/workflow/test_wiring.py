@@ -65,9 +65,13 @@ def trees(tmp_path_factory):
     for profile in PROFILES:
         copies[profile].edit_params({"profile": profile})
     copies["broken"].edit("Snakefile", "workflow.pack --profile", "workflow.pack --verbose")
-    copies["broken"].edit("Snakefile", 'code_dependencies("train"),', 'code_dependencies("train")[1:],')
+    copies["broken"].edit(
+        "Snakefile", 'code_dependencies("train"),', 'code_dependencies("train")[1:],'
+    )
     copies["broken"].edit("Snakefile", "{experiment}/scenes.csv", "{experiment}/rows.csv")
-    copies["broken"].edit("Snakefile", 'tracked("render",', 'tracked("evaluate",')
+    copies["broken"].edit(
+        "Snakefile", 'tracked_parameters("render",', 'tracked_parameters("evaluate",'
+    )
     copies["larger"].edit_params({"experiments.second": {"dataset": "nmr", "model": {"heads": 2}}})
     return copies
 
