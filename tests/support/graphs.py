@@ -6,7 +6,10 @@ A program of its own: Snakemake keeps what it imported from one repository for t
 import contextlib
 import io
 import json
+import re
 from pathlib import Path
+
+PACKED = re.compile(r"data/[^/]+/packed/[^/]+")
 
 
 def dvc_graph():
@@ -34,7 +37,7 @@ def dvc_graph():
 
 def as_file(path):
     """Returns the file that Snakemake has where DVC has the folder of a packed dataset."""
-    return f"{path}/manifest.json" if Path(path).parent.name == "packed" else path
+    return f"{path}/manifest.json" if PACKED.fullmatch(path) else path
 
 
 def inside(path, outputs):
