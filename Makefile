@@ -43,7 +43,7 @@ check: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else \
 	  f"Python {v[0]}.{v[1]} is not 3.11, 3.12 or 3.13: make PYTHON=python3.11")'
-	@echo "== setting up .venv: a few minutes and 3 GB, once"
+	@echo "== setting up .venv, once: some minutes and 4 GB of disk (more where pip has PyTorch with CUDA)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
