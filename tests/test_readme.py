@@ -12,36 +12,30 @@ from srt.report.format.numbers import count
 README = (REPOSITORY / "README.md").read_text()
 BASELINES = ("mean_colour_psnr", "input_view_psnr", "warped_input_psnr")
 PAGES = sorted((REPOSITORY / "docs").glob("*.md"))
+TRAINING = (REPOSITORY / "docs" / "training.md").read_text()
+TOP = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 
 
 def table_of(text):
     return [line for line in text.splitlines() if line.startswith("|")]
 
 
-def test_the_results_table_is_the_one_that_the_pipeline_wrote():
-    shown = re.search(r"<!-- results.*?-->\n(.*?)<!-- /results -->", README, re.DOTALL)
-    report = (REPOSITORY / "reports" / "quick" / "results.md").read_text()
-    wanted = table_of(report.split("## Results of profile quick")[1].split("\n- ")[0])
-    assert len(wanted) > 2
-    assert table_of(shown[1]) == wanted
-
-
 def test_the_figures_of_profile_bench_are_those_that_were_measured():
-    shown = re.search(r"<!-- bench.*?-->\n(.*?)<!-- /bench -->", README, re.DOTALL)
+    table = re.search(r"<!-- bench.*?-->\n(.*?)<!-- /bench -->", README, re.DOTALL)
     with (REPOSITORY / "reports" / "bench" / "results.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    wanted = []
-    for row in rows:
+        rows = {row["run"]: row for row in csv.DictReader(file) if row["ssim"]}
+    expected = []
+    for row in rows.values():
         best = max(float(row[name]) for name in BASELINES if row[name])
-        ssim = f"{float(row['ssim']):.3f}" if row["ssim"] else "–"
-        cells = [row["run"], row["protocol"], f"{float(row['psnr']):.2f}", ssim, f"{best:.2f}"]
-        cells += [count(int(row["steps"])), f"{float(row['training_seconds']) / 60:.1f} min"]
-        wanted.append(f"| {' | '.join(cells)} |")
-    assert table_of(shown[1])[2:] == wanted
+        cells = [row["run"], f"{float(row['psnr']):.2f}", f"{float(row['ssim']):.3f}"]
+        cells += [f"{best:.2f}", count(int(row["steps"]))]
+        cells += [f"{float(row['training_seconds']) / 60:.1f} min"]
+        expected.append(f"| {' | '.join(cells)} |")
+    assert table_of(table[1])[2:] == expected
 
 
 def test_params_yaml_says_of_each_experiment_what_the_reproduction_table_does():
-    with (REPOSITORY / "reports" / "quick" / "reproduction.csv").open() as file:
+    with (REPOSITORY / "reports" / "bench" / "reproduction.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["protocol"] == "stelzner"]
     published = [f"{float(row['psnr']):.2f} dB" for row in rows if row["psnr"]]
     costs = {
@@ -63,7 +57,7 @@ def test_the_times_and_memory_of_a_step_are_those_that_were_measured():
     rows = json.loads((REPOSITORY / "reports" / "performance" / "training.json").read_text())[
         "rows"
     ]
-    section = README.split("## What differs from the published code")[1].split("\n## ")[0]
+    section = TRAINING.split("## Speed and memory")[1].split("\n## ")[0]
     for name, scenes in (("SRT on NMR", 256), ("SRT on MSN", 64), ("ISRT on MSN", 24),
                          ("VSRT on NMR", 32)):  # fmt: skip
         model, dataset = name.lower().split(" on ")
@@ -78,7 +72,7 @@ def test_the_times_and_memory_of_a_step_are_those_that_were_measured():
 
 
 def test_what_a_card_takes_is_what_was_measured():
-    shown = re.search(r"<!-- cards.*?-->\n(.*?)<!-- /cards -->", README, re.DOTALL)
+    shown = re.search(r"<!-- cards.*?-->\n(.*?)<!-- /cards -->", TRAINING, re.DOTALL)
     rows = json.loads((REPOSITORY / "reports" / "performance" / "cards.json").read_text())["rows"]
     wanted = []
     for setting in dict.fromkeys(row["setting"] for row in rows):
@@ -89,24 +83,40 @@ def test_what_a_card_takes_is_what_was_measured():
     assert table_of(shown[1])[2:] == wanted
 
 
-def test_every_module_has_its_place_in_the_tree():
-    tree = README.split("## Where things are")[1].split("## ")[0]
-    modules = [
-        path for folder in ("srt", "workflow") for path in (REPOSITORY / folder).rglob("*.py")
+def test_the_readme_names_every_folder_of_the_library():
+    tree = README.split("## Where things are")[1].split("\n## ")[0]
+    folders = [
+        path.name for path in (REPOSITORY / "srt").iterdir() if (path / "__init__.py").exists()
     ]
-    missing = [path.name for path in modules if path.stem != "__init__" and path.name not in tree]
-    assert not missing
+    assert folders
+    assert not [name for name in folders if f"\n  {name}/ " not in tree]
 
 
-@pytest.mark.parametrize("page", [REPOSITORY / "README.md", *PAGES], ids=lambda path: path.name)
-def test_every_picture_and_file_that_is_linked_exists(page):
-    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
-    assert not [link for link in links if not (page.parent / link).exists()]
+def test_the_readme_is_short_and_soon_at_its_first_command():
+    assert len(README.encode()) <= 9000
+    before = re.sub(r"!?\[([^]]*)\]\([^)]*\)", r"\1", README.split("| command |")[0])
+    assert len(before.split()) <= 120
+    assert "No published training has been run" in before
+    assert max(line.count("|") for line in table_of(README)) <= 7
 
 
-def test_every_page_of_docs_is_linked_and_has_its_place_in_the_tree():
-    tree = README.split("## Where things are")[1].split("## ")[0]
-    assert PAGES
-    for page in PAGES:
-        assert f"](docs/{page.name})" in README
-        assert page.name in tree
+@pytest.mark.parametrize(
+    "page", [*PAGES, *(REPOSITORY / name for name in TOP)], ids=lambda path: path.name
+)
+def test_every_picture_file_and_heading_that_is_linked_exists(page):
+    for link in re.findall(r"\]\(([^):]+)\)", page.read_text()):
+        path, _, heading = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not heading or heading in headings(target), link
+
+
+def headings(page):
+    """Return the anchors that GitHub makes of a page's headings."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_every_page_of_docs_is_in_the_index():
+    index = (REPOSITORY / "docs" / "index.md").read_text()
+    assert [page.name for page in PAGES if f"({page.name})" not in index] == ["index.md"]
