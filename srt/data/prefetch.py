@@ -44,10 +44,7 @@ def reader_thread_count() -> int:
 def read_ahead(
     sampler: Sampler, scenes: Scenes, start: int, end: int, threads: int
 ) -> Iterator[Batch]:
-    """Yield the batches that `sampler.batch` returns, read by threads while earlier ones are used.
-
-    A batch shares its memory with later ones: it is valid until the next one is taken.
-    """
+    """Yield the batches that `sampler.batch` returns, read by threads while earlier ones are used."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="read")
     on_gpu = scenes.device.type == "cuda"
     stream = torch.cuda.Stream(scenes.device, priority=-1) if on_gpu else None
@@ -116,9 +113,7 @@ class _PendingBatch:
 
         # Each task of the pool reads some slots. Four tasks for each thread balance the load.
         slot_groups = np.array_split(np.arange(slots), 4 * pool._max_workers)
-        self.futures: list[Future[None]] = [
-            pool.submit(self._read, group) for group in slot_groups
-        ]
+        self.futures: list[Future[None]] = [pool.submit(self._read, group) for group in slot_groups]
 
     def _read(self, slots: np.ndarray) -> None:
         """Read the pixels of these slots of the batch into the buffers; runs in a thread."""
