@@ -44,7 +44,7 @@ def reader_thread_count() -> int:
 def read_ahead(
     sampler: Sampler, scenes: Scenes, start: int, end: int, threads: int
 ) -> Iterator[Batch]:
-    """Yield the batches that `sampler.batch` returns, read by threads while earlier ones are used."""
+    """Yield what `sampler.batch` returns for each step; threads read while a batch is used."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="read")
     on_gpu = scenes.device.type == "cuda"
     stream = torch.cuda.Stream(scenes.device, priority=-1) if on_gpu else None
