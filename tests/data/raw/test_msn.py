@@ -36,6 +36,7 @@ from srt.config.schema import SPLITS, SplitRanges, SubsetConfig
 from srt.data.packed import writer
 from srt.data.packed.reader import Scenes
 from srt.data.raw import msn
+from srt.data.raw.tfrecords import interleave
 from srt.geometry.cameras import camera_rays
 
 REAL = REPOSITORY.parent / "shared" / "data" / "msn_tfds440"
@@ -131,7 +132,7 @@ def test_the_order_is_that_of_tfds(tmp_path):
     builder = tfds.builder_from_directory(tmp_path)
     for split, lengths in MANY.items():
         read = [int(record["id"]) for record in builder.as_dataset(split=split).as_numpy_iterator()]
-        ours = [1000 * shard + i for shard, block in msn.interleave(lengths) for i in block]
+        ours = [1000 * shard + i for shard, block in interleave(lengths) for i in block]
         assert ours == read, split
         assert [f"{split}-{i // 1000:05d}/{i % 1000:05d}" for i in read] == names(tmp_path, split)
 
@@ -139,7 +140,7 @@ def test_the_order_is_that_of_tfds(tmp_path):
 @pytest.mark.parametrize("lengths", MANY.values())
 def test_the_shards_needed_hold_the_first_scenes_and_one_less_does_not(lengths):
     def first(shards, end):
-        order = [(s, i) for s, block in msn.interleave(lengths[:shards]) for i in block]
+        order = [(s, i) for s, block in interleave(lengths[:shards]) for i in block]
         return order[:end]
 
     whole = first(len(lengths), sum(lengths))
