@@ -79,11 +79,17 @@ class Batch:
 class ViewConfig:
     """How a model sees the views of a dataset's scenes."""
 
-    canonical: bool  # rays are in the first input camera's frame: it is at 0 and looks along z
+    # Rays are in the frame of the first input camera, which is at 0 and looks along z; or else in
+    # the world's.
+    canonical: bool
+
+    # How many views the model sees, and how many of their pixels; and which views it predicts.
     input_views: int
     input_stride: int  # an input image has every n-th row and column of its view
     all_targets: bool  # target rays go through the input views too
-    near: float  # nothing is seen nearer to a camera than this, nor farther away than `far`
+
+    # The distances from a camera between which everything is that can be seen.
+    near: float
     far: float
 
 
@@ -101,15 +107,16 @@ def make_view_config(experiment: Experiment) -> ViewConfig:
 
 @dataclass(frozen=True)
 class BatchIndices:
-    """Which scenes, views and pixels a batch consists of.
+    """Which scenes, views and pixels a batch consists of."""
 
-    A pixel's number counts the pixels of one full-size view row by row: row * width + column.
-    """
-
+    # The scenes' numbers in the dataset, and the numbers of their input views.
     scene: Int[Tensor, "b"]
-    inputs: Int[Tensor, "b v"]  # the input views of each scene
-    view: Int[Tensor, "b r"]  # the view that each target ray goes through
-    pixel: Int[Tensor, "b r"]  # the pixel of that view
+    inputs: Int[Tensor, "b v"]
+
+    # The view that each target ray goes through, and the pixel of that view. Pixels are counted
+    # row by row: row * width + column.
+    view: Int[Tensor, "b r"]
+    pixel: Int[Tensor, "b r"]
     uniforms: Float[Tensor, "b r uniforms"] | None  # becomes Batch.uniforms
 
     def pixel_index(self, pixels_per_view: int) -> Int[Tensor, "b r"]:
@@ -127,7 +134,7 @@ def make_batch(
             where all batches have the same sizes.
     """
     # Read the input images and the colours of the target pixels, both as bytes.
-    pixel_index = indices.pixel_index(scenes.height * scenes.width)  # (b, r)
+    pixel_index = indices.pixel_index(scenes.pixels_per_view)  # (b, r)
     images, colours = scenes.gather(
         indices.scene, indices.inputs, pixel_index, view_config.input_stride
     )  # (b, v, h, w, 3), (b, r, 3)
@@ -153,6 +160,7 @@ def assemble_batch(
         cameras: intrinsics and camera_to_world of all views of the batch's scenes.
         compiled: on a GPU, compute the rays by kernels that are compiled for these sizes.
     """
+    # Evaluations have batches of many sizes, for which compiling takes longer than it saves.
     compute = compute_batch_rays
     if compiled and scenes.device.type == "cuda":
         compute = compile_cached(compute_batch_rays)
@@ -184,7 +192,6 @@ def compute_batch_rays(
 
     Args:
         intrinsics, poses: of all views of each scene; a pose is camera_to_world.
-        inputs, view, pixel: as in `BatchIndices`.
         width: of a full-size view, in pixels.
     """
     slot = torch.arange(len(inputs), device=inputs.device)[
@@ -203,16 +210,14 @@ def compute_batch_rays(
     )  # (b, v, 3), (b, v, h, w, 3)
 
     # One ray for each target pixel, from the camera of its view.
-    target_intrinsics = intrinsics[slot, view]  # (b, r, 3, 3)
-    target_poses = poses[slot, view]  # (b, r, 4, 4)
+    ray_intrinsics = intrinsics[slot, view]  # (b, r, 3, 3)
+    ray_poses = poses[slot, view]  # (b, r, 4, 4)
     return {
         "images": images.float() / 255,
         "image_origins": image_origins,
         "image_directions": image_directions,
-        "origins": target_poses[..., :3, 3],
-        "directions": pixel_directions(
-            target_intrinsics, target_poses, pixel // width, pixel % width
-        ),
+        "origins": ray_poses[..., :3, 3],
+        "directions": pixel_directions(ray_intrinsics, ray_poses, pixel // width, pixel % width),
         "colours": colours.float() / 255,
     }
 
@@ -238,9 +243,12 @@ def make_full_view_batch(
 
     The rays are in the order of the views and, within a view, row by row.
     """
-    pixels_per_view = scenes.height * scenes.width
-    pixel = torch.arange(pixels_per_view, device=scenes.device).repeat(targets.shape[1])  # (r,)
-    view = targets.repeat_interleave(pixels_per_view, dim=1)  # (b, r)
+    # Number the pixels of each target view, and repeat the view for each of them.
+    size = scenes.pixels_per_view
+    pixel = torch.arange(size, device=scenes.device).repeat(targets.shape[1])  # (r,)
+    view = targets.repeat_interleave(size, dim=1)  # (b, r)
+
+    # Nothing is random in an evaluation, so there are no uniforms.
     indices = BatchIndices(scene, inputs, view, pixel.expand_as(view), uniforms=None)
     return make_batch(scenes, indices, view_config)
 
@@ -252,6 +260,5 @@ def read_full_images(
 
     A model may see the same views smaller, by `ViewConfig.input_stride`.
     """
-    no_pixels = views.new_zeros(1, 0)
-    images, _ = scenes.gather(scene, views, no_pixels, stride=1)  # (1, v, h, w, 3)
+    images, _ = scenes.gather(scene, views, views[:, :0], stride=1)  # (1, v, h, w, 3)
     return images[0].float() / 255

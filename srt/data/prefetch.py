@@ -97,7 +97,7 @@ class _PendingBatch:
         with _on_stream(stream):
             # Compute which pixels the batch has.
             self.batch_indices = sampler.batch_indices(scenes, step)
-            pixel_index = self.batch_indices.pixel_index(scenes.height * scenes.width)  # (b, r)
+            pixel_index = self.batch_indices.pixel_index(scenes.pixels_per_view)  # (b, r)
 
             # Take memory that an earlier batch has used, or make new memory.
             slots, input_views = self.batch_indices.inputs.shape
@@ -146,15 +146,10 @@ class _PendingBatch:
             colours = self.buffers.colours.to(self.scenes.device, non_blocking=True)
             cameras = self.scenes.cameras(self.host_indices[0])
 
-        # The training's stream waits for the copies. It must also be known as a user of the
-        # tensors: their memory would be given to others too early.
+        # From here on, the training's stream uses the tensors.
         if self.stream is not None:
             self.buffers.copied = self.stream.record_event()
-            training_stream = torch.cuda.current_stream(self.scenes.device)
-            training_stream.wait_stream(self.stream)
-            for tensor in (images, colours, *cameras, *vars(self.batch_indices).values()):
-                if tensor is not None:
-                    tensor.record_stream(training_stream)
+            self._hand_over([images, colours, *cameras, *vars(self.batch_indices).values()])
         return assemble_batch(
             self.scenes,
             self.batch_indices,
@@ -165,9 +160,20 @@ class _PendingBatch:
             compiled=True,
         )
 
+    def _hand_over(self, tensors: list[Tensor | None]) -> None:
+        """Let the training's stream use tensors of this batch's stream."""
+        assert self.stream is not None
+        training_stream = torch.cuda.current_stream(self.scenes.device)
+        training_stream.wait_stream(self.stream)
+        # Without a record of this use, their memory would be given to others too early.
+        for tensor in tensors:
+            if tensor is not None:
+                tensor.record_stream(training_stream)
+
 
 def _copy_to_host(tensor: Tensor) -> Tensor:
     """Return a copy in pinned memory, which is complete when the current stream has reached it."""
+    # On a CPU there is nothing to copy.
     if tensor.device.type != "cuda":
         return tensor
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)

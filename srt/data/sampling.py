@@ -4,7 +4,12 @@
   batch takes the next `batch_size` scenes of this endless sequence.
 - Views: the views of each scene in a random order. The first ones are the input views. The target
   rays go through the other views or, if the dataset says so, through all of them.
-- Pixels: r pixels of the target views of each scene, spread over them by chance (`draw_indices`).
+- Pixels: the pixels of a scene's target views, one view after the other, are divided into r runs of
+  equal length. Each target ray gets a random pixel of its run.
+
+The published code takes the first r pixels of a random permutation of all target pixels instead. By
+runs, every pixel is as likely as there, and the loss varies less from batch to batch. No pixel
+occurs twice, unless r does not divide the number of pixels, so that neighbouring runs share one.
 
 The order of the scenes depends on (seed, epoch); all other random numbers are hashes of counters
 (srt/data/counter_random.py). A batch therefore does not depend on earlier batches, and a resumed
@@ -77,7 +82,7 @@ class Sampler:
         inputs, view, pixel, uniforms = draw(
             keys,
             scenes.views,
-            scenes.height * scenes.width,
+            scenes.pixels_per_view,
             self.view_config.input_views,
             0 if self.view_config.all_targets else self.view_config.input_views,
             self.rays_per_scene,
@@ -120,12 +125,6 @@ def draw_indices(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Return the fields `inputs`, `view`, `pixel` and `uniforms` of `BatchIndices`.
 
-    The published code takes the first r pixels of a random permutation of all target pixels. Here,
-    the target pixels are divided into r runs of equal length, and each ray gets a random pixel of
-    its run. Every pixel is as likely as in the published code, and the loss varies less from batch
-    to batch. No pixel occurs twice, unless r does not divide their number, so that neighbouring
-    runs share a pixel.
-
     Args:
         keys: of the slots, for views, pixels and, if `uniforms` is not 0, uniforms.
         views: of a scene.
@@ -137,14 +136,13 @@ def draw_indices(
     device = keys[0].device
 
     # Order each scene's views by random numbers. The input views come first.
-    order = random_bits(slot_columns[0], torch.arange(views, device=device)).argsort(
-        dim=1, stable=True
-    )  # (b, views)
+    view_bits = random_bits(slot_columns[0], torch.arange(views, device=device))  # (b, views)
+    order = view_bits.argsort(dim=1, stable=True)  # (b, views)
     targets = order[:, first_target:]  # (b, target views)
 
-    # The pixels of the target views, view after view, are one line of `total` pixels. Ray k gets
-    # pixel floor((k + u) * total / rays), where u in [0, 1) is a random multiple of 2^-24. In whole
-    # numbers this is exact.
+    # All target pixels, view after view, are one row of `total` pixels. Ray k gets a pixel of the
+    # k-th run: floor((k + u) * total / rays), where u in [0, 1) is a random multiple of 2^-24. In
+    # whole numbers this is exact.
     ray = torch.arange(rays, device=device)  # (r,)
     total = targets.shape[1] * pixels_per_view
     offset = random_bits(slot_columns[1], ray) >> 8  # (b, r), u * 2^24

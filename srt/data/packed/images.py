@@ -119,6 +119,8 @@ class CompressedImages:
         first = stride // 2
         for image, view in zip(images, views):
             image[:] = decoded[view, first::stride, first::stride]
+
+        # Pick the single pixels, as for raw images.
         decoded.reshape(-1, 3).take(pixel_index, axis=0, out=colours, mode="clip")
 
     def blocks(self) -> Iterator[tuple[int, UInt8[np.ndarray, "n views h w 3"]]]:
@@ -155,6 +157,7 @@ def compress(images: UInt8[np.ndarray, "views h w 3"]) -> bytes:
 
 def _scene_counts(header: dict[str, Any]) -> list[int]:
     """Return the number of scenes in each shard; the last one may have fewer."""
+    # All shards but the last are full.
     total, per_shard = len(header["names"]), header["scenes_per_shard"]
     return [min(per_shard, total - start) for start in range(0, total, per_shard)]
 

@@ -25,6 +25,7 @@ from srt.common.shapes import Float, Int, UInt8
 from srt.data.packed.images import CompressedImages, Images, RawImages
 from srt.data.raw.common import SceneInfo
 
+# The version of the format: data of another version must be packed again.
 FORMAT = 2
 
 
@@ -73,6 +74,11 @@ class Scenes:
         return len(self) * self.views * self.height * self.width * 3
 
     @property
+    def pixels_per_view(self) -> int:
+        """The number of pixels of a full-size view."""
+        return self.height * self.width
+
+    @property
     def resident(self) -> bool:
         """True if all images are on the device."""
         return self._resident is not None
@@ -86,6 +92,7 @@ class Scenes:
         self, scene: Int[Tensor, "b"]
     ) -> tuple[Float[Tensor, "b views 3 3"], Float[Tensor, "b views 4 4"]]:
         """Return the intrinsics and camera_to_world of all views of some scenes, on the device."""
+        # The cameras may be on the host while the numbers of the scenes are on the device.
         index = scene.to(self._poses.device)
         return self._intrinsics[index].to(self.device), self._poses[index].to(self.device)
 
@@ -110,20 +117,25 @@ class Scenes:
             images = self._resident[slot_scene, views][..., first::stride, first::stride, :]
             return images, self._resident.view(len(self), -1, 3)[slot_scene, pixel_index]
 
-        # Else read scene after scene into host memory, and copy the result to the device.
-        images, colours = self.empty(views.shape[0], views.shape[1], pixel_index.shape[1], stride)
-        for slot, (scene_number, view_numbers, pixels) in enumerate(
-            zip(scene.tolist(), views.tolist(), pixel_index.cpu().numpy())
-        ):
-            self.disk.read(
-                scene_number,
-                view_numbers,
-                pixels,
-                stride,
-                images[slot].numpy(),
-                colours[slot].numpy(),
-            )
+        # Else read into host memory, and copy the result to the device.
+        images, colours = self._read(scene, views, pixel_index, stride)
         return images.to(self.device), colours.to(self.device)
+
+    def _read(
+        self,
+        scene: Int[Tensor, "b"],
+        views: Int[Tensor, "b v"],
+        pixel_index: Int[Tensor, "b r"],
+        stride: int,
+    ) -> tuple[UInt8[Tensor, "b v h w 3"], UInt8[Tensor, "b r 3"]]:
+        """Return what `gather` returns, read from the disk into host memory."""
+        # Each scene of the batch has a slot of the memory.
+        images, colours = self.empty(*views.shape, pixel_index.shape[1], stride)
+        numbers = zip(scene.tolist(), views.tolist(), pixel_index.cpu().numpy())
+        for slot, (scene_number, view_numbers, pixels) in enumerate(numbers):
+            image_memory, colour_memory = images[slot].numpy(), colours[slot].numpy()
+            self.disk.read(scene_number, view_numbers, pixels, stride, image_memory, colour_memory)
+        return images, colours
 
     def empty(
         self, scenes: int, views: int, pixels: int, stride: int
@@ -132,6 +144,7 @@ class Scenes:
 
         The memory is pinned if they are for a GPU.
         """
+        # A stride leaves fewer rows and columns.
         rows, columns = (len(range(stride // 2, n, stride)) for n in (self.height, self.width))
         pin = self.device.type == "cuda"
         return (
@@ -141,6 +154,7 @@ class Scenes:
 
     def _load(self) -> UInt8[Tensor, "scenes views height width 3"]:
         """Return all images, on the device."""
+        # Block by block, so that the host never holds all of them.
         size = (len(self), self.views, self.height, self.width, 3)
         images = torch.empty(size, dtype=torch.uint8, device=self.device)
         for start, block in self.disk.blocks():

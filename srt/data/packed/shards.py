@@ -60,6 +60,7 @@ def scene_columns(scenes: list[SceneInfo]) -> dict[str, Any]:
 
     They are columns instead of an entry for each scene, so that a million scenes load fast.
     """
+    # A scene refers to its class by the class' position in the list of classes.
     classes = list(dict.fromkeys(scene.class_name for scene in scenes))
     class_index = {name: index for index, name in enumerate(classes)}
     return {
@@ -95,12 +96,12 @@ def write_shard(shard: Shard) -> int:
                 ends.append(end)
 
         # The record gets its name before the images do: if the images are there, both are.
+        arrays: dict[str, Any] = {
+            "intrinsics": np.stack(intrinsics),
+            "camera_to_world": np.stack(poses),
+            "ends": np.array(ends, np.uint64),
+        }
         with _replace_when_written(shard.record) as record:
-            arrays: dict[str, Any] = {
-                "intrinsics": np.stack(intrinsics),
-                "camera_to_world": np.stack(poses),
-                "ends": np.array(ends, np.uint64),
-            }
             np.savez(record, **arrays, **vars(sums))
     return len(shard.scenes)
 
@@ -121,6 +122,7 @@ class PixelSums:
 
     def add(self, images: UInt8[np.ndarray, "views h w 3"]) -> None:
         """Add the pixels of a scene."""
+        # Sums of 64-bit integers have room for 10^14 pixels.
         axes = (0, 1, 2)
         self.pixels += np.uint64(images[..., 0].size)
         self.sum += images.sum(axes, np.uint64)
@@ -158,6 +160,7 @@ def statistics(records: Iterable[dict[str, np.ndarray]]) -> dict[str, list[float
 @contextlib.contextmanager
 def _replace_when_written(path: Path) -> Iterator[BinaryIO]:
     """Yield a file that gets its name only when the block ends without an error."""
+    # The bytes reach the disk before the name does: after a crash, a file that is there is whole.
     temporary = path.with_name(f".{path.name}")
     with temporary.open("wb") as file:
         yield file
@@ -193,25 +196,36 @@ def write_split(
     # The header is written last. If it exists, an interrupted call has joined the records already.
     if not (folder / "scenes.json").exists():
         _join_records(folder, len(scenes), config)
-        files = sorted(path.name for path in folder.glob("images-*"))
-        header = {
-            "format": FORMAT,
-            "split": split,
-            "storage": config.storage,
-            "views": config.views,
-            "height": config.image_size[0],
-            "width": config.image_size[1],
-            "camera": "OpenCV axes, z-up world, pixel centres at index + 0.5",
-            "pixel_grid": config.pixel_grid,
-            "scenes_per_shard": scenes_per_shard(config),
-            "statistics": statistics(_read_records(folder)),
-            "files": files,
-            "provenance": provenance,
-            **scene_columns(scenes),
-        }
+        header = _split_header(folder, split, scenes, config, provenance)
         write_atomically(folder / "scenes.json", json.dumps(header).encode())
     for path in folder.glob("record-*.npz"):
         path.unlink()
+
+
+def _split_header(
+    folder: Path,
+    split: str,
+    scenes: list[SceneInfo],
+    config: DatasetConfig,
+    provenance: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the content of a split's `scenes.json`."""
+    files = sorted(path.name for path in folder.glob("images-*"))
+    return {
+        "format": FORMAT,
+        "split": split,
+        "storage": config.storage,
+        "views": config.views,
+        "height": config.image_size[0],
+        "width": config.image_size[1],
+        "camera": "OpenCV axes, z-up world, pixel centres at index + 0.5",
+        "pixel_grid": config.pixel_grid,
+        "scenes_per_shard": scenes_per_shard(config),
+        "statistics": statistics(_read_records(folder)),
+        "files": files,
+        "provenance": provenance,
+        **scene_columns(scenes),
+    }
 
 
 def _join_records(folder: Path, scene_count: int, config: DatasetConfig) -> None:
@@ -239,6 +253,7 @@ def _stream_array(
     file: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str, folder: Path
 ) -> None:
     """Write one .npy file: the arrays of this name of all records, one after the other."""
+    # `shape` is that of the whole array; the records have slices of it.
     np.lib.format.write_array_header_1_0(file, _array_header(shape, dtype))
     for record in _read_records(folder):
         file.write(np.ascontiguousarray(record[name], dtype).tobytes())

@@ -84,15 +84,8 @@ def _pack(
     splits = {split: reader.list_scenes(root, split, config, view_list) for split in SPLITS}
     _refuse_leaks(root, splits)
 
-    # Everything that the packed bytes depend on. Work of another key is not continued.
     provenance = {**provenance, "versions": _versions(config)}
-    key = {
-        "format": FORMAT,
-        "config": asdict(config),
-        "provenance": provenance,
-        "scenes": {split: scene_columns(scenes) for split, scenes in splits.items()},
-        "scenes_per_shard": scenes_per_shard(config),
-    }
+    key = _work_key(splits, config, provenance)
 
     # Pack into a hidden folder, shard by shard, and give it its name when all is done.
     work = out.with_name(f".{out.name}.partial")
@@ -108,6 +101,19 @@ def _pack(
         _publish(work, out)
 
 
+def _work_key(
+    splits: dict[str, list[SceneInfo]], config: DatasetConfig, provenance: dict[str, Any]
+) -> dict[str, Any]:
+    """Return all that the packed bytes depend on. Unfinished work of another key is not used."""
+    return {
+        "format": FORMAT,
+        "config": asdict(config),
+        "provenance": provenance,
+        "scenes": {split: scene_columns(scenes) for split, scenes in splits.items()},
+        "scenes_per_shard": scenes_per_shard(config),
+    }
+
+
 def _finish_splits(
     work: Path,
     splits: dict[str, list[SceneInfo]],
@@ -115,10 +121,13 @@ def _finish_splits(
     provenance: dict[str, Any],
 ) -> None:
     """Join the shards of each split, and write the manifest with the digest of every file."""
+    # The digests are of the finished files of a split, so it is finished first.
     digests = {}
     for split, scenes in splits.items():
         write_split(work / split, split, scenes, config, provenance)
         digests[split] = {path.name: sha256_of(path) for path in sorted((work / split).iterdir())}
+
+    # The manifest describes the whole dataset.
     counts = {split: len(scenes) for split, scenes in splits.items()}
     manifest = {"format": FORMAT, "scenes": counts, "files": digests, "provenance": provenance}
     write_atomically(work / "manifest.json", json.dumps(manifest, indent=1).encode())
@@ -126,6 +135,7 @@ def _finish_splits(
 
 def _versions(config: DatasetConfig) -> dict[str, str]:
     """Return the versions of the packages that decode the raw images and write the packed ones."""
+    # TFRecords are parsed by TensorFlow, and generated scenes are rendered by PyTorch.
     extra = {"msn": ["tensorflow-cpu"], "generated": ["torch"]}
     packages = ["numpy", "pillow", *extra.get(config.layout, [])]
     return {name: importlib.metadata.version(name) for name in packages}
@@ -144,6 +154,7 @@ def _publish(work: Path, out: Path) -> None:
 
 def _refuse_leaks(root: Path, splits: dict[str, list[SceneInfo]]) -> None:
     """Raise DataError if a scene is in two splits."""
+    # Remember the split in which each scene was seen first.
     split_of: dict[str, str] = {}
     for split, scenes in splits.items():
         for scene in scenes:
@@ -178,11 +189,12 @@ def _missing_shards(
     root: Path, config: DatasetConfig, scenes: list[SceneInfo], folder: Path
 ) -> Iterator[Shard]:
     """Yield the shards of a split that are still to be written."""
+    # The images of a shard get their name last: if they are there, the shard is finished.
     size, suffix = scenes_per_shard(config), SUFFIXES[config.storage]
     for number, start in enumerate(range(0, len(scenes), size)):
         images = folder / f"images-{number:05d}{suffix}"
         record = folder / f"record-{number:05d}.npz"
-        if not images.exists():  # the images get their name after the record
+        if not images.exists():
             yield Shard(root, config, scenes[start : start + size], images, record)
 
 

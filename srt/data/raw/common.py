@@ -53,6 +53,7 @@ def read_npz(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     Raises:
         DataError: the file is missing or damaged, or an array is missing or not of numbers.
     """
+    # np.load finds an array without reading the others.
     try:
         with np.load(path) as file:
             arrays = {key: file[key] for key in keys if key in file}
@@ -69,14 +70,11 @@ def read_npz(path: Path, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def decode_image(content: bytes, context: str, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
-    """Return the pixels of an image file, without its alpha channel if there is one.
+    """Return the pixels of an image file, without its alpha channel. Raise DataError if it is bad.
 
     Args:
         context: where the image is, for errors; for example its path.
         size: the rows and columns that the dataset's images have.
-
-    Raises:
-        DataError: the image is damaged, or of another mode or size.
     """
     from PIL import Image
 
@@ -105,7 +103,6 @@ def is_rigid(pose: Float[np.ndarray, "4 4"]) -> bool:
     """Say whether a matrix is a rotation and a translation."""
     if not np.isfinite(pose).all():
         return False
-
     # A rotation is an orthogonal matrix that does not mirror.
     rotation = pose[:3, :3]
     orthogonal = np.abs(rotation @ rotation.T - np.eye(3)).max() < TOLERANCE

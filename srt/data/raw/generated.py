@@ -6,7 +6,7 @@ The raw data is only a recipe:
 
 The scenes are those that stand in for the other raw layouts (srt/data/synthetic): single objects,
 and several objects on a ground. The images of 20 000 scenes are not written as files of their own,
-and a GPU renders them in minutes. A GPU and a CPU round differently, and so their pixels can differ.
+and a GPU renders them in minutes. A GPU and a CPU round differently, so their pixels can differ.
 """
 
 from __future__ import annotations
@@ -38,19 +38,18 @@ from srt.data.synthetic.scenes import (
 )
 from srt.geometry.cameras import pinhole, resize_intrinsics
 
-HIGHEST = 75.0  # elevation of cameras anywhere around an object, in degrees: from 0 to this
+# Cameras anywhere around an object have an elevation from 0 to this, in degrees.
+HIGHEST = 75.0
+
+# The file that is the raw data, and the kinds of scenes that are single objects.
 RECIPE = "recipe.json"
-OBJECTS = ("object", "object_anywhere")  # the scenes that are single objects
+OBJECTS = ("object", "object_anywhere")
 
 
 def write_generated(
     root: Path, *, config: DatasetConfig, name: str, seed: int, workers: int
 ) -> None:
-    """Write the recipe.
-
-    Args:
-        config, workers: not used; the writers of the other layouts have them.
-    """
+    """Write the recipe. `config` and `workers` are arguments that other layouts' writers use."""
     root.mkdir(parents=True, exist_ok=True)
     write_atomically(root / RECIPE, json.dumps({"name": name, "seed": seed}).encode())
 
@@ -63,13 +62,14 @@ def list_scenes(
     In this order, a few scenes at equal distances in the list are of all classes. If the classes
     took turns, they could all be of one class.
     """
+    # Scenes on a ground are all of one class.
     count, views = getattr(config.synthetic, split), config.views
     if config.subset and config.subset.max_scenes:
         count = min(count, config.subset.max_scenes)
     if not shows_object(config):
         return [SceneInfo(f"{split}_{index:05d}", "scene", None) for index in range(count)]
 
-    # The first `count` objects, of all classes in turn, and then ordered by class.
+    # Objects: the first `count`, of all classes in turn, and then ordered by class.
     _, seed = read_recipe(root)
     keys = sorted(islice(deal(config, seed, split), count), key=_class_and_index)
     return [
@@ -86,6 +86,8 @@ def read_scene(root: Path, info: SceneInfo, config: DatasetConfig) -> RawScene:
     if not shows_object(config):
         ground_key = SceneKey(seed=seed, dataset=name, split=split, index=int(index))
         return render_ground_scene(ground_key, config)
+
+    # Classes are numbered from 1 in their ids, and from 0 in their list.
     class_index = int(info.name.split("/")[0].removeprefix("synth")) - 1
     key = SyntheticScene(seed=seed, split=split, class_index=class_index, index=int(index))
     return render_object(key, config)
@@ -114,7 +116,6 @@ def render_ground_scene(key: SceneKey, config: DatasetConfig) -> RawScene:
     rng, size = key.generator(), config.image_size
     scene = ground_scene(style_of(config), rng)
     positions = camera_positions(rng, config.views, as_msn.DISTANCES, as_msn.ELEVATIONS)
-
     intrinsics = resize_intrinsics(as_msn.INTRINSICS, (128, 128), size)
     images = pictures(scene, positions, intrinsics, size, shared_device())
     return make_raw_scene(images, intrinsics, look_at_origin(positions))
@@ -123,6 +124,7 @@ def render_ground_scene(key: SceneKey, config: DatasetConfig) -> RawScene:
 def render_object(key: SyntheticScene, config: DatasetConfig) -> RawScene:
     """Return an object, seen by the cameras of layout nmr or by cameras anywhere around it."""
     assert config.synthetic is not None  # the configuration was checked
+    # The object and the cameras come from different random streams of the key.
     rows, columns = config.image_size
     solids = random_object(key.class_name, key.generator())
     intrinsics, poses = pinhole(FOCAL, 2.0, rows, columns), turntable(config.views)

@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +32,21 @@ from srt.data.raw.common import (
     is_rigid,
     refuse_inverted_cameras,
 )
-from srt.data.raw.tfrecords import CYCLE, Record, interleave, read_record, record_offsets
+from srt.data.raw.tfrecords import (
+    CYCLE,
+    Record,
+    SplitFiles,
+    find_files,
+    interleave,
+    read_record,
+    record_offsets,
+)
 
-DEPTH = 3  # folders above a dataset in which it is found: <root>/multi_shapenet_frames/2.3.3
-NAMED = 5  # missing shards that an error names
+# How many missing shards an error names.
+NAMED = 5
+
+# A worker reads many scenes of the same files, and looks for them only once.
+_cached_files = functools.cache(find_files)
 
 
 def shards_needed(lengths: Sequence[int], end: int) -> int:
@@ -49,21 +58,6 @@ def shards_needed(lengths: Sequence[int], end: int) -> int:
         needed = max(needed, shard + 1)
         end -= len(records)
     return needed
-
-
-@dataclass(frozen=True)
-class SplitFiles:
-    """The shards of a split: how many records each should have, and which of them are on disk."""
-
-    info: Path  # dataset_info.json
-    split: str
-    prefix: str  # of the shards' file names
-    lengths: tuple[int, ...]  # records in each shard
-    present: frozenset[int]
-
-    def path(self, shard: int) -> Path:
-        """Return the file of a shard."""
-        return self.info.with_name(f"{self.prefix}-{shard:05d}-of-{len(self.lengths):05d}")
 
 
 def list_scenes(
@@ -101,6 +95,7 @@ def list_scenes(
 
 def _scene_range(files: SplitFiles, config: DatasetConfig, total: int) -> tuple[int, int]:
     """Return the first scene of a split and the one after the last, of `total` in TFDS' order."""
+    # Without ranges in the configuration, a split has all of its scenes.
     split = files.split
     start, end = getattr(config.ranges, split) if config.ranges else (0, total)
     if end > total and config.subset is None:
@@ -108,71 +103,16 @@ def _scene_range(files: SplitFiles, config: DatasetConfig, total: int) -> tuple[
             f"{files.info}: {split} has {total} scenes, ranges.{split} ends at {end}; correct the"
             " range, or fetch the whole dataset"
         )
+
+    # A subset is of the first scenes of the range.
     if config.subset and config.subset.max_scenes:
         end = min(end, start + config.subset.max_scenes)
     return start, end
 
 
-def find_files(root: Path, split: str) -> SplitFiles:
-    """Return the shards of a split.
-
-    Raises:
-        DataError: there are no shards, or shards of several versions.
-    """
-    # The shards on disk must all say the same name and number of shards.
-    info = _find_info(root)
-    pattern = re.compile(rf"([^.].*-{split}\.tfrecord)-(\d+)-of-(\d+)")
-    matches = [match for path in info.parent.iterdir() if (match := pattern.fullmatch(path.name))]
-    versions = sorted({(match[1], int(match[3])) for match in matches})
-    if not versions:
-        raise DataError(f"{info.parent}: no file is *-{split}.tfrecord-*-of-*; fetch the dataset")
-    if len(versions) > 1:
-        names = " and ".join(f"{prefix}-*-of-{count:05d}" for prefix, count in versions)
-        raise DataError(f"{info.parent}: {names} side by side; remove those of the other version")
-
-    # dataset_info.json must be of the same version.
-    prefix, count = versions[0]
-    lengths = _shard_lengths(info, split)
-    if count != len(lengths):
-        raise DataError(
-            f"{info}: shardLengths of {split} has {len(lengths)} shards, the files are of {count}:"
-            " they are not of one version; fetch the dataset into an empty folder"
-        )
-    present = frozenset(int(match[2]) for match in matches) & set(range(count))
-    return SplitFiles(info, split, prefix, tuple(lengths), present)
-
-
-_cached_files = functools.cache(find_files)
-
-
-def _find_info(root: Path) -> Path:
-    """Return the dataset_info.json in `root`, or in the only folder below it that has one."""
-    name = "dataset_info.json"
-    if (root / name).is_file():
-        return root / name
-    paths = [path for depth in range(1, DEPTH + 1) for path in root.glob("*/" * depth + name)]
-    if len(paths) > 1:
-        folders = ", ".join(str(path.parent) for path in sorted(paths))
-        raise DataError(f"{root}: several datasets side by side: {folders}; set source to one")
-    if not paths:
-        raise DataError(f"{root / name}: there is no such file; fetch it from where the shards are")
-    return paths[0]
-
-
-def _shard_lengths(info: Path, split: str) -> list[int]:
-    """Return the number of records in each shard of a split, as dataset_info.json has them."""
-    try:
-        splits = {entry["name"]: entry for entry in json.loads(info.read_text())["splits"]}
-        return [int(length) for length in splits[split]["shardLengths"]]
-    except (ValueError, TypeError, KeyError) as error:
-        raise DataError(
-            f"{info}: not TFDS' description of a dataset with the split {split} and its"
-            f" shardLengths ({error!r}); fetch it again"
-        ) from error
-
-
 def _select_shards(files: SplitFiles, config: DatasetConfig) -> list[int]:
     """Return the shards that subset.shards names; without a subset, all shards."""
+    # Splits have different numbers of shards: numbers that a split does not have are left out.
     text = config.subset.shards if config.subset else None
     if text is None:
         return list(range(len(files.lengths)))
@@ -229,7 +169,7 @@ def _offsets(path: Path, length: int) -> list[int]:
 
 
 def _cameras(record: Record, views: int) -> list[int]:
-    """Return the numbers of a record's cameras, in order. There must be `views` of them."""
+    """Return the numbers of a record's cameras in numerical order; there must be `views` of them."""
     keys = (re.fullmatch(r"cameras/camera_(\d+)/color_image", key) for key in record.features)
     cameras = sorted(int(match[1]) for match in keys if match)
     if len(cameras) != views:
@@ -274,15 +214,7 @@ def _intrinsics(record: Record, name: str, config: DatasetConfig) -> Float[np.nd
         )
     record.expect(f"{name}/distortion/radial", np.zeros(3))
     record.expect(f"{name}/distortion/tangential", np.zeros(2))
-
-    # K is in pixels of an image of this size.
-    sizes = (record.values(f"{name}/image_{side}", "int64_list", 1) for side in ("height", "width"))
-    size = tuple(value for (value,) in sizes)
-    if size != config.image_size:
-        raise DataError(
-            f"{record.context}: {name} is of an image of {size[0]} x {size[1]} (rows x columns),"
-            f" image_size is {config.image_size[0]} x {config.image_size[1]}"
-        )
+    _check_image_size(record, name, config)
 
     # K must have no entries other than the focal lengths and the principal point.
     matrix = record.floats(f"{name}/K", 9).reshape(3, 3)
@@ -296,3 +228,14 @@ def _intrinsics(record: Record, name: str, config: DatasetConfig) -> Float[np.nd
             " [0, 0, 1]] with positive fx, fy; the data is damaged: fetch it again"
         )
     return matrix
+
+
+def _check_image_size(record: Record, name: str, config: DatasetConfig) -> None:
+    """Raise DataError if the intrinsics are of images of another size than the dataset's."""
+    (height,) = record.values(f"{name}/image_height", "int64_list", 1)
+    (width,) = record.values(f"{name}/image_width", "int64_list", 1)
+    if (height, width) != config.image_size:
+        raise DataError(
+            f"{record.context}: {name} is of an image of {height} x {width} (rows x columns),"
+            f" image_size is {config.image_size[0]} x {config.image_size[1]}"
+        )

@@ -54,22 +54,33 @@ def list_scenes(
     if config.subset and config.subset.max_scenes:
         lists = first_scenes(lists, config.subset.max_scenes)
 
-    # Only test scenes have a source view: one for all, or each its own by the view list.
+    # A scene's name is its path below `root`. Only test scenes have a source view.
     scenes = []
-    for class_id, name in ((key, f"{key}/{scene}") for key in lists for scene in lists[key]):
-        source = config.view_list if isinstance(config.view_list, int) else sources.get(name)
-        if view_list is not None and split == "test" and source is None:
-            raise DataError(f"{view_list}: no source view for the test scene {name}; add a line")
-        scenes.append(SceneInfo(name, classes[class_id], source if split == "test" else None))
+    for class_id, names in lists.items():
+        for name in (f"{class_id}/{scene}" for scene in names):
+            source = None
+            if split == "test":
+                source = _source_view(name, sources, view_list, config)
+            scenes.append(SceneInfo(name, classes[class_id], source))
     if not scenes:
         raise DataError(f"{root}: the lists softras_{split}.lst name no scene: the split is empty")
     return scenes
 
 
+def _source_view(
+    name: str, sources: Mapping[str, int], view_list: Path | None, config: DatasetConfig
+) -> int | None:
+    """Return a test scene's source view, if any. Raise DataError if the view list lacks it."""
+    source = config.view_list if isinstance(config.view_list, int) else sources.get(name)
+    if view_list is not None and source is None:
+        raise DataError(f"{view_list}: no source view for the test scene {name}; add a line")
+    return source
+
+
 def _read_list(root: Path, class_id: str, split: str) -> list[str]:
     """Return the names of the scenes of a class and a split, in the order of their list."""
     path = root / class_id / f"softras_{split}.lst"
-    scenes: dict[str, None] = {}
+    scenes: dict[str, None] = {}  # keeps the order, and finds duplicates fast
     for scene in read_file(path).decode().split():
         if scene in scenes:
             raise DataError(f"{path}: {scene} is listed twice; remove one of the lines")
@@ -203,8 +214,8 @@ def _pixel_intrinsics(
 
     The published loader has a "corner" grid: linspace(-1, 1, size) puts the outermost pixel centres
     at -1 and 1, where the images have their outermost pixel edges. This is the same as a focal
-    length that is shorter by the factor (size - 1) / size. The "center" grid has pixel centres where
-    the images have them.
+    length that is shorter by the factor (size - 1) / size. The "center" grid has them where the
+    images do.
     """
     # The matrix must scale x and y and do nothing else.
     scales = np.diag([camera[0, 0], camera[1, 1], 1, 1])

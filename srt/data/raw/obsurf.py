@@ -33,48 +33,57 @@ def list_scenes(
 ) -> list[SceneInfo]:
     """Return the scenes of a split's range that have at most `max_objects` objects.
 
-    Raises:
-        DataError: the metadata is not of this layout, ends before the range does, or has fewer
-            views than the configuration; or no scene remains.
+    Raise DataError if the metadata is not as the configuration says, or no scene remains.
     """
-    # The metadata must have all views and the whole range.
     path = root / "metadata.npz"
     metadata = read_metadata(path)
-    objects, views = metadata.objects, metadata.positions.shape[1]
-    if views < config.views:
-        raise DataError(
-            f"{path}: camera_pos has {views} views, `views` is {config.views}: they must fit"
-        )
-    assert config.ranges is not None  # the configuration was checked
-    start, end = getattr(config.ranges, split)
-    if end > len(objects):
-        raise DataError(
-            f"{path}: {len(objects)} scenes, ranges.{split} ends at {end}; correct the range, or"
-            " fetch the whole dataset"
-        )
+    numbers = _split_range(path, metadata, split, config)
 
     # Leave out scenes of too many objects, and then all but the first ones if there is a subset.
+    objects = metadata.objects
     most = config.max_objects if config.max_objects is not None else objects.max()
-    numbers = [number for number in range(start, end) if objects[number] <= most]
-    if not numbers:
+    selected = [number for number in numbers if objects[number] <= most]
+    if not selected:
         raise DataError(
-            f"{path}: no scene of {start}..{end - 1} has at most {most} objects: {split} is empty;"
-            " raise max_objects or change the range"
+            f"{path}: no scene of {numbers.start}..{numbers.stop - 1} has at most {most} objects:"
+            f" {split} is empty; raise max_objects or change the range"
         )
     limit = config.subset.max_scenes if config.subset else None
     return [
         SceneInfo(str(number), _class_name(int(objects[number])), None)
-        for number in numbers[:limit]
+        for number in selected[:limit]
     ]
 
 
+def _split_range(path: Path, metadata: Metadata, split: str, config: DatasetConfig) -> range:
+    """Return the numbers of the scenes of a split. Raise DataError if the metadata lacks any."""
+    # All views of the configuration must be there.
+    views = metadata.positions.shape[1]
+    if views < config.views:
+        raise DataError(
+            f"{path}: camera_pos has {views} views, `views` is {config.views}: they must fit"
+        )
+
+    # And so must the whole range.
+    assert config.ranges is not None  # the configuration was checked
+    start, end = getattr(config.ranges, split)
+    scene_count = len(metadata.objects)
+    if end > scene_count:
+        raise DataError(
+            f"{path}: {scene_count} scenes, ranges.{split} ends at {end}; correct the range, or"
+            " fetch the whole dataset"
+        )
+    return range(start, end)
+
+
 def _class_name(objects: int) -> str:
-    """Return the class of scenes of so many objects: classes are compared by it in the results."""
+    """Return the class of scenes with so many objects."""
     return "1 object" if objects == 1 else f"{objects} objects"
 
 
 def read_scene(root: Path, scene: SceneInfo, config: DatasetConfig) -> RawScene:
     """Return the images and cameras of a scene. An error names the file at fault."""
+    # Every view has a file.
     paths = [root / "images" / f"img_{scene.name}_{view}.png" for view in range(config.views)]
     images = np.stack([decode_image(read_file(p), str(p), config.image_size) for p in paths])
 
@@ -96,6 +105,8 @@ def _look_at_origin(
     """
     if not np.isfinite(positions).all():
         raise DataError(f"{context}: {positions.tolist()} is not finite; fetch the file again")
+
+    # look_at refuses cameras that look straight up or down.
     position = torch.from_numpy(positions)
     try:
         return look_at(position, torch.zeros_like(position)).numpy()
@@ -129,6 +140,7 @@ def _read_metadata(path: Path, stamp: tuple[int, int]) -> Metadata:
     Args:
         stamp: the file's time and size, so that the cache has an entry for each state of the file.
     """
+    # `shape` numbers the shape in each slot, and `camera_pos` has a position for each view.
     arrays = read_npz(path, ("shape", "camera_pos"))
     shape, positions = arrays["shape"], arrays["camera_pos"].astype(np.float64)
     if shape.ndim != 2 or positions.shape != (len(shape), *positions.shape[1:2], 3):
@@ -136,4 +148,6 @@ def _read_metadata(path: Path, stamp: tuple[int, int]) -> Metadata:
             f"{path}: shape is {shape.shape}, camera_pos {positions.shape}; (scenes, slots) and"
             " (scenes, views, 3) are expected; fetch it again"
         )
+
+    # A slot with a shape is an object.
     return Metadata((shape > 0).sum(axis=1), positions)
