@@ -130,7 +130,7 @@ class Scenes:
     ) -> tuple[UInt8[Tensor, "b v h w 3"], UInt8[Tensor, "b r 3"]]:
         """Return what `gather` returns, read from the disk into host memory."""
         # Each scene of the batch has a slot of the memory.
-        images, colours = self.empty(*views.shape, pixel_index.shape[1], stride)
+        images, colours = self.empty(views.shape[0], views.shape[1], pixel_index.shape[1], stride)
         numbers = zip(scene.tolist(), views.tolist(), pixel_index.cpu().numpy())
         for slot, (scene_number, view_numbers, pixels) in enumerate(numbers):
             image_memory, colour_memory = images[slot].numpy(), colours[slot].numpy()

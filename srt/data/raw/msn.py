@@ -169,7 +169,7 @@ def _offsets(path: Path, length: int) -> list[int]:
 
 
 def _cameras(record: Record, views: int) -> list[int]:
-    """Return the numbers of a record's cameras in numerical order; there must be `views` of them."""
+    """Return the sorted numbers of a record's cameras. There must be `views` of them."""
     keys = (re.fullmatch(r"cameras/camera_(\d+)/color_image", key) for key in record.features)
     cameras = sorted(int(match[1]) for match in keys if match)
     if len(cameras) != views:
