@@ -1,91 +1,34 @@
-"""Batches as a function of (seed, step).
-
-The packed scenes of these tests have colours that say which pixel they are of: the red channel is
-the number of the scene and view, green is the row, blue is the column.
-"""
+"""Batches as a function of (seed, step): which pixels they have, and where their rays go."""
 
 import dataclasses
-import threading
 
-import numpy as np
 import pytest
 import torch
-from support.small_packed import write_split
-
-from srt.common.errors import DataError
-from srt.config.strict import ConfigError
-from srt.data.batch import ViewConfig, make_full_view_batch
-from srt.data.counter_random import random_bits, slot_keys
-from srt.data.packed.reader import Scenes
-from srt.data.prefetch import iterate_batches, read_ahead
-from srt.data.sampling import Sampler
-from srt.geometry.cameras import look_at, pixel_directions, rigid_inverse
-
-SCENES, VIEWS, HEIGHT, WIDTH = 5, 4, 4, 6
-CPU = torch.device("cpu")
-SAMPLER = Sampler(
-    batch_size=8,
-    rays_per_scene=12,
-    uniforms_per_ray=3,
-    view_config=ViewConfig(
-        canonical=False, input_views=1, input_stride=1, all_targets=False, near=1.0, far=4.0
-    ),
-    seed=0,
-    rank=0,
-    world_size=1,
+from support.numbered_pixels import (
+    CPU,
+    HEIGHT,
+    SAMPLER,
+    SCENES,
+    VIEWS,
+    WIDTH,
+    equal_tensors,
+    expect_uniform,
+    pixels_of,
+    sampler,
+    tensors,
+    view_config_with,
+    write_packed,
 )
 
-
-def write_packed(folder, scenes_per_shard, storage="raw"):
-    """Write scenes of colours (scene and view, row, column); each view has a camera of its own."""
-    scene, view, row, column = np.indices((SCENES, VIEWS, HEIGHT, WIDTH))
-    # Every pixel has a colour that no other pixel has.
-    images = np.stack((scene * VIEWS + view, row, column), axis=-1).astype(np.uint8)
-
-    # Random cameras that look at the origin, with random focal lengths and principal points.
-    generator = torch.Generator().manual_seed(7)
-    positions = torch.randn(SCENES, VIEWS, 3, generator=generator, dtype=torch.float64)
-    intrinsics = torch.eye(3, dtype=torch.float64).repeat(SCENES, VIEWS, 1, 1)
-    uniforms = torch.rand(SCENES, VIEWS, 2, 2, generator=generator, dtype=torch.float64)
-    intrinsics[..., (0, 1), (0, 1)] = 5 + 3 * uniforms[..., 0]
-    intrinsics[..., :2, 2] = torch.tensor([WIDTH, HEIGHT]) * (0.3 + 0.4 * uniforms[..., 1])
-    poses = look_at(positions, torch.zeros_like(positions))
-    return write_split(
-        folder, images, intrinsics, poses, scenes_per_shard=scenes_per_shard, storage=storage
-    )
+from srt.config.strict import ConfigError
+from srt.data.batch import make_full_view_batch
+from srt.data.packed.reader import Scenes
+from srt.geometry.cameras import pixel_directions, rigid_inverse
 
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
     return Scenes(write_packed(tmp_path_factory.mktemp("packed") / "train", SCENES), CPU)
-
-
-def pixels_of(colours):
-    """Return the scene, view, row and column of the pixels that have these colours."""
-    views, rows, columns = (colours * 255).round().long().unbind(-1)
-    return views // VIEWS, views % VIEWS, rows, columns
-
-
-def tensors(batch):
-    return {name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
-
-
-def equal_tensors(first, second):
-    """Return for each tensor of two batches whether they are equal."""
-    first, second = tensors(first), tensors(second)
-    assert first.keys() == second.keys()
-    return [torch.equal(first[name], second[name]) for name in first]
-
-
-def sampler(view_config=(), **changes):
-    """Return the sampler of these tests with changes, to its view configuration and to itself."""
-    return dataclasses.replace(
-        SAMPLER, view_config=view_config_with(**dict(view_config)), **changes
-    )
-
-
-def view_config_with(**changes):
-    return dataclasses.replace(SAMPLER.view_config, **changes)
 
 
 def cameras(scenes, scene, view):
@@ -179,16 +122,6 @@ def test_inputs_are_never_targets_and_every_view_is_an_input_as_often(scenes, in
     assert all(len(set(views)) == input_views for views in inputs.tolist())
     for position in range(input_views):
         expect_uniform(inputs[:, position].bincount(minlength=VIEWS))
-
-
-def expect_uniform(counts):
-    """Check that counts are those of a uniform distribution, by the chi-squared test.
-
-    Chi-squared may be five standard deviations above its mean.
-    """
-    mean, freedom = counts.sum() / len(counts), len(counts) - 1
-    chi_squared = ((counts - mean) ** 2 / mean).sum()
-    assert chi_squared < freedom + 5 * (2 * freedom) ** 0.5, counts
 
 
 @pytest.mark.parametrize("rays", [1, 12, 24, 50, 72, 100])
@@ -307,78 +240,6 @@ def test_strided_inputs_show_the_rays_of_the_pixels_that_are_kept(scenes, stride
     expect_rays_of(scenes, pixels_of(batch.images), origins, batch.image_directions)
 
 
-@pytest.mark.parametrize("storage", ["raw", "compressed"])
-@pytest.mark.parametrize("resident", [False, True])
-@pytest.mark.parametrize("scenes_per_shard", [1, 2, 3, SCENES])
-def test_all_ways_to_store_and_load_give_the_same_batches(
-    scenes, tmp_path, scenes_per_shard, resident, storage
-):
-    shards = Scenes(write_packed(tmp_path / "train", scenes_per_shard, storage), CPU, resident)
-    source = sampler({"input_stride": 2, "input_views": 2})
-    for step in range(3):
-        assert all(equal_tensors(source.batch(scenes, step), source.batch(shards, step)))
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("steps", [(0, 1), (3, 9)])
-def test_batches_that_are_read_ahead_are_the_same(scenes, steps, threads):
-    ahead = [clone(batch) for batch in read_ahead(SAMPLER, scenes, *steps, threads)]
-    assert len(ahead) == steps[1] - steps[0]
-    for batch, expected in zip(ahead, iterate_batches(SAMPLER, scenes, *steps), strict=True):
-        assert all(equal_tensors(batch, expected))
-
-
-def clone(batch):
-    """Return a copy of a batch that shares no memory with the reader's buffers."""
-    clones = {name: value.clone() for name, value in tensors(batch).items()}
-    return dataclasses.replace(batch, **clones)
-
-
-def test_reading_ahead_stops_with_its_reader(scenes):
-    reader = read_ahead(SAMPLER, scenes, 0, 1000, threads=2)
-    next(reader)
-    reader.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("read")]
-
-
-@pytest.mark.parametrize("storage", ["raw", "compressed"])
-def test_a_shard_of_another_length_is_refused_before_it_is_read(tmp_path, storage):
-    folder = write_packed(tmp_path / "train", 2, storage)
-    (shard,) = folder.glob("images-00001.*")
-    shard.write_bytes(shard.read_bytes()[:-1])
-    with pytest.raises(DataError, match=rf"{shard}: \d+ bytes, \d+ are expected; pack again"):
-        Scenes(folder, CPU)
-
-
-def test_a_damaged_scene_is_refused_by_its_number(tmp_path):
-    folder = write_packed(tmp_path / "train", SCENES, "compressed")
-
-    # Overwrite the file of scene 2 with zeros.
-    ends = np.load(folder / "ends.npy")
-    (shard,) = folder.glob("images-00000.webp")
-    content = bytearray(shard.read_bytes())
-    content[int(ends[1]) : int(ends[2])] = bytes(int(ends[2] - ends[1]))
-    shard.write_bytes(content)
-
-    # Other scenes can still be read.
-    scenes = Scenes(folder, CPU)
-    no_pixels = torch.zeros(1, 0, dtype=torch.long)
-    scenes.gather(torch.tensor([1]), torch.tensor([[2]]), no_pixels, 1)
-    with pytest.raises(DataError, match=r"images-00000\.webp: scene 2 is damaged"):
-        scenes.gather(torch.tensor([2]), torch.tensor([[3]]), no_pixels, 1)
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [(None, "no such file; run `python -m workflow.pack`"), ('{"format": 0}', "format 0.*again")],
-)
-def test_a_folder_that_is_not_packed_is_refused_by_its_header(tmp_path, content, expected):
-    if content is not None:
-        (tmp_path / "scenes.json").write_text(content)
-    with pytest.raises(DataError, match=rf"{tmp_path / 'scenes.json'}: .*{expected}"):
-        Scenes(tmp_path, CPU)
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("canonical", [False, True])
 def test_a_gpu_draws_the_same_batch_by_its_compiled_kernels(scenes, tmp_path, canonical):
@@ -393,45 +254,3 @@ def test_a_gpu_draws_the_same_batch_by_its_compiled_kernels(scenes, tmp_path, ca
         batch = source.batch(gpu_scenes, step)
         for name, values in source.batch(scenes, step).tensors().items():
             torch.testing.assert_close(getattr(batch, name).cpu(), values, rtol=1e-5, atol=1e-6)
-
-
-def expect_uncorrelated(first, second):
-    """Check that each of the 32 bits of two draws differs in half of the cases.
-
-    The share may be five standard deviations away from a half.
-    """
-    differing = torch.stack([((first ^ second) >> bit & 1).double().mean() for bit in range(32)])
-    tolerance = 5 * 0.5 / first.numel() ** 0.5
-    assert ((differing - 0.5).abs() < tolerance).all(), differing
-
-
-def draw_bits(seed=0, steps=range(1), stream=1):
-    """Return random bits (steps, slots, counters)."""
-    slots, counters = torch.arange(64), torch.arange(512)
-    keys = [slot_keys(seed, step, stream, slots)[:, None] for step in steps]
-    return torch.stack([random_bits(step_keys, counters) for step_keys in keys])
-
-
-@pytest.mark.parametrize("seed", [0, 2**31 - 1])
-def test_random_bits_are_uniform_and_neighbours_are_uncorrelated(seed):
-    bits = draw_bits(seed, steps=[0, 1, 2, 3_000_000])
-    assert bits.min() >= 0
-    assert bits.max() < 2**32
-
-    # Groups of the bits, as numbers, are uniform.
-    for shift in (0, 11, 22, 28):
-        expect_uniform((bits >> shift & 15).flatten().bincount(minlength=16))
-    expect_uniform((bits >> 22).flatten().bincount(minlength=1024))
-
-    # Neighbouring counters, slots and steps have nothing in common.
-    expect_uncorrelated(bits[:, :, 1:], bits[:, :, :-1])
-    expect_uncorrelated(bits[:, 1:], bits[:, :-1])
-    for step in (1, 2, 3):
-        expect_uncorrelated(bits[step], bits[step - 1])
-
-
-def test_streams_and_seeds_are_uncorrelated():
-    bits = draw_bits()
-    expect_uncorrelated(bits, draw_bits(stream=2))
-    expect_uncorrelated(bits, draw_bits(seed=1))
-    expect_uncorrelated(draw_bits(seed=1, stream=2), draw_bits(seed=2, stream=1))
