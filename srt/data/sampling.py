@@ -1,7 +1,22 @@
-"""Which scenes, views and pixels a batch holds: a pure function of (seed, step).
+"""How a training batch is drawn: which scenes, views and pixels it has, from (seed, step) alone.
 
-Random numbers are hashes of counters, so each process draws its own share of the global batch and
-nothing of the others'. b scenes of this process, v input views, r rays of a scene.
+- Scenes: all scenes in a random order, then all of them in another random order, and so on. Each
+  batch takes the next `batch_size` scenes of this endless sequence.
+- Views: the views of each scene in a random order. The first ones are the input views. The target
+  rays go through the other views or, if the dataset says so, through all of them.
+- Pixels: the pixels of a scene's target views, one view after the other, are divided into r runs of
+  equal length. Each target ray gets a random pixel of its run.
+
+The published code takes the first r pixels of a random permutation of all target pixels instead. By
+runs, every pixel is as likely as there, and the loss varies less from batch to batch. No pixel
+occurs twice, unless r does not divide the number of pixels, so that neighbouring runs share one.
+
+The order of the scenes depends on (seed, epoch); all other random numbers are hashes of counters
+(srt/data/counter_random.py). A batch therefore does not depend on earlier batches, and a resumed
+training draws what an uninterrupted one does. Each process draws its own share of the global batch
+and none of the others' shares.
+
+Shapes: b scenes of this process, v input views of a scene, r target rays of a scene.
 """
 
 from __future__ import annotations
@@ -17,20 +32,23 @@ from srt.data.batch import Batch, BatchIndices, ViewConfig, compile_cached, make
 from srt.data.counter_random import random_bits, scene_permutation, slot_keys
 from srt.data.packed.reader import Scenes
 
-_VIEWS, _PIXELS, _UNIFORMS = 1, 2, 3  # streams of random numbers
+# Streams of random numbers: the views' order, the target pixels, the uniforms along rays.
+_VIEWS = 1
+_PIXELS = 2
+_UNIFORMS = 3
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """What a batch depends on beside (seed, step); sizes are those of the global batch."""
+    """All that batches depend on, beside the scenes and the step; sizes are of the global batch."""
 
-    batch_size: int
+    batch_size: int  # scenes of all processes
     rays_per_scene: int
-    uniforms_per_ray: int  # random numbers that the model needs
+    uniforms_per_ray: int  # random numbers that the model needs for each ray; 0: none
     view_config: ViewConfig
     seed: int
-    rank: int
-    world_size: int
+    rank: int  # of this process
+    world_size: int  # number of processes
 
     def __post_init__(self) -> None:
         if self.batch_size % self.world_size:
@@ -40,68 +58,101 @@ class Sampler:
             )
 
     def batch(self, scenes: Scenes, step: int) -> Batch:
-        """Returns this process' share of the batch of a step."""
-        return make_batch(scenes, self.batch_indices(scenes, step), self.view_config, fused=True)
+        """Return this process' share of the batch of a step."""
+        indices = self.batch_indices(scenes, step)
+        return make_batch(scenes, indices, self.view_config, compiled=True)
 
     def batch_indices(self, scenes: Scenes, step: int) -> BatchIndices:
-        """Returns what this process' share of the batch of a step is made of, on the device.
+        """Return, on the device, the indices of this process' share of the batch of a step."""
+        # The global batch has a slot for each scene. This process draws for its own slots only.
+        share = self.batch_size // self.world_size
+        slots = torch.arange(self.rank * share, (self.rank + 1) * share)  # (b,)
 
-        Published: pixels by a permutation of all target pixels. Here: one pixel drawn from each of
-        r equal runs of them; every pixel is as likely, none repeats (unless runs share one, where r
-        does not divide their number), and the variance is lower.
-        """
-        share, device = self.batch_size // self.world_size, scenes.device
-        slots = torch.arange(self.rank * share, (self.rank + 1) * share)
-        scene = self._scene_order(slots + step * self.batch_size, len(scenes))
+        # Each step takes the next `batch_size` scenes of the sequence of shuffled epochs.
+        scene = self._scenes_at(slots + step * self.batch_size, len(scenes))  # (b,)
+
+        # Each slot has one key for each purpose. All else is computed from the keys on the device.
         streams = (_VIEWS, _PIXELS, _UNIFORMS) if self.uniforms_per_ray else (_VIEWS, _PIXELS)
-        keys = [slot_keys(self.seed, step, stream, slots) for stream in streams]
-        host = torch.stack((scene, *keys))
-        if device.type == "cuda":  # from other memory, a copy would wait for the step before
-            host = host.pin_memory().to(device, non_blocking=True)
-        scene, *keys = host.to(device)
-        drawn = compile_cached(draw_indices) if device.type == "cuda" else draw_indices
-        view_config, sizes = self.view_config, (scenes.views, scenes.height * scenes.width)
-        first_target = 0 if view_config.all_targets else view_config.input_views
-        rays = (self.rays_per_scene, self.uniforms_per_ray)
-        return BatchIndices(
-            scene, *drawn(keys, *sizes, view_config.input_views, first_target, *rays)
-        )
+        keys = [slot_keys(self.seed, step, stream, slots) for stream in streams]  # each (b,)
+        scene, *keys = _to_device(torch.stack((scene, *keys)), scenes.device)
 
-    def _scene_order(self, place: Int[Tensor, "b"], count: int) -> Int[Tensor, "b"]:
-        """Returns the scenes at these places of the endless sequence of shuffled epochs."""
-        epoch = place // count
-        scene = torch.empty_like(place)
+        # In each scene, draw the input views, and a view and a pixel for each target ray.
+        on_gpu = scenes.device.type == "cuda"
+        draw = compile_cached(draw_indices) if on_gpu else draw_indices
+        inputs, view, pixel, uniforms = draw(
+            keys,
+            scenes.views,
+            scenes.pixels_per_view,
+            self.view_config.input_views,
+            0 if self.view_config.all_targets else self.view_config.input_views,
+            self.rays_per_scene,
+            self.uniforms_per_ray,
+        )
+        return BatchIndices(scene, inputs, view, pixel, uniforms)
+
+    def _scenes_at(self, position: Int[Tensor, "b"], count: int) -> Int[Tensor, "b"]:
+        """Return the scenes at these positions of the endless sequence of shuffled epochs.
+
+        Args:
+            count: the number of scenes, and so the length of an epoch.
+        """
+        # Positions of one batch can lie in several epochs; each epoch has its own order.
+        epoch = position // count  # (b,)
+        scene = torch.empty_like(position)
         for number in epoch.unique().tolist():
-            here = epoch == number
-            scene[here] = scene_permutation(self.seed, number, count)[place[here] % count]
+            in_epoch = epoch == number
+            order = scene_permutation(self.seed, number, count)  # (count,)
+            scene[in_epoch] = order[position[in_epoch] % count]
         return scene
+
+
+def _to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Return the values on the device, without waiting for what a GPU is computing."""
+    # A copy from memory that is not pinned would wait for the step before.
+    if device.type == "cuda":
+        values = values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 def draw_indices(
     keys: list[Int[Tensor, "b"]],
     views: int,
-    size: int,
+    pixels_per_view: int,
     input_views: int,
     first_target: int,
     rays: int,
     uniforms: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Returns what a plan has beside its scenes; see `Sampler.indices`.
+    """Return the fields `inputs`, `view`, `pixel` and `uniforms` of `BatchIndices`.
 
     Args:
-        keys: of the slots' random numbers, for views, pixels and, if there are any, draws.
-        size: pixels of a view.
-        first_target: among a scene's views in random order.
-        draws: of a ray.
+        keys: of the slots, for views, pixels and, if `uniforms` is not 0, uniforms.
+        views: of a scene.
+        first_target: the position of the first target view among a scene's views in random order.
+        rays: target rays of a scene, r.
+        uniforms: random numbers for each ray.
     """
-    each, device = [part[:, None] for part in keys], keys[0].device
-    order = random_bits(each[0], torch.arange(views, device=device)).argsort(dim=1, stable=True)
-    targets = order[:, first_target:]  # inputs come first
-    ray, total = torch.arange(rays, device=device), targets.shape[1] * size
-    offset = random_bits(each[1], ray) >> 8  # 24 bits
-    place = ((ray << 24) + offset) * total // (rays << 24)  # (b, r)
-    view, drawn = targets.gather(1, place // size), None
+    slot_columns = [key[:, None] for key in keys]  # each (b, 1)
+    device = keys[0].device
+
+    # Order each scene's views by random numbers. The input views come first.
+    view_bits = random_bits(slot_columns[0], torch.arange(views, device=device))  # (b, views)
+    order = view_bits.argsort(dim=1, stable=True)  # (b, views)
+    targets = order[:, first_target:]  # (b, target views)
+
+    # All target pixels, view after view, are one row of `total` pixels. Ray k gets a pixel of the
+    # k-th run: floor((k + u) * total / rays), where u in [0, 1) is a random multiple of 2^-24. In
+    # whole numbers this is exact.
+    ray = torch.arange(rays, device=device)  # (r,)
+    total = targets.shape[1] * pixels_per_view
+    offset = random_bits(slot_columns[1], ray) >> 8  # (b, r), u * 2^24
+    position = ((ray << 24) + offset) * total // (rays << 24)  # (b, r)
+    view = targets.gather(1, position // pixels_per_view)  # (b, r)
+
+    # Models that sample points along rays get random numbers in [0, 1). 24 bits of each are what a
+    # float32 holds exactly.
+    uniform_values = None
     if uniforms:
-        bits = random_bits(each[2], torch.arange(rays * uniforms, device=device)) >> 8
-        drawn = (bits.float() / 2**24).unflatten(1, (rays, uniforms))  # in [0, 1), as float32 holds
-    return order[:, :input_views], view, place % size, drawn
+        bits = random_bits(slot_columns[2], torch.arange(rays * uniforms, device=device)) >> 8
+        uniform_values = (bits.float() / 2**24).unflatten(1, (rays, uniforms))  # (b, r, uniforms)
+    return order[:, :input_views], view, position % pixels_per_view, uniform_values

@@ -1,6 +1,8 @@
-"""Raw scenes -> the packed format of srt/data/packed/reader.py, in parallel, resumable, all or nothing.
+"""Raw scenes -> the packed format of srt/data/packed/reader.py.
 
-A worker holds one scene in memory, the caller the list of all scenes.
+Several processes pack in parallel. An interrupted call can be run again and keeps the shards that
+are finished. The packed dataset appears at the end, complete, or not at all. A worker holds one
+scene in memory, and the caller holds the list of all scenes.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ from srt.data.packed.shards import (
     READERS,
     SUFFIXES,
     Shard,
-    columns,
     scene_bytes,
+    scene_columns,
     scenes_per_shard,
     write_shard,
     write_split,
@@ -44,11 +46,18 @@ def pack(
     provenance: dict[str, Any],
     workers: int,
 ) -> None:
-    """Writes the packed dataset `out`; the same bytes whatever the number of workers.
+    """Write the packed dataset `out`. Its bytes do not depend on the number of workers.
 
-    Finished shards of an interrupted call are kept in a hidden folder beside `out` and not made
-    again. `out` itself appears at the end, complete. Raises DataError for anything wrong in `root`,
-    and where `out` cannot be written.
+    Finished shards of an interrupted call are in a hidden folder beside `out`; they are used and
+    not made again. `out` itself appears at the end, complete.
+
+    Args:
+        root: the folder of the raw data.
+        view_list: the source views of the test scenes, for layouts that have such a file.
+        provenance: written into the headers and the manifest.
+
+    Raises:
+        DataError: something is wrong in `root`, or `out` cannot be written.
     """
     try:
         _pack(root, view_list, config, out, provenance, workers)
@@ -69,43 +78,72 @@ def _pack(
     provenance: dict[str, Any],
     workers: int,
 ) -> None:
+    """Write the packed dataset `out`; leave errors of the file system as they are."""
+    # List all scenes first: most faults of the raw data are found before any work is done.
     reader = READERS[config.layout]
     splits = {split: reader.list_scenes(root, split, config, view_list) for split in SPLITS}
     _refuse_leaks(root, splits)
+
     provenance = {**provenance, "versions": _versions(config)}
-    key = {
-        "format": FORMAT,
-        "config": asdict(config),
-        "provenance": provenance,
-        "scenes": {split: columns(scenes) for split, scenes in splits.items()},
-        "scenes_per_shard": scenes_per_shard(config),
-    }
+    key = _work_key(splits, config, provenance)
+
+    # Pack into a hidden folder, shard by shard, and give it its name when all is done.
     work = out.with_name(f".{out.name}.partial")
     with locked(work, f"{out} is being packed"):
-        _clear_other(work, key)
-        shards = [s for split in SPLITS for s in _shards(root, config, splits[split], work / split)]
+        _prepare_folder(work, key)
+        shards: list[Shard] = []
+        for split in SPLITS:
+            shards.extend(_missing_shards(root, config, splits[split], work / split))
         _check_space(shards, config, work)
         _write_shards(shards, root.name, workers)
-        digests = {}
-        for split, scenes in splits.items():
-            write_split(work / split, split, scenes, config, provenance)
-            digests[split] = {p.name: sha256_of(p) for p in sorted((work / split).iterdir())}
-        counts = {split: len(scenes) for split, scenes in splits.items()}
-        manifest = {"format": FORMAT, "scenes": counts, "files": digests, "provenance": provenance}
-        write_atomically(work / "manifest.json", json.dumps(manifest, indent=1).encode())
+        _finish_splits(work, splits, config, provenance)
         (work / "key").unlink()
         _publish(work, out)
 
 
+def _work_key(
+    splits: dict[str, list[SceneInfo]], config: DatasetConfig, provenance: dict[str, Any]
+) -> dict[str, Any]:
+    """Return all that the packed bytes depend on. Unfinished work of another key is not used."""
+    return {
+        "format": FORMAT,
+        "config": asdict(config),
+        "provenance": provenance,
+        "scenes": {split: scene_columns(scenes) for split, scenes in splits.items()},
+        "scenes_per_shard": scenes_per_shard(config),
+    }
+
+
+def _finish_splits(
+    work: Path,
+    splits: dict[str, list[SceneInfo]],
+    config: DatasetConfig,
+    provenance: dict[str, Any],
+) -> None:
+    """Join the shards of each split, and write the manifest with the digest of every file."""
+    # The digests are of the finished files of a split, so it is finished first.
+    digests = {}
+    for split, scenes in splits.items():
+        write_split(work / split, split, scenes, config, provenance)
+        digests[split] = {path.name: sha256_of(path) for path in sorted((work / split).iterdir())}
+
+    # The manifest describes the whole dataset.
+    counts = {split: len(scenes) for split, scenes in splits.items()}
+    manifest = {"format": FORMAT, "scenes": counts, "files": digests, "provenance": provenance}
+    write_atomically(work / "manifest.json", json.dumps(manifest, indent=1).encode())
+
+
 def _versions(config: DatasetConfig) -> dict[str, str]:
-    """Returns the versions of what decodes the raw images and writes ours."""
-    more = {"msn": ["tensorflow-cpu"], "generated": ["torch"]}
-    packages = ["numpy", "pillow", *more.get(config.layout, [])]
+    """Return the versions of the packages that decode the raw images and write the packed ones."""
+    # TFRecords are parsed by TensorFlow, and generated scenes are rendered by PyTorch.
+    extra = {"msn": ["tensorflow-cpu"], "generated": ["torch"]}
+    packages = ["numpy", "pillow", *extra.get(config.layout, [])]
     return {name: importlib.metadata.version(name) for name in packages}
 
 
 def _publish(work: Path, out: Path) -> None:
-    """Gives finished work its name; what had it is moved away whole, for deleting takes time."""
+    """Give the finished work its name, in place of what had that name."""
+    # The old dataset is moved away whole before it is deleted, because deleting takes time.
     old = out.with_name(f".{out.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if out.exists():
@@ -115,44 +153,53 @@ def _publish(work: Path, out: Path) -> None:
 
 
 def _refuse_leaks(root: Path, splits: dict[str, list[SceneInfo]]) -> None:
-    seen: dict[str, str] = {}
+    """Raise DataError if a scene is in two splits."""
+    # Remember the split in which each scene was seen first.
+    split_of: dict[str, str] = {}
     for split, scenes in splits.items():
         for scene in scenes:
-            if scene.name in seen:
+            if scene.name in split_of:
                 raise DataError(
-                    f"{root}: {scene.name} is in the lists of both {seen[scene.name]} and {split};"
-                    " remove it from one"
+                    f"{root}: {scene.name} is in the lists of both {split_of[scene.name]} and"
+                    f" {split}; remove it from one"
                 )
-            seen[scene.name] = split
+            split_of[scene.name] = split
 
 
-def _clear_other(work: Path, key: dict[str, Any]) -> None:
-    """Empties the folder of unfinished work that was made of other data."""
+def _prepare_folder(work: Path, key: dict[str, Any]) -> None:
+    """Make the folder ready for work of this key: keep finished work of the same key only."""
+    # Delete work that was made from other data or with other settings.
     digest = fingerprint(key)
     if not ((work / "key").exists() and (work / "key").read_text() == digest):
         for entry in work.iterdir():
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+    # Delete the hidden files of a call that was killed while it wrote them.
     for split in SPLITS:
         (work / split).mkdir(exist_ok=True)
-    for leftover in work.rglob(".*"):  # of a call that was killed while it wrote
-        leftover.unlink()
+    for unfinished in work.rglob(".*"):
+        unfinished.unlink()
     write_atomically(work / "key", digest.encode())
 
 
-def _shards(
+def _missing_shards(
     root: Path, config: DatasetConfig, scenes: list[SceneInfo], folder: Path
 ) -> Iterator[Shard]:
-    """Yields the shards of a split that are not there yet."""
+    """Yield the shards of a split that are still to be written."""
+    # The images of a shard get their name last: if they are there, the shard is finished.
     size, suffix = scenes_per_shard(config), SUFFIXES[config.storage]
     for number, start in enumerate(range(0, len(scenes), size)):
         images = folder / f"images-{number:05d}{suffix}"
         record = folder / f"record-{number:05d}.npz"
-        if not images.exists():  # written last: then both are there
+        if not images.exists():
             yield Shard(root, config, scenes[start : start + size], images, record)
 
 
 def _check_space(shards: list[Shard], config: DatasetConfig, work: Path) -> None:
-    """Raises DataError where raw images do not fit; of compressed ones the size is not known."""
+    """Raise DataError if raw images do not fit on the disk; compressed ones have no known size."""
     needed = sum(len(shard.scenes) for shard in shards) * scene_bytes(config)
     free = shutil.disk_usage(work).free
     if config.storage == "raw" and needed > free:
@@ -163,15 +210,21 @@ def _check_space(shards: list[Shard], config: DatasetConfig, work: Path) -> None
 
 
 def _write_shards(shards: list[Shard], name: str, workers: int) -> None:
+    """Write the shards in worker processes and show the progress.
+
+    Args:
+        name: of the dataset, for the progress bar.
+    """
     from tqdm import tqdm
 
+    # Spawn the workers: a forked process would inherit the locks of this process' threads.
     total = sum(len(shard.scenes) for shard in shards)
-    # Spawned, not forked: a forked process inherits the locks of this one's threads.
     context = multiprocessing.get_context("spawn")
     with (
         tqdm(total=total, desc=f"pack {name}", unit="scene") as progress,
         ProcessPoolExecutor(max(1, min(workers, len(shards))), context, start_worker) as pool,
     ):
+        # The first error, or an interrupt, cancels all shards that have not begun.
         futures = [pool.submit(write_shard, shard) for shard in shards]
         try:
             for future in as_completed(futures):

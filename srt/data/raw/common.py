@@ -1,7 +1,7 @@
-"""What every raw reader returns, and the checks that all of them make.
+"""The types that every reader of raw data returns, and the checks that the readers share.
 
-A reader is a module with `list_scenes(root, split, config, view_list)` and `read_scene(root, scene,
-config)`; both raise DataError for data that is not as its layout says.
+A reader is a module with two functions: `list_scenes(root, split, config, view_list)` and
+`read_scene(root, scene, config)`. Both raise DataError for data that is not as its layout says.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import numpy as np
 from srt.common.errors import DataError
 from srt.common.shapes import Float, UInt8
 
-TOLERANCE = 1e-4  # the published matrices come from float32 arithmetic
+# The published matrices come from float32 arithmetic.
+TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class SceneInfo:
-    """What is known of a scene beside its images and cameras."""
+    """The name and class of a scene, and its source view if it has one."""
 
     name: str
     class_name: str
@@ -31,7 +32,7 @@ class SceneInfo:
 
 @dataclass(frozen=True)
 class RawScene:
-    """A scene as every reader returns it: srt/geometry/cameras.py's conventions, float64."""
+    """The images and cameras of a scene: float64, in the conventions of srt/geometry/cameras.py."""
 
     images: UInt8[np.ndarray, "views h w 3"]
     intrinsics: Float[np.ndarray, "views 3 3"]
@@ -39,7 +40,7 @@ class RawScene:
 
 
 def read_file(path: Path) -> bytes:
-    """Returns a file's content; raises DataError where there is no such file."""
+    """Return a file's content. Raise DataError if there is no such file."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -47,28 +48,32 @@ def read_file(path: Path) -> bytes:
 
 
 def read_npz(path: Path, keys: Sequence[str]) -> dict[str, Any]:
-    """Returns these arrays of an npz file; what else it holds is not read.
+    """Return the arrays of these names from an npz file. Nothing else of the file is read.
 
-    Raises DataError where one is missing or not numbers.
+    Raises:
+        DataError: the file is missing or damaged, or an array is missing or not of numbers.
     """
+    # np.load finds an array without reading the others.
     try:
         with np.load(path) as file:
             arrays = {key: file[key] for key in keys if key in file}
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file; the data is incomplete") from None
-    except Exception as error:  # damaged bytes raise more kinds than NumPy documents
+    except Exception as error:  # damaged bytes raise exceptions that NumPy does not document
         raise DataError(f"{path}: not readable as npz ({error}); fetch it again") from error
+
+    # An array that is there must be of booleans, integers or floats.
     for key in keys:
         if key not in arrays or arrays[key].dtype.kind not in "biuf":
             raise DataError(f"{path}: {key} is missing, or no array of numbers; fetch it again")
     return arrays
 
 
-def decode_image(content: bytes, place: str, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
-    """Returns an image file's pixels without its alpha channel, if there is one.
+def decode_image(content: bytes, context: str, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+    """Return the pixels of an image file, without its alpha channel. Raise DataError if it is bad.
 
     Args:
-        place: what an error names, e.g. the path.
+        context: where the image is, for errors; for example its path.
         size: the rows and columns that the dataset's images have.
     """
     from PIL import Image
@@ -76,42 +81,56 @@ def decode_image(content: bytes, place: str, size: tuple[int, int]) -> UInt8[np.
     try:
         with Image.open(io.BytesIO(content)) as image:
             mode, values = image.mode, np.asarray(image)
-    except Exception as error:  # damaged bytes raise more kinds than Pillow documents
+    except Exception as error:  # damaged bytes raise exceptions that Pillow does not document
+        # Pillow's message ends with the address of the object that it read: leave it out.
         reason = str(error).partition(" <_io")[0]
-        raise DataError(f"{place}: not readable as an image ({reason}); fetch it again") from error
+        raise DataError(
+            f"{context}: not readable as an image ({reason}); fetch it again"
+        ) from error
+
+    # Only colours of the right size can be used.
     if mode not in ("RGB", "RGBA"):
-        raise DataError(f"{place}: an image of mode {mode}; RGB (or RGBA) is expected")
+        raise DataError(f"{context}: an image of mode {mode}; RGB (or RGBA) is expected")
     if values.shape[:2] != tuple(size):
         raise DataError(
-            f"{place}: {values.shape[0]} x {values.shape[1]} pixels (rows x columns),"
+            f"{context}: {values.shape[0]} x {values.shape[1]} pixels (rows x columns),"
             f" image_size is {size[0]} x {size[1]}"
         )
     return values[..., :3]
 
 
 def is_rigid(pose: Float[np.ndarray, "4 4"]) -> bool:
-    """Says whether a matrix is a rotation and a translation."""
+    """Say whether a matrix is a rotation and a translation."""
     if not np.isfinite(pose).all():
         return False
+    # A rotation is an orthogonal matrix that does not mirror.
     rotation = pose[:3, :3]
     orthogonal = np.abs(rotation @ rotation.T - np.eye(3)).max() < TOLERANCE
     affine = np.abs(pose[3] - [0, 0, 0, 1]).max() < TOLERANCE
     return bool(orthogonal and affine and np.linalg.det(rotation) > 0)
 
 
-def refuse_swapped(scene: RawScene, place: str, remedy: str) -> None:
-    """Raises DataError where most cameras do not see the world's origin.
+def refuse_inverted_cameras(scene: RawScene, context: str, remedy: str) -> None:
+    """Raise DataError if most cameras of a scene do not see the world's origin.
 
-    All published scenes stand there; cameras whose matrix was taken for its inverse look elsewhere.
+    All published scenes are at the origin. A camera looks elsewhere if its matrix is the inverse of
+    what it should be.
+
+    Args:
+        context: where the cameras are from, for the error.
+        remedy: the end of the error: the mistake that is likely in this layout.
     """
-    origin = np.linalg.inv(scene.camera_to_world)[:, :3, 3]  # in camera coordinates
-    pixel = np.einsum("vij,vj->vi", scene.intrinsics, origin)
+    # Project the origin into each camera's image. Behind a camera, the pixel is meaningless.
+    origin = np.linalg.inv(scene.camera_to_world)[:, :3, 3]  # (views, 3), in camera coordinates
+    pixel = np.einsum("vij,vj->vi", scene.intrinsics, origin)  # (views, 3), homogeneous
     height, width = scene.images.shape[1:3]
     with np.errstate(divide="ignore", invalid="ignore"):
         x, y = pixel[:, 0] / pixel[:, 2], pixel[:, 1] / pixel[:, 2]
-    seen = (origin[:, 2] > 0) & (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
-    if seen.sum() * 2 < len(seen):
+
+    # The origin is visible if it is in front of the camera and within the image.
+    visible = (origin[:, 2] > 0) & (x >= 0) & (x <= width) & (y >= 0) & (y <= height)  # (views,)
+    if visible.sum() * 2 < len(visible):
         raise DataError(
-            f"{place}: {len(seen) - seen.sum()} of {len(seen)} cameras do not see the world's"
-            f" origin, where the scene stands; {remedy}"
+            f"{context}: {len(visible) - visible.sum()} of {len(visible)} cameras do not see the"
+            f" world's origin, where the scene stands; {remedy}"
         )

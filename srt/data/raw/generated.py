@@ -1,10 +1,12 @@
 """Synthetic scenes that are rendered when they are packed: as many as a training needs.
 
-Single objects and scenes on a ground as in the raw layouts' stand-ins (srt/data/synthetic_*.py),
-but their raw data is only a recipe: pictures of 20 000 scenes are never written as files of their
-own. On a GPU that takes minutes. Two kinds of device round differently, and so may their pixels.
+The raw data is only a recipe:
 
-    recipe.json     seed, and the name of the dataset: scenes of one are none of another's
+    recipe.json     the name of the dataset, and a seed; scenes of two names are different
+
+The scenes are those that stand in for the other raw layouts (srt/data/synthetic): single objects,
+and several objects on a ground. The images of 20 000 scenes are not written as files of their own,
+and a GPU renders them in minutes. A GPU and a CPU round differently, so their pixels can differ.
 """
 
 from __future__ import annotations
@@ -36,7 +38,10 @@ from srt.data.synthetic.scenes import (
 )
 from srt.geometry.cameras import pinhole, resize_intrinsics
 
-HIGHEST = 75.0  # degrees of elevation of cameras anywhere around an object
+# Cameras anywhere around an object have an elevation from 0 to this, in degrees.
+HIGHEST = 75.0
+
+# The file that is the raw data, and the kinds of scenes that are single objects.
 RECIPE = "recipe.json"
 OBJECTS = ("object", "object_anywhere")
 
@@ -44,7 +49,7 @@ OBJECTS = ("object", "object_anywhere")
 def write_generated(
     root: Path, *, config: DatasetConfig, name: str, seed: int, workers: int
 ) -> None:
-    """Writes the recipe; `config` and `workers` are what other layouts' writers need."""
+    """Write the recipe. `config` and `workers` are arguments that other layouts' writers use."""
     root.mkdir(parents=True, exist_ok=True)
     write_atomically(root / RECIPE, json.dumps({"name": name, "seed": seed}).encode())
 
@@ -52,84 +57,100 @@ def write_generated(
 def list_scenes(
     root: Path, split: str, config: DatasetConfig, view_list: Path | None
 ) -> list[SceneInfo]:
-    """Returns the scenes of a split, those of one class together, as layout nmr has them.
+    """Return the scenes of a split. Single objects are ordered by class, as in layout nmr.
 
-    Were they dealt out in turn, items spread evenly over them could all be of one class.
+    In this order, a few scenes at equal distances in the list are of all classes. If the classes
+    took turns, they could all be of one class.
     """
+    # Scenes on a ground are all of one class.
     count, views = getattr(config.synthetic, split), config.views
     if config.subset and config.subset.max_scenes:
         count = min(count, config.subset.max_scenes)
     if not shows_object(config):
         return [SceneInfo(f"{split}_{index:05d}", "scene", None) for index in range(count)]
+
+    # Objects: the first `count`, of all classes in turn, and then ordered by class.
+    _, seed = read_recipe(root)
+    keys = sorted(islice(deal(config, seed, split), count), key=_class_and_index)
     return [
         SceneInfo(f"{key.class_id}/{key.name}", key.class_name, key.source_view(views))
-        for key in sorted(islice(deal(config, recipe(root)[1], split), count), key=in_class)
+        for key in keys
     ]
 
 
 def read_scene(root: Path, info: SceneInfo, config: DatasetConfig) -> RawScene:
-    """Returns a scene, rendered now."""
-    name, seed = recipe(root)
+    """Render a scene and return it."""
+    # The scene's name says its split and number, and for an object also its class.
+    name, seed = read_recipe(root)
     split, index = info.name.split("/")[-1].split("_")
     if not shows_object(config):
-        return on_a_ground(SceneKey(seed=seed, dataset=name, split=split, index=int(index)), config)
+        ground_key = SceneKey(seed=seed, dataset=name, split=split, index=int(index))
+        return render_ground_scene(ground_key, config)
+
+    # Classes are numbered from 1 in their ids, and from 0 in their list.
     class_index = int(info.name.split("/")[0].removeprefix("synth")) - 1
     key = SyntheticScene(seed=seed, split=split, class_index=class_index, index=int(index))
-    return an_object(key, config)
+    return render_object(key, config)
 
 
-def in_class(key: SyntheticScene) -> tuple[int, int]:
-    """Returns what objects are ordered by."""
+def _class_and_index(key: SyntheticScene) -> tuple[int, int]:
+    """Return the numbers by which objects are ordered."""
     return key.class_index, key.index
 
 
 def shows_object(config: DatasetConfig) -> bool:
-    """Says whether the scenes are single objects."""
+    """Say whether the scenes are single objects."""
     return config.synthetic is not None and config.synthetic.scene in OBJECTS
 
 
 @functools.cache
-def recipe(root: Path) -> tuple[str, int]:
-    """Returns the dataset's name and seed."""
+def read_recipe(root: Path) -> tuple[str, int]:
+    """Return the dataset's name and seed."""
     values = json.loads((root / RECIPE).read_text())
     return values["name"], values["seed"]
 
 
-def on_a_ground(key: SceneKey, config: DatasetConfig) -> RawScene:
-    """Returns a scene of several objects, seen as in layout msn."""
+def render_ground_scene(key: SceneKey, config: DatasetConfig) -> RawScene:
+    """Return a scene of several objects, seen by cameras like those of layout msn."""
+    # One generator draws first the scene, then the cameras.
     rng, size = key.generator(), config.image_size
     scene = ground_scene(style_of(config), rng)
-    around = (as_msn.DISTANCES, as_msn.ELEVATIONS)
-    positions = camera_positions(rng, config.views, *around)
+    positions = camera_positions(rng, config.views, as_msn.DISTANCES, as_msn.ELEVATIONS)
     intrinsics = resize_intrinsics(as_msn.INTRINSICS, (128, 128), size)
     images = pictures(scene, positions, intrinsics, size, shared_device())
-    return raw_scene(images, intrinsics, look_at_origin(positions))
+    return make_raw_scene(images, intrinsics, look_at_origin(positions))
 
 
-def an_object(key: SyntheticScene, config: DatasetConfig) -> RawScene:
-    """Returns an object, seen by layout nmr's cameras or by as many anywhere around it."""
+def render_object(key: SyntheticScene, config: DatasetConfig) -> RawScene:
+    """Return an object, seen by the cameras of layout nmr or by cameras anywhere around it."""
     assert config.synthetic is not None  # the configuration was checked
-    solids, (rows, columns) = random_object(key.class_name, key.generator()), config.image_size
+    # The object and the cameras come from different random streams of the key.
+    rows, columns = config.image_size
+    solids = random_object(key.class_name, key.generator())
     intrinsics, poses = pinhole(FOCAL, 2.0, rows, columns), turntable(config.views)
     if config.synthetic.scene == "object_anywhere":
-        poses = anywhere(key.generator(2), config.views)
-    each, device = intrinsics.expand(config.views, 3, 3), shared_device()
-    rays = pixel_rays(each.to(device), poses.to(device), rows, columns)
-    pixels = render(solids, LIGHT, *rays)
-    return raw_scene(pixels.view(config.views, rows, columns, 3).cpu().numpy(), intrinsics, poses)
+        poses = poses_around_object(key.generator(2), config.views)
+
+    # Render all pixels of all views at once.
+    device = shared_device()
+    view_intrinsics = intrinsics.expand(config.views, 3, 3)
+    rays = pixel_rays(view_intrinsics.to(device), poses.to(device), rows, columns)
+    pixels = render(solids, LIGHT, *rays)  # (views rows columns, 3)
+    images = pixels.view(config.views, rows, columns, 3).cpu().numpy()
+    return make_raw_scene(images, intrinsics, poses)
 
 
-def anywhere(rng: np.random.Generator, views: int) -> Float[Tensor, "{views} 4 4"]:
-    """Returns float64 camera_to_world, spread evenly over the sphere from the horizon up."""
+def poses_around_object(rng: np.random.Generator, views: int) -> Float[Tensor, "{views} 4 4"]:
+    """Return float64 camera_to_world, spread evenly over a sphere from the horizon up."""
     positions = camera_positions(rng, views, (DISTANCE, DISTANCE), (0.0, HIGHEST))
     return look_at_origin(positions)
 
 
-def raw_scene(
+def make_raw_scene(
     images: UInt8[np.ndarray, "views h w 3"],
     intrinsics: Float[Tensor, "3 3"],
     poses: Float[Tensor, "views 4 4"],
 ) -> RawScene:
-    """Returns what a reader returns."""
-    each = intrinsics.double().expand(len(poses), 3, 3)
-    return RawScene(images, each.numpy().copy(), poses.double().numpy())
+    """Return a scene whose views all have the same intrinsics."""
+    view_intrinsics = intrinsics.double().expand(len(poses), 3, 3)
+    return RawScene(images, view_intrinsics.numpy().copy(), poses.double().numpy())

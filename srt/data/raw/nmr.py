@@ -1,12 +1,12 @@
-"""NMR's raw layout: Kato et al.'s renders of ShapeNet, hosted by Niemeyer et al.
+"""The reader of NMR's raw layout: Kato et al.'s renders of ShapeNet, hosted by Niemeyer et al.
 
-    metadata.yaml                             class id -> {id, name}; its order is the classes'
+    metadata.yaml                             class id -> {id, name}, in the order of the classes
     <class>/softras_{train,val,test}.lst      one scene a line
     <class>/<scene>/image/0000.png ..         square, white background
     <class>/<scene>/cameras.npz               world_mat_i, world_mat_inv_i, camera_mat_i, … (4x4)
 
-`world_mat` maps the y-up world to OpenCV camera axes; `camera_mat` maps to [-1, 1], (-1, -1) being
-the top left corner.
+`world_mat` maps the world, which is y-up, to OpenCV camera axes. `camera_mat` maps these to the
+image, where both coordinates are in [-1, 1] and (-1, -1) is the top left corner.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from srt.data.raw.common import (
     is_rigid,
     read_file,
     read_npz,
-    refuse_swapped,
+    refuse_inverted_cameras,
 )
 
 # (x, y, z) -> (x, -z, y): the raw world is y-up, ours is z-up.
@@ -38,30 +38,49 @@ Z_UP = np.array([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]], dtype
 def list_scenes(
     root: Path, split: str, config: DatasetConfig, view_list: Path | None
 ) -> list[SceneInfo]:
-    """Returns the scenes of a split in the published order: by class, then as listed.
+    """Return the scenes of a split in the published order: by class, then as listed.
 
-    Raises DataError for missing lists, an empty split, a scene listed twice and, where there is a
-    view list, a test scene without a source view.
+    Args:
+        view_list: a file of the test scenes' source views, or None.
+
+    Raises:
+        DataError: a list is missing, no scene is listed, a scene is listed twice, or a test scene
+            is not in the view list.
     """
+    # Every class has its own list of each split.
     sources = read_view_list(view_list, config.views) if view_list is not None else {}
     classes = chosen_classes(read_classes(root), config, root / "metadata.yaml")
     lists = {class_id: _read_list(root, class_id, split) for class_id in classes}
     if config.subset and config.subset.max_scenes:
         lists = first_scenes(lists, config.subset.max_scenes)
+
+    # A scene's name is its path below `root`. Only test scenes have a source view.
     scenes = []
-    for class_id, name in ((key, f"{key}/{scene}") for key in lists for scene in lists[key]):
-        source = config.view_list if isinstance(config.view_list, int) else sources.get(name)
-        if view_list is not None and split == "test" and source is None:
-            raise DataError(f"{view_list}: no source view for the test scene {name}; add a line")
-        scenes.append(SceneInfo(name, classes[class_id], source if split == "test" else None))
+    for class_id, names in lists.items():
+        for name in (f"{class_id}/{scene}" for scene in names):
+            source = None
+            if split == "test":
+                source = _source_view(name, sources, view_list, config)
+            scenes.append(SceneInfo(name, classes[class_id], source))
     if not scenes:
         raise DataError(f"{root}: the lists softras_{split}.lst name no scene: the split is empty")
     return scenes
 
 
+def _source_view(
+    name: str, sources: Mapping[str, int], view_list: Path | None, config: DatasetConfig
+) -> int | None:
+    """Return a test scene's source view, if any. Raise DataError if the view list lacks it."""
+    source = config.view_list if isinstance(config.view_list, int) else sources.get(name)
+    if view_list is not None and source is None:
+        raise DataError(f"{view_list}: no source view for the test scene {name}; add a line")
+    return source
+
+
 def _read_list(root: Path, class_id: str, split: str) -> list[str]:
+    """Return the names of the scenes of a class and a split, in the order of their list."""
     path = root / class_id / f"softras_{split}.lst"
-    scenes: dict[str, None] = {}
+    scenes: dict[str, None] = {}  # keeps the order, and finds duplicates fast
     for scene in read_file(path).decode().split():
         if scene in scenes:
             raise DataError(f"{path}: {scene} is listed twice; remove one of the lines")
@@ -70,39 +89,50 @@ def _read_list(root: Path, class_id: str, split: str) -> list[str]:
 
 
 def chosen_classes(
-    classes: Mapping[str, str], config: DatasetConfig, place: Path
+    classes: Mapping[str, str], config: DatasetConfig, source: Path
 ) -> dict[str, str]:
-    """Returns the classes that subset.classes asks for, by id or name, in the dataset's order.
+    """Return the classes that subset.classes selects by id or name, in the dataset's order.
 
     Args:
-        classes: id -> name; a name may be several words for the same thing: `sofa,couch`.
-        place: what an error names: where the classes are from.
+        classes: id -> name; a name can be several words for the same thing: `sofa,couch`.
+        source: the file that the classes are from, for errors.
+
+    Raises:
+        DataError: subset.classes has a word that is no class.
     """
-    wanted = config.subset.classes if config.subset else None
-    if wanted is None:
+    selection = config.subset.classes if config.subset else None
+    if selection is None:
         return dict(classes)
+
+    # A class is called by its id, its whole name or one of the words of its name.
     words = {class_id: {class_id, name, *name.split(",")} for class_id, name in classes.items()}
-    for word in wanted:
-        if not any(word in known for known in words.values()):
-            known = ", ".join(f"{class_id} ({name})" for class_id, name in classes.items())
+    for word in selection:
+        if not any(word in class_words for class_words in words.values()):
+            choices = ", ".join(f"{class_id} ({name})" for class_id, name in classes.items())
             raise DataError(
-                f"{place}: subset.classes: no class is called {word!r}; there are {known}"
+                f"{source}: subset.classes: no class is called {word!r}; there are {choices}"
             )
-    return {id_: name for id_, name in classes.items() if not words[id_].isdisjoint(wanted)}
+    return {id_: name for id_, name in classes.items() if not words[id_].isdisjoint(selection)}
 
 
 def first_scenes(lists: Mapping[str, Sequence[str]], count: int) -> dict[str, list[str]]:
-    """Returns the first scenes of each class, `count` in all, dealt out evenly."""
-    longest = max(map(len, lists.values()), default=0)
-    dealt = [(c, scene) for i in range(longest) for c in lists for scene in lists[c][i : i + 1]]
-    chosen: dict[str, list[str]] = {class_id: [] for class_id in lists}
-    for class_id, scene in dealt[:count]:
-        chosen[class_id].append(scene)
-    return chosen
+    """Return the first scenes of each class, `count` in all, as equally many of each as possible.
+
+    Args:
+        lists: class id -> names of scenes.
+    """
+    # Each class adds one scene in turn until there are enough.
+    selected: dict[str, list[str]] = {class_id: [] for class_id in lists}
+    for position in range(max(map(len, lists.values()), default=0)):
+        for class_id, scenes in lists.items():
+            if position < len(scenes) and count > 0:
+                selected[class_id].append(scenes[position])
+                count -= 1
+    return selected
 
 
 def read_classes(root: Path) -> dict[str, str]:
-    """Returns class id -> name, in the dataset's order."""
+    """Return class id -> name, in the dataset's order."""
     path = root / "metadata.yaml"
     if not path.is_file():
         raise DataError(f"{path}: there is no such file; is {root} the folder of an NMR dataset?")
@@ -115,9 +145,11 @@ def read_classes(root: Path) -> dict[str, str]:
 
 
 def read_view_list(path: Path, views: int) -> dict[str, int]:
-    """Returns scene -> source view of a list in pixelNeRF's form: lines `class scene view`."""
+    """Return scene -> source view from a list in pixelNeRF's form: lines `class scene view`."""
     if not path.is_file():
         raise DataError(f"{path}: there is no such file; it names the source view of each scene")
+
+    # A scene may be listed several times, as long as its view is always the same.
     sources: dict[str, int] = {}
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         words = line.split()
@@ -134,26 +166,34 @@ def read_view_list(path: Path, views: int) -> dict[str, int]:
 
 
 def read_scene(root: Path, scene: SceneInfo, config: DatasetConfig) -> RawScene:
-    """Returns the images and cameras of a scene; raises DataError that names the file at fault."""
+    """Return the images and cameras of a scene. An error names the file at fault."""
     folder = root / scene.name
+
+    # Every view has a file.
     paths = [folder / "image" / f"{view:04d}.png" for view in range(config.views)]
     images = np.stack([decode_image(read_file(p), str(p), config.image_size) for p in paths])
+
+    # One file has the cameras of all views.
     cameras = folder / "cameras.npz"
     intrinsics, camera_to_world = _read_cameras(cameras, config)
     raw = RawScene(images, intrinsics, camera_to_world)
-    refuse_swapped(raw, str(cameras), "are world_mat and world_mat_inv swapped?")
+    refuse_inverted_cameras(raw, str(cameras), "are world_mat and world_mat_inv swapped?")
     return raw
 
 
 def _read_cameras(
     path: Path, config: DatasetConfig
 ) -> tuple[Float[np.ndarray, "views 3 3"], Float[np.ndarray, "views 4 4"]]:
+    """Return the intrinsics and camera_to_world of all views, in the z-up world."""
+    # Each view has three matrices; others in the file are not read.
     names = ("world_mat", "world_mat_inv", "camera_mat")
     keys = [f"{name}_{view}" for view in range(config.views) for name in names]
     arrays = {key: array.astype(np.float64) for key, array in read_npz(path, keys).items()}
     for key, matrix in arrays.items():
         if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
             raise DataError(f"{path}: {key} is not 4x4 or not finite; fetch it again")
+
+    # A pose must be a rotation and a translation, and the inverse of its counterpart.
     intrinsics, poses = [], []
     for view in range(config.views):
         world, inverse = arrays[f"world_mat_{view}"], arrays[f"world_mat_inv_{view}"]
@@ -170,14 +210,19 @@ def _read_cameras(
 def _pixel_intrinsics(
     camera: Float[np.ndarray, "4 4"], path: Path, view: int, config: DatasetConfig
 ) -> Float[np.ndarray, "3 3"]:
-    """Returns K for pixel centres at index + 0.5.
+    """Return the 3 x 3 matrix K of a view, in pixels, for pixel centres at index + 0.5.
 
-    The corner grid, linspace(-1, 1, size), has its outermost pixel centres at -1 and 1 where the
-    images have their outermost pixel edges: the same as a focal length (size - 1) / size as long.
+    The published loader has a "corner" grid: linspace(-1, 1, size) puts the outermost pixel centres
+    at -1 and 1, where the images have their outermost pixel edges. This is the same as a focal
+    length that is shorter by the factor (size - 1) / size. The "center" grid has them where the
+    images do.
     """
-    plain = np.diag([camera[0, 0], camera[1, 1], 1, 1])
-    if np.abs(camera - plain).max() > TOLERANCE or min(camera[0, 0], camera[1, 1]) <= 0:
+    # The matrix must scale x and y and do nothing else.
+    scales = np.diag([camera[0, 0], camera[1, 1], 1, 1])
+    if np.abs(camera - scales).max() > TOLERANCE or min(camera[0, 0], camera[1, 1]) <= 0:
         raise DataError(f"{path}: camera_mat_{view} is not diag(fx, fy, 1, 1) with positive fx, fy")
+
+    # From [-1, 1] to pixels.
     rows, columns = config.image_size
     edge = 0 if config.pixel_grid == "center" else 1
     return np.array(

@@ -1,10 +1,11 @@
-"""ObSuRF's raw layout, of CLEVR3D and of its MultiShapeNet: numbered scenes in one row.
+"""The reader of ObSuRF's raw layout, in which CLEVR3D and ObSuRF's MultiShapeNet are published.
 
-    metadata.npz                     shape (scenes, slots; 0: empty), camera_pos (scenes, views, 3)
+    metadata.npz                     shape (scenes, slots) and camera_pos (scenes, views, 3)
     images/img_<scene>_<view>.png    RGB or RGBA
 
-The world is z-up. All cameras have one lens, look at the origin and have no roll, so the position
-tells all. A scene's name is its number.
+All splits are in one folder: a split is a range of scene numbers. A scene's name is its number. In
+`shape`, a slot that is not 0 is an object. The world is z-up. All cameras have the same lens, look
+at the origin and do not roll, so that a camera's position says everything about it.
 """
 
 from __future__ import annotations
@@ -22,49 +23,71 @@ from srt.config.schema import DatasetConfig
 from srt.data.raw.common import RawScene, SceneInfo, decode_image, read_file, read_npz
 from srt.geometry.cameras import look_at, pinhole
 
-FOCAL_LENGTH, SENSOR_WIDTH = 0.035, 0.032  # get_camera_rays of stelzner/srt, srt/utils/nerf.py
+# The lens: get_camera_rays of stelzner/srt, srt/utils/nerf.py.
+FOCAL_LENGTH = 0.035
+SENSOR_WIDTH = 0.032
 
 
 def list_scenes(
     root: Path, split: str, config: DatasetConfig, view_list: Path | None
 ) -> list[SceneInfo]:
-    """Returns the scenes of a split's range that have at most `max_objects` objects.
+    """Return the scenes of a split's range that have at most `max_objects` objects.
 
-    Raises DataError for metadata that are not of this layout or end before the range does.
+    Raise DataError if the metadata is not as the configuration says, or no scene remains.
     """
     path = root / "metadata.npz"
     metadata = read_metadata(path)
-    objects, views = metadata.objects, metadata.positions.shape[1]
+    numbers = _split_range(path, metadata, split, config)
+
+    # Leave out scenes of too many objects, and then all but the first ones if there is a subset.
+    objects = metadata.objects
+    most = config.max_objects if config.max_objects is not None else objects.max()
+    selected = [number for number in numbers if objects[number] <= most]
+    if not selected:
+        raise DataError(
+            f"{path}: no scene of {numbers.start}..{numbers.stop - 1} has at most {most} objects:"
+            f" {split} is empty; raise max_objects or change the range"
+        )
+    limit = config.subset.max_scenes if config.subset else None
+    return [
+        SceneInfo(str(number), _class_name(int(objects[number])), None)
+        for number in selected[:limit]
+    ]
+
+
+def _split_range(path: Path, metadata: Metadata, split: str, config: DatasetConfig) -> range:
+    """Return the numbers of the scenes of a split. Raise DataError if the metadata lacks any."""
+    # All views of the configuration must be there.
+    views = metadata.positions.shape[1]
     if views < config.views:
         raise DataError(
             f"{path}: camera_pos has {views} views, `views` is {config.views}: they must fit"
         )
+
+    # And so must the whole range.
     assert config.ranges is not None  # the configuration was checked
     start, end = getattr(config.ranges, split)
-    if end > len(objects):
+    scene_count = len(metadata.objects)
+    if end > scene_count:
         raise DataError(
-            f"{path}: {len(objects)} scenes, ranges.{split} ends at {end}; correct the range, or"
+            f"{path}: {scene_count} scenes, ranges.{split} ends at {end}; correct the range, or"
             " fetch the whole dataset"
         )
-    most = config.max_objects if config.max_objects is not None else objects.max()
-    numbers = [number for number in range(start, end) if objects[number] <= most]
-    if not numbers:
-        raise DataError(
-            f"{path}: no scene of {start}..{end - 1} has at most {most} objects: {split} is empty;"
-            " raise max_objects or change the range"
-        )
-    limit = config.subset.max_scenes if config.subset else None
-    return [SceneInfo(str(n), _class_name(int(objects[n])), None) for n in numbers[:limit]]
+    return range(start, end)
 
 
 def _class_name(objects: int) -> str:
+    """Return the class of scenes with so many objects."""
     return "1 object" if objects == 1 else f"{objects} objects"
 
 
 def read_scene(root: Path, scene: SceneInfo, config: DatasetConfig) -> RawScene:
-    """Returns the images and cameras of a scene; raises DataError that names the file at fault."""
+    """Return the images and cameras of a scene. An error names the file at fault."""
+    # Every view has a file.
     paths = [root / "images" / f"img_{scene.name}_{view}.png" for view in range(config.views)]
     images = np.stack([decode_image(read_file(p), str(p), config.image_size) for p in paths])
+
+    # The cameras follow from their positions and the common lens.
     metadata = root / "metadata.npz"
     positions = read_metadata(metadata).positions[int(scene.name), : config.views]
     poses = _look_at_origin(positions, f"{metadata}, camera_pos of scene {scene.name}")
@@ -73,27 +96,34 @@ def read_scene(root: Path, scene: SceneInfo, config: DatasetConfig) -> RawScene:
 
 
 def _look_at_origin(
-    positions: Float[np.ndarray, "views 3"], place: str
+    positions: Float[np.ndarray, "views 3"], context: str
 ) -> Float[np.ndarray, "views 4 4"]:
+    """Return the camera_to_world of cameras that look at the origin and do not roll.
+
+    Args:
+        context: where the positions are from, for errors.
+    """
     if not np.isfinite(positions).all():
-        raise DataError(f"{place}: {positions.tolist()} is not finite; fetch the file again")
+        raise DataError(f"{context}: {positions.tolist()} is not finite; fetch the file again")
+
+    # look_at refuses cameras that look straight up or down.
     position = torch.from_numpy(positions)
     try:
         return look_at(position, torch.zeros_like(position)).numpy()
     except ValueError as error:
-        raise DataError(f"{place}: {error}") from error
+        raise DataError(f"{context}: {error}") from error
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What is read of metadata.npz."""
+    """The number of objects in each scene, and the position of each camera."""
 
     objects: Int[np.ndarray, "scenes"]
     positions: Float[np.ndarray, "scenes views 3"]
 
 
 def read_metadata(path: Path) -> Metadata:
-    """Returns the metadata of all scenes; the file is read again only where it has changed."""
+    """Return the metadata of all scenes. The file is read again only if it has changed."""
     try:
         status = path.stat()
         return _read_metadata(path, (status.st_mtime_ns, status.st_size))
@@ -105,6 +135,12 @@ def read_metadata(path: Path) -> Metadata:
 
 @functools.lru_cache(maxsize=2)
 def _read_metadata(path: Path, stamp: tuple[int, int]) -> Metadata:
+    """Return the content of the file.
+
+    Args:
+        stamp: the file's time and size, so that the cache has an entry for each state of the file.
+    """
+    # `shape` numbers the shape in each slot, and `camera_pos` has a position for each view.
     arrays = read_npz(path, ("shape", "camera_pos"))
     shape, positions = arrays["shape"], arrays["camera_pos"].astype(np.float64)
     if shape.ndim != 2 or positions.shape != (len(shape), *positions.shape[1:2], 3):
@@ -112,4 +148,6 @@ def _read_metadata(path: Path, stamp: tuple[int, int]) -> Metadata:
             f"{path}: shape is {shape.shape}, camera_pos {positions.shape}; (scenes, slots) and"
             " (scenes, views, 3) are expected; fetch it again"
         )
+
+    # A slot with a shape is an object.
     return Metadata((shape > 0).sum(axis=1), positions)

@@ -1,4 +1,4 @@
-"""Packing, whoever stops it: all or nothing, and what is done stays done."""
+"""Packing that is interrupted: the output is whole or not there, and finished shards are kept."""
 
 import dataclasses
 import errno
@@ -53,11 +53,13 @@ def quickly(monkeypatch):
 
 @pytest.mark.usefixtures("quickly")
 def test_a_repaired_dataset_is_packed_as_if_it_had_never_been_broken(raw, tmp_path):
-    """A scene that is taken out of its list moves the others to other shards."""
+    """A scene that is removed from its list moves later scenes to other shards."""
     truncate(image(raw, "02828884/b0"), 0.5)
     with pytest.raises(DataError, match=r"b0/image/0001\.png"):
         pack(raw, tmp_path / "packed")
     assert list((tmp_path / ".packed.partial" / "train").glob("images-*.npy"))
+
+    # Repair the data: remove a scene from its list, and replace the damaged image.
     without_line(raw / "04256520" / "softras_train.lst", "s1")
     shutil.copy(image(raw), image(raw, "02828884/b0"))
     packed = contents(pack(raw, tmp_path / "packed"))
@@ -66,18 +68,18 @@ def test_a_repaired_dataset_is_packed_as_if_it_had_never_been_broken(raw, tmp_pa
 
 
 class Stop(BaseException):
-    """What the process would not live to see."""
+    """Stands for a kill: nothing catches it."""
 
 
 def stop_after(monkeypatch, calls):
-    """Makes all changes of the disk but the first ones fail; returns the list of those made."""
-    made = []
+    """Let only the first calls that change the disk succeed; return the list of these."""
+    changes = []
 
     def counted(change):
         def call(*args, **keywords):
-            if len(made) >= calls:
+            if len(changes) >= calls:
                 raise Stop
-            made.append(change)
+            changes.append(change)
             return change(*args, **keywords)
 
         return call
@@ -85,31 +87,35 @@ def stop_after(monkeypatch, calls):
     monkeypatch.setattr(os, "getpid", lambda: -1)  # the next call is another process
     for name in ("replace", "fsync", "unlink", "rmdir", "mkdir"):
         monkeypatch.setattr(os, name, counted(getattr(os, name)))
-    return made
+    return changes
 
 
 @pytest.mark.usefixtures("quickly")
 def test_wherever_packing_stops_the_next_call_ends_with_the_same_bytes(
     valid, tmp_path, monkeypatch
 ):
-    """And the dataset that was there before is there whole, or gone, or replaced by the new one."""
+    """Meanwhile the earlier dataset is there as a whole, or gone, or replaced by the new one."""
     corner = dataclasses.replace(TINY, pixel_grid="corner")
     expected = contents(pack(valid, tmp_path / "expected"))
     earlier = contents(pack(valid, tmp_path / "earlier", corner))
+
+    # Stop after one change of the disk, after two, and so on, until the call is not stopped.
     for calls in range(1000):
         out = shutil.copytree(tmp_path / "earlier", tmp_path / str(calls) / "packed")
         with monkeypatch.context() as context:
-            made = stop_after(context, calls)
+            changes = stop_after(context, calls)
             try:
                 pack(valid, out)
             except Stop:
                 pass
             else:
                 break
+
+        # The next call completes the work and leaves nothing else.
         assert not out.exists() or contents(out) in (earlier, expected)
         assert contents(pack(valid, out)) == expected
         assert [path.name for path in out.parent.iterdir()] == ["packed"]
-    assert len(made) > 40
+    assert len(changes) > 40
 
 
 def test_the_bytes_do_not_depend_on_the_number_of_workers(valid, tmp_path, monkeypatch):
@@ -141,8 +147,10 @@ small_nmr.pack(Path(sys.argv[1]), Path(sys.argv[2]))
 def test_a_killed_call_leaves_no_worker_and_its_finished_shards_are_not_made_again(
     raw, valid, tmp_path
 ):
-    """The third scene's first image is a pipe: whoever reads it is stopped in the second shard."""
+    """The third scene's first image is a pipe: a worker that reads it waits in the second shard."""
     expected = contents(pack(valid, tmp_path / "expected"))
+
+    # Replace the image by a pipe, and pack in another process.
     pipe = image(raw, "04256520/s2", view=0)
     picture = pipe.read_bytes()
     pipe.unlink()
@@ -151,19 +159,23 @@ def test_a_killed_call_leaves_no_worker_and_its_finished_shards_are_not_made_aga
     killed = subprocess.Popen(
         [sys.executable, "-c", PACK, str(raw), str(out)], cwd=REPOSITORY, stderr=subprocess.DEVNULL
     )
-    with pipe.open("wb") as writer:  # opens when the worker does
+
+    # The pipe opens when the worker opens it. Then kill the caller: the worker must die too.
+    with pipe.open("wb") as writer:
         killed.kill()
         killed.wait()
-        gone = select.poll()
-        gone.register(writer, 0)
-        assert gone.poll(20_000), "the worker lives on"
+        closed = select.poll()
+        closed.register(writer, 0)
+        assert closed.poll(20_000), "the worker lives on"
+
+    # The next call uses the finished shard: it is the same file, unchanged.
     (shard,) = tmp_path.rglob(".packed.partial/train/images-*.npy")
-    made = shard.stat()
+    finished = shard.stat()
     pipe.unlink()
     pipe.write_bytes(picture)
     assert contents(pack(raw, out)) == expected
-    kept = (out / "train" / shard.name).stat()
-    assert (kept.st_ino, kept.st_mtime_ns) == (made.st_ino, made.st_mtime_ns)
+    packed = (out / "train" / shard.name).stat()
+    assert (packed.st_ino, packed.st_mtime_ns) == (finished.st_ino, finished.st_mtime_ns)
 
 
 @pytest.mark.usefixtures("quickly")
@@ -189,11 +201,11 @@ def test_the_statistics_are_those_of_all_pixels(valid, tmp_path):
     out = pack(valid, tmp_path / "packed")
     shards = [np.load(path) / 255 for path in sorted((out / "train").glob("images-*.npy"))]
     pixels = np.concatenate(shards).reshape(-1, 3)
-    found = read_split_header(out / "train")["statistics"]
-    np.testing.assert_allclose(found["mean_colour"], pixels.mean(axis=0))
-    np.testing.assert_allclose(found["std_colour"], pixels.std(axis=0))
-    np.testing.assert_allclose(found["minimum"], pixels.min(axis=0))
-    np.testing.assert_allclose(found["maximum"], pixels.max(axis=0))
+    statistics = read_split_header(out / "train")["statistics"]
+    np.testing.assert_allclose(statistics["mean_colour"], pixels.mean(axis=0))
+    np.testing.assert_allclose(statistics["std_colour"], pixels.std(axis=0))
+    np.testing.assert_allclose(statistics["minimum"], pixels.min(axis=0))
+    np.testing.assert_allclose(statistics["maximum"], pixels.max(axis=0))
 
 
 @pytest.mark.usefixtures("quickly")
@@ -204,7 +216,7 @@ def test_provenance_holds_sources_and_versions(valid, tmp_path):
 
 
 def failing(code):
-    """Returns a function that fails as the system does."""
+    """Return a function that fails with an error of the system."""
 
     def call(*_, **__):
         raise OSError(code, os.strerror(code))

@@ -1,4 +1,4 @@
-"""The MultiShapeNet reader: parity with the published loader, TFDS' order, every check."""
+"""The MultiShapeNet reader: the published loader's scenes, TFDS' order, and every check."""
 
 import dataclasses
 import io
@@ -36,6 +36,7 @@ from srt.config.schema import SPLITS, SplitRanges, SubsetConfig
 from srt.data.packed import writer
 from srt.data.packed.reader import Scenes
 from srt.data.raw import msn
+from srt.data.raw.tfrecords import interleave
 from srt.geometry.cameras import camera_rays
 
 REAL = REPOSITORY.parent / "shared" / "data" / "msn_tfds440"
@@ -62,11 +63,12 @@ def names(root, split="train", config=TINY):
 
 
 def subset(config=TINY, *, shards=None, max_scenes=None):
-    chosen = SubsetConfig(classes=None, shards=shards, max_scenes=max_scenes)
-    return dataclasses.replace(config, subset=chosen)
+    selection = SubsetConfig(classes=None, shards=shards, max_scenes=max_scenes)
+    return dataclasses.replace(config, subset=selection)
 
 
-def ranged(start, end):
+def with_range(start, end):
+    """Return the configuration with this range of training scenes."""
     ranges = SplitRanges(train=(start, end), val=(0, 1), test=(0, 1))
     return dataclasses.replace(TINY, ranges=ranges)
 
@@ -74,11 +76,13 @@ def ranged(start, end):
 @pytest.mark.skipif(not REAL.is_dir(), reason="the small set of TFDS is not beside the repository")
 @pytest.mark.parametrize("split", SPLITS)
 def test_scenes_equal_the_published_loaders(split):
-    """Order and colours exactly, origins and directions to 1e-5."""
+    """Their order and colours are equal; origins and directions agree to 1e-5."""
     import tensorflow as tf
 
     recorded = np.load(RECORDED)
     infos = msn.list_scenes(REAL, split, PUBLISHED, None)
+
+    # The scenes' order, by the names in the records.
     (folder,) = REAL.glob("*/*")
     (shard,) = folder.glob(f"*-{split}.*")
     records = [tf.train.Example.FromString(record) for record in read_records(shard)]
@@ -87,31 +91,36 @@ def test_scenes_equal_the_published_loaders(split):
     ]
     expected = recorded[f"{split}_names"].tolist()
     assert [frame.bytes_list.value[0].decode() for frame in frames] == expected
+
+    # The images and rays of the first scenes.
     for index in range(2):
         scene = msn.read_scene(REAL, infos[index], PUBLISHED)
-        part = {
+        recorded_scene = {
             key.removeprefix(f"{split}_{index}_"): value
             for key, value in recorded.items()
             if key.startswith(f"{split}_{index}_")
         }
-        np.testing.assert_array_equal(scene.images[:, ::13, ::13], part["color_sub"])
+        np.testing.assert_array_equal(scene.images[:, ::13, ::13], recorded_scene["color_sub"])
         origins, directions = camera_rays(
             torch.from_numpy(scene.intrinsics),
             torch.from_numpy(scene.camera_to_world),
             *PUBLISHED.image_size,
         )
         close = {"rtol": 0, "atol": 1e-5}
-        np.testing.assert_allclose(origins, part["origins"], **close)
-        np.testing.assert_allclose(directions[:, ::13, ::13], part["directions_sub"], **close)
+        np.testing.assert_allclose(origins, recorded_scene["origins"], **close)
+        np.testing.assert_allclose(
+            directions[:, ::13, ::13], recorded_scene["directions_sub"], **close
+        )
 
 
 def test_the_order_is_that_of_tfds(tmp_path):
-    """Of more shards than it interleaves and of fewer, of lengths that end with a block or do not.
+    """With more shards than TFDS interleaves and with fewer, that end with a whole block or not.
 
     TFDS itself reads the files; a record is its shard and its number.
     """
     import tensorflow_datasets as tfds
 
+    # Write records that say their shard and number.
     infos = []
     for split, lengths in MANY.items():
         for shard, length in enumerate(lengths):
@@ -124,6 +133,8 @@ def test_the_order_is_that_of_tfds(tmp_path):
             name=split, shard_lengths=lengths, num_bytes=1, filename_template=template
         )
         infos.append(info)
+
+    # Describe the files as a dataset, and let TFDS read it.
     features = tfds.features.FeaturesDict({"id": np.int64})
     tfds.folder_dataset.write_metadata(
         data_dir=tmp_path, features=features, split_infos=infos, check_data=False
@@ -131,7 +142,7 @@ def test_the_order_is_that_of_tfds(tmp_path):
     builder = tfds.builder_from_directory(tmp_path)
     for split, lengths in MANY.items():
         read = [int(record["id"]) for record in builder.as_dataset(split=split).as_numpy_iterator()]
-        ours = [1000 * shard + i for shard, block in msn.interleave(lengths) for i in block]
+        ours = [1000 * shard + i for shard, block in interleave(lengths) for i in block]
         assert ours == read, split
         assert [f"{split}-{i // 1000:05d}/{i % 1000:05d}" for i in read] == names(tmp_path, split)
 
@@ -139,7 +150,7 @@ def test_the_order_is_that_of_tfds(tmp_path):
 @pytest.mark.parametrize("lengths", MANY.values())
 def test_the_shards_needed_hold_the_first_scenes_and_one_less_does_not(lengths):
     def first(shards, end):
-        order = [(s, i) for s, block in msn.interleave(lengths[:shards]) for i in block]
+        order = [(s, i) for s, block in interleave(lengths[:shards]) for i in block]
         return order[:end]
 
     whole = first(len(lengths), sum(lengths))
@@ -172,11 +183,13 @@ def test_scenes_are_the_raw_ones_with_their_cameras_in_numerical_order(valid):
 
 
 def check_view(scene, view, features, name, point):
-    """Checks that the pixels are the raw ones, and a world point where the raw matrices put it."""
+    """Check that pixels are the raw ones, and that a point is where the raw matrices put it."""
     import tensorflow as tf
 
     pixels = tf.io.decode_png(features[f"{name}/color_image"].bytes_list.value[0])
     np.testing.assert_array_equal(scene.images[view], pixels)
+
+    # Project the point by the raw matrices and by ours.
     k, rotation, translation = (
         np.array(features[f"{name}/{key}"].float_list.value)
         for key in ("intrinsics/K", "extrinsics/R", "extrinsics/t")
@@ -206,19 +219,19 @@ def test_an_alpha_channel_is_dropped_and_unknown_keys_are_not_read(raw, valid):
 
 def test_a_range_is_of_the_order_and_needs_only_its_shards(raw):
     whole = names(raw)
-    assert names(raw, config=ranged(1, 4)) == whole[1:4]
+    assert names(raw, config=with_range(1, 4)) == whole[1:4]
     shard_path(raw, "train", 1).unlink()
-    assert names(raw, config=ranged(0, 3)) == whole[:3]
+    assert names(raw, config=with_range(0, 3)) == whole[:3]
     with pytest.raises(DataError, match="00001-of-00002 missing"):
-        names(raw, config=ranged(0, 4))
+        names(raw, config=with_range(0, 4))
 
 
 def test_a_range_beyond_the_data_is_refused_but_not_of_a_subset(raw):
     with pytest.raises(DataError, match=r"train has 5 scenes, ranges\.train ends at 6; correct"):
-        names(raw, config=ranged(2, 6))
-    assert names(raw, config=subset(ranged(2, 6), shards="present")) == names(raw)[2:]
+        names(raw, config=with_range(2, 6))
+    assert names(raw, config=subset(with_range(2, 6), shards="present")) == names(raw)[2:]
     with pytest.raises(DataError, match=r"train has 5 scenes .* none in its range"):
-        names(raw, config=subset(ranged(7, 9), shards="present"))
+        names(raw, config=subset(with_range(7, 9), shards="present"))
 
 
 def test_a_partial_copy_is_used_on_request_in_the_order_of_what_it_has(raw):
@@ -233,7 +246,7 @@ def test_a_partial_copy_is_used_on_request_in_the_order_of_what_it_has(raw):
 
 
 def test_max_scenes_takes_the_first_of_the_range(raw):
-    assert names(raw, config=subset(ranged(1, 5), max_scenes=2)) == names(raw)[1:3]
+    assert names(raw, config=subset(with_range(1, 5), max_scenes=2)) == names(raw)[1:3]
     assert names(raw, config=subset(max_scenes=9)) == names(raw)
 
 

@@ -1,4 +1,4 @@
-"""The NMR reader: parity with the published loader, and every check of the raw data."""
+"""The NMR reader: the published loader's scenes, and every check of the raw data."""
 
 import dataclasses
 import json
@@ -51,21 +51,24 @@ def real_packed(tmp_path_factory):
 @pytest.mark.parametrize("frame", ["canonical", "world"])
 @pytest.mark.parametrize("item", [0, 1, 2])
 def test_items_equal_the_published_loaders(real_packed, frame, item):
-    """Images, positions, directions: 1e-5 (the corner grid, as published)."""
+    """Images, positions and directions agree to 1e-5, with the published corner grid."""
+    # The recorded arrays of this item.
     file = np.load(REFERENCE / "loader_nmr.npz")
     recorded = {
         k.removeprefix(f"{frame}_{item}_"): v for k, v in file.items() if k.startswith(frame)
     }
     recorded = {k: file[f"{frame}_{item}_{k}"] for k in recorded if f"{frame}_{item}_{k}" in file}
+
+    # The batch of the same item: one input view, and all pixels of the others.
     scenes = Scenes(real_packed / "val", CPU)
     names = [name.split("/")[1] for name in scenes.names]
     scene, view = names.index(str(recorded["scene"])), int(recorded["view"])
-    others = [i for i in range(24) if i != view]
+    targets = [i for i in range(24) if i != view]
     batch = make_full_view_batch(
         scenes,
         torch.tensor([scene]),
         torch.tensor([[view]]),
-        torch.tensor([others]),
+        torch.tensor([targets]),
         ViewConfig(
             canonical=frame == "canonical",
             input_views=1,
@@ -75,6 +78,8 @@ def test_items_equal_the_published_loaders(real_packed, frame, item):
             far=4.0,
         ),
     )
+
+    # The input view; its recorded rays have a stride.
     close = {"rtol": 0, "atol": 1e-5}
     image = recorded["input_image"].transpose(0, 2, 3, 1)
     np.testing.assert_allclose(batch.images[0], image, **close)
@@ -84,6 +89,8 @@ def test_items_equal_the_published_loaders(real_packed, frame, item):
     )
     rays = batch.image_directions[0, :, ::step, ::step]
     np.testing.assert_allclose(rays, recorded["input_rays_sub"], **close)
+
+    # Some of the target rays.
     index = recorded["target_index"]
     np.testing.assert_allclose(batch.colours[0, index], recorded["target_pixels"], **close)
     np.testing.assert_allclose(batch.origins[0, index], recorded["target_camera_pos"], **close)
@@ -123,22 +130,24 @@ def test_packed_scenes_are_the_raw_ones_in_the_published_order(valid, tmp_path):
 
 
 def all_images(scenes):
-    """Returns the uint8 images of all views of a small split."""
-    every = torch.arange(len(scenes))
-    views, none = torch.arange(VIEWS).expand(len(scenes), VIEWS), torch.zeros(len(scenes), 0).long()
-    return scenes.gather(every, views, none, stride=1)[0]
+    """Return the uint8 images of all views of a small split."""
+    numbers = torch.arange(len(scenes))
+    views = torch.arange(VIEWS).expand(len(scenes), VIEWS)
+    no_pixels = torch.zeros(len(scenes), 0).long()
+    return scenes.gather(numbers, views, no_pixels, stride=1)[0]
 
 
 def check_cameras(scenes, index, raw_cameras):
-    """Checks that a world point is seen where the raw matrices put it, once y-up is z-up."""
-    intrinsics, poses = (part[0] for part in scenes.cameras(torch.tensor([index])))
+    """Check that a point of the y-up raw world is seen where the raw matrices put it."""
+    intrinsics, poses = (tensor[0] for tensor in scenes.cameras(torch.tensor([index])))
     point = np.array([0.3, -0.2, 0.5])
     for view in range(VIEWS):
-        seen = raw_cameras[f"world_mat_{view}"] @ [*point, 1]
-        place = (raw_cameras[f"camera_mat_{view}"] @ seen)[:2] / seen[2]  # in [-1, 1]
+        camera_point = raw_cameras[f"world_mat_{view}"] @ [*point, 1]
+        position = (raw_cameras[f"camera_mat_{view}"] @ camera_point)[:2] / camera_point[2]
         z_up = torch.tensor([point[0], -point[2], point[1], 1]).float()
         ours = intrinsics[view] @ (poses[view].inverse() @ z_up)[:3]
-        np.testing.assert_allclose(ours[:2] / ours[2], (place + 1) / 2 * SIZE, rtol=1e-3, atol=1e-3)
+        pixel = (position + 1) / 2 * SIZE  # `position` is in [-1, 1]
+        np.testing.assert_allclose(ours[:2] / ours[2], pixel, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.usefixtures("quickly")
@@ -182,7 +191,7 @@ def test_an_alpha_channel_is_dropped(raw, valid, tmp_path):
 def test_the_outermost_rays_are_at_pixel_centres_or_at_the_images_edge(
     valid, tmp_path, grid, outermost
 ):
-    """`corner` is linspace(-1, 1, size) over the image, `center` half a pixel inside."""
+    """`corner` is linspace(-1, 1, size) over the image; `center` begins half a pixel inside."""
     out = pack(valid, tmp_path / "packed", dataclasses.replace(TINY, pixel_grid=grid))
     intrinsics = Scenes(out / "val", CPU).cameras(torch.tensor([0]))[0][0, 0]
     _, directions = camera_rays(intrinsics, torch.eye(4), SIZE, SIZE)
@@ -192,12 +201,12 @@ def test_the_outermost_rays_are_at_pixel_centres_or_at_the_images_edge(
     torch.testing.assert_close(plane[..., 1], expected[:, None].expand(SIZE, SIZE))
 
 
-def subset(**chosen):
-    nothing = {"classes": None, "shards": None, "max_scenes": None}
-    return dataclasses.replace(TINY, subset=SubsetConfig(**{**nothing, **chosen}))
+def subset(**options):
+    defaults = {"classes": None, "shards": None, "max_scenes": None}
+    return dataclasses.replace(TINY, subset=SubsetConfig(**{**defaults, **options}))
 
 
-def listed(root, split, config):
+def scene_names(root, split, config):
     infos = nmr.list_scenes(root, split, config, root / "views.txt")
     return [info.name.split("/")[1] for info in infos]
 
@@ -205,12 +214,12 @@ def listed(root, split, config):
 @pytest.mark.parametrize("word", ["04256520", "sofa,couch", "couch"])
 def test_a_subset_of_classes_is_named_by_ids_or_names_and_needs_no_other_class(raw, word):
     shutil.rmtree(raw / "02828884")
-    assert listed(raw, "train", subset(classes=(word,))) == ["s1", "s0", "s2"]
-    assert listed(raw, "test", subset(classes=(word,))) == ["s3"]
+    assert scene_names(raw, "train", subset(classes=(word,))) == ["s1", "s0", "s2"]
+    assert scene_names(raw, "test", subset(classes=(word,))) == ["s3"]
 
 
 def test_the_classes_of_a_subset_keep_the_datasets_order(valid):
-    assert listed(valid, "test", subset(classes=("bench", "sofa"))) == ["s3", "b2"]
+    assert scene_names(valid, "test", subset(classes=("bench", "sofa"))) == ["s3", "b2"]
 
 
 def test_an_unknown_class_is_refused_with_those_that_there_are(valid):
@@ -218,14 +227,14 @@ def test_an_unknown_class_is_refused_with_those_that_there_are(valid):
         r"metadata\.yaml: .* no class is called 'chair'; there are 04256520 \(sofa,couch\), 0"
     )
     with pytest.raises(DataError, match=expected):
-        listed(valid, "train", subset(classes=("bench", "chair")))
+        scene_names(valid, "train", subset(classes=("bench", "chair")))
 
 
 @pytest.mark.parametrize(
     ("count", "names"), [(1, ["s1"]), (2, ["s1", "b0"]), (3, ["s1", "s0", "b0"])]
 )
 def test_max_scenes_are_dealt_out_to_the_classes(valid, count, names):
-    assert listed(valid, "train", subset(max_scenes=count)) == names
+    assert scene_names(valid, "train", subset(max_scenes=count)) == names
 
 
 @pytest.mark.parametrize("fault", FAULTS)

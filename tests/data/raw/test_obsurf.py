@@ -43,31 +43,32 @@ def raw(valid, tmp_path):
     return shutil.copytree(valid, tmp_path / "raw")
 
 
-def listed(root, config=TINY):
+def list_splits(root, config=TINY):
+    """Return the scenes of each split."""
     return {split: obsurf.list_scenes(root, split, config, None) for split in SPLITS}
 
 
 def test_the_splits_are_the_ranges_without_scenes_of_too_many_objects(valid):
-    names = {split: [info.name for info in infos] for split, infos in listed(valid).items()}
+    names = {split: [info.name for info in infos] for split, infos in list_splits(valid).items()}
     assert names == {
         "train": ["0", "1", "2", "3", "4"],
         "val": ["6", "7"],
         "test": ["9", "11"],
     }
-    unfiltered = listed(valid, dataclasses.replace(TINY, max_objects=None))
+    unfiltered = list_splits(valid, dataclasses.replace(TINY, max_objects=None))
     assert [info.name for info in unfiltered["test"]] == ["9", "10", "11"]
 
 
 def test_a_scenes_class_is_its_number_of_objects(valid):
-    for infos in listed(valid).values():
+    for infos in list_splits(valid).values():
         for info in infos:
             count = OBJECTS[int(info.name)]
-            assert info.class_name == f"{count} object{'s' if count != 1 else ''}"
+            assert info.class_name == ("1 object" if count == 1 else f"{count} objects")
 
 
 def test_a_subset_is_of_the_first_scenes_that_pass_the_filter(valid):
     first = SubsetConfig(classes=None, shards=None, max_scenes=2)
-    infos = listed(valid, dataclasses.replace(TINY, subset=first))
+    infos = list_splits(valid, dataclasses.replace(TINY, subset=first))
     assert {split: [info.name for info in scenes] for split, scenes in infos.items()} == {
         "train": ["0", "1"],
         "val": ["6", "7"],
@@ -97,8 +98,9 @@ def test_cameras_are_at_their_places_and_see_the_origin_in_the_middle(valid):
         np.testing.assert_array_equal(
             scene.camera_to_world[:, :3, 3], positions[int(name), : TINY.views]
         )
-        seen = np.linalg.inv(scene.camera_to_world)[:, :3, 3]
-        pixel = np.einsum("vij,vj->vi", scene.intrinsics, seen)
+        # Project the origin.
+        origin = np.linalg.inv(scene.camera_to_world)[:, :3, 3]
+        pixel = np.einsum("vij,vj->vi", scene.intrinsics, origin)
         middle = np.tile([SIZE[1] / 2, SIZE[0] / 2], (TINY.views, 1))
         np.testing.assert_allclose(pixel[:, :2] / pixel[:, 2:], middle, atol=1e-9)
 
@@ -119,11 +121,11 @@ def test_rays_are_the_published_ones(tmp_path):
     )
     np.testing.assert_array_equal(origins, positions)
     recorded = RECORDED["rays_12x16_f35_s32"]
-    np.testing.assert_allclose(directions, recorded, rtol=0, atol=1e-7)  # kept as float32
+    np.testing.assert_allclose(directions, recorded, rtol=0, atol=1e-7)  # recorded as float32
 
 
 def write_blank(root, size, positions):
-    """Writes a scene with black images; returns its configuration."""
+    """Write a scene with black images, and return its configuration."""
     (root / "images").mkdir()
     for view in range(positions.shape[1]):
         Image.fromarray(np.zeros((*size, 3), np.uint8)).save(image(root, 0, view))
@@ -132,13 +134,13 @@ def write_blank(root, size, positions):
 
 
 def test_mended_metadata_are_read_again(raw):
-    """One process may fail, be told, and try again."""
+    """A process can fail, and try again after the file has been mended."""
     original = (raw / "metadata.npz").read_bytes()
     change_metadata(raw, shape=np.ones_like)
     with pytest.raises(DataError, match="train is empty"):
-        listed(raw)
+        list_splits(raw)
     (raw / "metadata.npz").write_bytes(original)
-    assert len(listed(raw)["train"]) == 5
+    assert len(list_splits(raw)["train"]) == 5
 
 
 def test_what_is_packed_is_what_was_read(valid, tmp_path, monkeypatch):
