@@ -1,8 +1,17 @@
 # The stages, for `snakemake --cores all results`: the commands of dvc.yaml over the same files.
 # Add `--config profile=paper -- results` for the published scale.
-from snakemake.utils import validate
+import sys
+from pathlib import Path
 
-from workflow.common.wiring import code_dependencies, has_gpu, tracked_parameters
+from srt.common.errors import UserError
+from workflow.common.jobs import has_gpu, plan_jobs
+
+# What each job depends on besides its input files: the values that it reads and its code. A wrong
+# value in params.yaml stops here, before anything runs.
+try:
+    JOBS = plan_jobs(Path("params.yaml"), config.get("profile"))
+except UserError as error:
+    sys.exit(f"error: {error}")
 
 
 configfile: "params.yaml"
@@ -10,8 +19,6 @@ configfile: "params.yaml"
 
 report: "workflow/captions/pipeline.rst"
 
-
-validate(config, "workflow/schemas/params.schema.json", set_default=False)
 
 REPORT = {  # file: its kind in `snakemake --report`, where it is shown
     "classes.png": "quality by class",
@@ -29,34 +36,34 @@ REPORT = {  # file: its kind in `snakemake --report`, where it is shown
 
 HOUR, DAY = 60, 24 * 60  # minutes, as `runtime` counts
 
-# On GPUs one job has them all at a time, or as workflow/common/gpus.py says. Without one, jobs run side by
-# side, each on one core: small products gain little from more, and lose much where cores are busy.
+# On GPUs one job has all of them at a time, unless workflow/common/gpus.py shares them out. Without
+# a GPU, jobs run side by side, each on one core: small matrix products gain little from more cores.
 GPU = int(has_gpu())
 
 
 def growing(amount):
-    """Returns a resource that grows with every try of a job (a profile's `retries`)."""
+    """Return a resource that grows with every try of a job (a profile's `retries`)."""
     return lambda wildcards, attempt: amount * attempt
 
 
-def own(wildcards):
-    """Returns what the profile says of a dataset."""
-    return config["profiles"][wildcards.profile]["datasets"][wildcards.dataset]
+def is_generated(wildcards):
+    """Return whether the scenes of a dataset are rendered while they are packed."""
+    return JOBS["pack", wildcards.dataset].values["dataset"]["layout"] == "generated"
 
 
 def cores(wildcards):
-    """Returns one core for a small synthetic dataset, many for a large one."""
-    large = own(wildcards).get("layout") == "generated"
-    return 1 if own(wildcards).get("source") == "synthetic" and not large else 16
+    """Return one core for a small synthetic dataset, many for a large one."""
+    source = JOBS["pack", wildcards.dataset].values["dataset"]["source"]
+    return 1 if source == "synthetic" and not is_generated(wildcards) else 16
 
 
-def rendering(wildcards):
-    """Returns the GPUs, which scenes that are generated while they are packed are rendered on."""
-    return GPU if own(wildcards).get("layout") == "generated" else 0
+def gpus_for_packing(wildcards):
+    """Return the GPUs that render the scenes of a generated dataset."""
+    return GPU if is_generated(wildcards) else 0
 
 
 def shown(path, category, kind, **labels):
-    """Returns an output that `snakemake --report` shows, with the caption of its kind."""
+    """Return an output that `snakemake --report` shows, with the caption of its kind."""
     caption = f"workflow/captions/{category.lower()}.rst"
     return report(
         path, caption=caption, category=category, labels={"shows": kind, **labels}
@@ -76,8 +83,6 @@ wildcard_constraints:
 
 
 rule fetch:
-    input:
-        code_dependencies("fetch"),
     output:
         "data/{profile}/raw/{dataset}/manifest.json",
     log:
@@ -89,15 +94,13 @@ rule fetch:
         mem_mb=growing(8000),
         runtime=growing(2 * DAY),
     params:
-        tracked=lambda w: tracked_parameters("fetch", config, w.dataset),
+        job=lambda w: JOBS["fetch", w.dataset].describe(),
     shell:
         "exec python -m workflow.fetch --profile {wildcards.profile} --name {wildcards.dataset}"
         " --out {output} >> {log} 2>&1"
 
 
 rule weights:
-    input:
-        code_dependencies("weights"),
     output:
         "data/{profile}/weights/{weights}/manifest.json",
     log:
@@ -108,7 +111,7 @@ rule weights:
         mem_mb=growing(2000),
         runtime=growing(HOUR),
     params:
-        tracked=lambda w: tracked_parameters("weights", config, w.weights),
+        job=lambda w: JOBS["weights", w.weights].describe(),
     shell:
         "exec python -m workflow.fetch --profile {wildcards.profile} --name {wildcards.weights}"
         " --out {output} >> {log} 2>&1"
@@ -116,7 +119,6 @@ rule weights:
 
 rule pack:
     input:
-        code_dependencies("pack"),
         raw="data/{profile}/raw/{dataset}/manifest.json",
     output:
         "data/{profile}/packed/{dataset}/manifest.json",
@@ -126,11 +128,11 @@ rule pack:
         "logs/{profile}/pack/{dataset}.tsv"
     threads: cores
     resources:
-        gpu=rendering,
+        gpu=gpus_for_packing,
         mem_mb=growing(16000),
         runtime=growing(DAY),
     params:
-        tracked=lambda w: tracked_parameters("pack", config, w.dataset),
+        job=lambda w: JOBS["pack", w.dataset].describe(),
         out=subpath(output[0], parent=True),
     shell:
         "exec python -m workflow.pack --profile {wildcards.profile} --dataset {wildcards.dataset}"
@@ -139,7 +141,6 @@ rule pack:
 
 rule survey:
     input:
-        code_dependencies("survey"),
         data="data/{profile}/packed/{dataset}/manifest.json",
     output:
         shown(
@@ -163,7 +164,7 @@ rule survey:
         mem_mb=growing(8000),
         runtime=growing(HOUR),
     params:
-        tracked=lambda w: tracked_parameters("survey", config, w.dataset),
+        job=lambda w: JOBS["survey", w.dataset].describe(),
         data=subpath(input.data, parent=True),
         out=subpath(output[0], parent=True),
     shell:
@@ -173,7 +174,6 @@ rule survey:
 
 rule train:
     input:
-        code_dependencies("train"),
         data=packed,
     output:
         "outputs/{profile}/{experiment}/history.csv",
@@ -188,7 +188,7 @@ rule train:
         mem_mb=growing(64000),
         runtime=growing(DAY),
     params:
-        tracked=lambda w: tracked_parameters("train", config, w.experiment),
+        job=lambda w: JOBS["train", w.experiment].describe(),
         data=subpath(input.data, parent=True),
         out=subpath(output[0], parent=True),
     shell:
@@ -198,7 +198,6 @@ rule train:
 
 rule evaluate:
     input:
-        code_dependencies("evaluate"),
         data=packed,
         model="outputs/{profile}/{experiment}/model.safetensors",
         lpips="data/{profile}/weights/lpips_vgg/manifest.json",
@@ -228,7 +227,7 @@ rule evaluate:
         mem_mb=growing(32000),
         runtime=growing(4 * HOUR),
     params:
-        tracked=lambda w: tracked_parameters("evaluate", config, w.experiment),
+        job=lambda w: JOBS["evaluate", w.experiment].describe(),
         data=subpath(input.data, parent=True),
         out=subpath(output[0], parent=True),
     shell:
@@ -239,7 +238,6 @@ rule evaluate:
 
 rule render:
     input:
-        code_dependencies("render"),
         data=packed,
         model="outputs/{profile}/{experiment}/model.safetensors",
     output:
@@ -258,7 +256,7 @@ rule render:
         mem_mb=growing(32000),
         runtime=growing(4 * HOUR),
     params:
-        tracked=lambda w: tracked_parameters("render", config, w.experiment),
+        job=lambda w: JOBS["render", w.experiment].describe(),
         data=subpath(input.data, parent=True),
     shell:
         "exec python -m workflow.render --profile {wildcards.profile}"
@@ -268,7 +266,6 @@ rule render:
 
 rule tabulate:
     input:
-        code_dependencies("tabulate"),
         expand(rules.train.output, experiment=config["experiments"], allow_missing=True),
         expand(
             rules.evaluate.output, experiment=config["experiments"], allow_missing=True
@@ -297,7 +294,7 @@ rule tabulate:
         mem_mb=growing(8000),
         runtime=growing(HOUR),
     params:
-        tracked=tracked_parameters("tabulate", config),
+        job=JOBS["tabulate", ""].describe(),
         out=subpath(output[0], parent=True),
     shell:
         "exec python -m workflow.tabulate --profile {wildcards.profile}"
@@ -307,7 +304,7 @@ rule tabulate:
 
 
 def made(rule, **names):
-    """Returns the outputs of all jobs of a rule."""
+    """Return the outputs of all jobs of a rule."""
     return expand(rule.output, profile=config["profile"], **names)
 
 

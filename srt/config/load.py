@@ -5,6 +5,8 @@ Each part of the file is checked on its own, so that an error names the very key
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import typing
 from collections.abc import Collection
 from pathlib import Path
@@ -16,6 +18,7 @@ from srt.config.schema import (
     Experiment,
     ModelConfig,
     Params,
+    ProfileConfig,
     RenderConfig,
     TrainConfig,
     WeightsConfig,
@@ -81,7 +84,10 @@ def params_schema() -> dict[str, Any]:
         "properties": {"dataset": {"type": "string"}, **partial},
         "required": ["dataset"],
     }
-    profile = properties["profiles"]["additionalProperties"]["properties"]
+    schema_of_profile = properties["profiles"]["additionalProperties"]
+    schema_of_profile["type"] = ["object", "null"]  # a profile may change nothing at all
+    del schema_of_profile["required"]
+    profile = schema_of_profile["properties"]
     profile.update(partial)
     profile["experiments"]["additionalProperties"] = {**sections, "properties": partial}
     for group, kind in (("datasets", DatasetConfig), ("weights", WeightsConfig)):
@@ -98,8 +104,18 @@ class _File(typing.NamedTuple):
 
 
 def _load(path: Path) -> _File:
-    """Returns params.yaml, every part checked."""
+    """Returns params.yaml, every part checked; a file that did not change is read only once."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: there is no such file")
+    stat = path.stat()
+    return _load_version(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=1)
+def _load_version(path: Path, version: tuple[int, int, int]) -> _File:
+    """Returns params.yaml as it was at this version."""
     raw = load_yaml(path)
+    _fill_profiles(raw)
     params: Params = read(Params, raw, f"{path}")
     if "dataset" not in params.defaults:
         raise ConfigError(f"{path}: defaults: the key dataset is missing")
@@ -123,15 +139,24 @@ def _load(path: Path) -> _File:
         where = f"{path}: profiles.{name}"
         _check_sections({key: getattr(profile, key) for key in SECTIONS}, SECTIONS, where, True)
         for group, kind in (("datasets", DatasetConfig), ("weights", WeightsConfig)):
-            known, given = getattr(params, group), getattr(profile, group)
-            for missing in known.keys() - given.keys():  # DVC tracks this key by its name
-                raise ConfigError(f"{where}.{group}: {missing} is missing; write `{missing}: {{}}`")
-            _check_sections(given, dict.fromkeys(known, kind), f"{where}.{group}", partial=True)
+            kinds = dict.fromkeys(getattr(params, group), kind)
+            _check_sections(getattr(profile, group), kinds, f"{where}.{group}", partial=True)
         for key, sections in profile.experiments.items():
             _known(key, params.experiments, path, f"profiles.{name}.experiments")
             _check_sections(sections, SECTIONS, f"{where}.experiments.{key}", partial=True)
     _known(params.profile, params.profiles, path, "profile")
     return _File(path, params, raw)
+
+
+def _fill_profiles(raw: Any) -> None:
+    """Adds the sections that a profile leaves out, because it changes nothing in them."""
+    profiles = raw.get("profiles") if isinstance(raw, dict) else None
+    if not isinstance(profiles, dict):
+        return  # the check of the whole file says what is wrong
+    names = [field.name for field in dataclasses.fields(ProfileConfig)]
+    for name, profile in profiles.items():
+        if profile is None or isinstance(profile, dict):
+            profiles[name] = dict.fromkeys(names, {}) | (profile or {})
 
 
 def _experiment(file: _File, name: str, profile: str | None) -> Experiment:
@@ -183,7 +208,7 @@ def _resolve(file: _File, group: str, name: str, profile: str | None) -> tuple[A
     path, params, raw = file
     profile = _known(profile or params.profile, params.profiles, path, "profile")
     _known(name, raw[group], path, group)
-    merged = _merge(raw[group][name], raw["profiles"][profile][group][name])
+    merged = _merge(raw[group][name], raw["profiles"][profile][group].get(name, {}))
     return merged, f"{path}: {group}.{name}, profile {profile}"
 
 

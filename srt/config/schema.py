@@ -186,7 +186,7 @@ class TrainConfig:
     learning_rate: float  # the peak
     warmup_steps: int
     decay_rate: float  # the learning rate falls by this factor ...
-    decay_steps: int  # ... in so many steps
+    decay_steps: int | None  # ... in so many steps; null becomes `steps`
     clip_norm: float | None  # gradients are scaled to at most this norm; null: as they are
     ema_decay: float | None  # of the weights' average that is measured and kept; null: none
     log_every: int
@@ -197,6 +197,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_positive(self, "warmup_steps")
+        if self.decay_steps is None:
+            object.__setattr__(self, "decay_steps", self.steps)
         if self.ema_decay is not None and self.ema_decay >= 1:
             raise ConfigError(f"ema_decay {self.ema_decay} is not below 1")
         if self.steps % self.validate_every:  # or a longer training would not begin like this one

@@ -1,0 +1,146 @@
+"""A digest of the code that a module runs: of what it says, not of how it is written down.
+
+The digest covers the module and every module of this repository that it imports, directly or not,
+wherever in a file the import stands. Comments, docstrings and layout do not change it, and neither
+does the version of Python. A change of any statement does.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from srt import PACKAGE
+
+ROOT = PACKAGE.parent
+DIGITS = 12
+
+# Changes of these modules show in no product of a stage. They read and check the configuration (its
+# resolved values count instead), start processes, report to MLflow, or name the code itself.
+WITHOUT_EFFECT = (
+    "srt/__init__.py",
+    "srt/common/code_digest.py",
+    "srt/common/devices.py",
+    "srt/common/errors.py",
+    "srt/common/fingerprint.py",
+    "srt/common/shapes.py",
+    "srt/config/",
+    "srt/tracking/",
+    "workflow/__init__.py",
+    "workflow/common/cli.py",
+    "workflow/common/gpus.py",
+    "workflow/common/jobs.py",
+    "workflow/common/provenance.py",
+    "workflow/common/torchrun.py",
+    "workflow/common/tracked_run.py",
+)
+
+
+def code_digests(module: str) -> dict[str, str]:
+    """Return the digest of each file that determines what a module does, by the file's path.
+
+    Args:
+        module: a file, relative to the repository, such as `workflow/train.py`.
+    """
+    files = {file for file in imported_files(module) if not file.startswith(WITHOUT_EFFECT)}
+    return {file: file_digest(file) for file in sorted(files)}
+
+
+def combined_digest(digests: dict[str, str]) -> str:
+    """Return one digest of all files in `digests`."""
+    text = "\n".join(f"{file} {digest}" for file, digest in sorted(digests.items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+
+
+@functools.cache
+def imported_files(module: str) -> frozenset[str]:
+    """Return a file, all files of this repository that it imports, and their packages' data."""
+    files: set[str] = set()
+    new = {module}
+    while new:
+        files |= new
+        new = {file for path in new for file in direct_imports(path)} - files
+    return frozenset(files | {file for path in files for file in package_data(path)})
+
+
+@functools.cache
+def direct_imports(file: str) -> frozenset[str]:
+    """Return the repository's files that one file imports by name."""
+    names: set[str] = set()
+    for node in ast.walk(syntax_tree(file)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+
+    # A name is a module, a package, or something inside one. Importing it runs its packages too.
+    candidates: set[Path] = set()
+    for name in names:
+        path = Path(*name.split("."))
+        candidates |= {path.with_suffix(".py"), path / "__init__.py"}
+        candidates |= {parent / "__init__.py" for parent in path.parents}
+    own = {path.as_posix() for path in candidates if path.parts[0] in ("srt", "workflow")}
+    return frozenset(path for path in own if (ROOT / path).is_file())
+
+
+@functools.cache
+def package_data(file: str) -> frozenset[str]:
+    """Return the files that are no code in the folders beside a module of srt, such as templates."""
+    if not file.startswith("srt/"):
+        return frozenset()
+    folders = [path for path in (ROOT / file).parent.iterdir() if path.is_dir()]
+    data = [folder for folder in folders if not any(folder.glob("*.py"))]
+    files = (path for folder in data for path in folder.rglob("*") if path.is_file())
+    inside = (path.relative_to(ROOT) for path in files if "__pycache__" not in path.parts)
+    return frozenset(path.as_posix() for path in inside)
+
+
+@functools.cache
+def file_digest(file: str) -> str:
+    """Return the digest of a module's statements, or of the bytes of a file that is no module."""
+    if file.endswith(".py"):
+        content = " ".join(describe_syntax(syntax_tree(file))).encode()
+    else:
+        content = (ROOT / file).read_bytes()
+    return hashlib.sha256(content).hexdigest()[:DIGITS]
+
+
+@functools.cache
+def syntax_tree(file: str) -> ast.Module:
+    """Return the syntax tree of a file of the repository."""
+    return ast.parse((ROOT / file).read_text(encoding="utf-8"), filename=file)
+
+
+def describe_syntax(node: ast.AST) -> Iterator[str]:
+    """Yield the words that describe a syntax tree without its docstrings.
+
+    `ast.dump` is not used, because what it prints differs between versions of Python. Fields that
+    are empty are left out for the same reason: new versions add such fields.
+    """
+    yield f"({type(node).__name__}"
+    for name, value in ast.iter_fields(node):
+        values = value if isinstance(value, list) else [value]
+        if name == "body" and has_docstring(node):
+            values = values[1:]
+        if name in ("ctx", "kind", "type_ignores") or values in ([], [None]):
+            continue
+        yield f"{name}:"
+        for item in values:
+            if isinstance(item, ast.AST):
+                yield from describe_syntax(item)
+            else:
+                yield f"{type(item).__name__} {item!r}"
+    yield ")"
+
+
+def has_docstring(node: ast.AST) -> bool:
+    """Return whether a node begins with a text that documents it."""
+    if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        return False
+    first = node.body[0] if node.body else None
+    is_text = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+    return is_text and isinstance(first.value.value, str)

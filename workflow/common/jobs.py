@@ -1,0 +1,111 @@
+"""What each job of the pipeline depends on besides its input files: values and code.
+
+A job is one stage for one dataset, weight file or experiment. It is made again when a value that it
+reads changes, or a statement of the code that it runs. Both tools take this from here: DVC from the
+files that `workflow.plan` writes, Snakemake from `describe`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from srt.common.code_digest import code_digests, combined_digest
+from srt.common.fingerprint import fingerprint
+from srt.config.load import load_dataset, load_experiments, load_params, load_weights
+from srt.config.schema import Experiment
+
+PUBLISHED_SCALE = "paper"  # the profile whose training steps give the cost of a reproduction
+DATASET_STAGES = ("fetch", "pack", "survey")
+EXPERIMENT_STAGES = ("train", "evaluate", "render")
+
+
+@dataclass(frozen=True)
+class Job:
+    """The values of params.yaml that a job reads, and the digest of each file of its code."""
+
+    stage: str
+    key: str  # the dataset, weight file or experiment; empty for tabulate
+    values: dict[str, Any]
+    code: dict[str, str]
+
+    @property
+    def file(self) -> str:
+        """The job's file in the folder of the plan."""
+        return f"{self.stage}/{self.key}.json" if self.key else f"{self.stage}.json"
+
+    def to_json(self) -> str:
+        """Return the file's text."""
+        return json.dumps({"values": self.values, "code": self.code}, indent=1, sort_keys=True)
+
+    def describe(self) -> str:
+        """Return one line that changes whenever a value or the code does."""
+        return f"values {fingerprint(self.values)}, code {combined_digest(self.code)}"
+
+
+@functools.cache
+def plan_jobs(params: Path, profile: str | None = None) -> dict[tuple[str, str], Job]:
+    """Return all jobs of a profile, by stage and key.
+
+    Args:
+        profile: None means the profile that params.yaml names.
+
+    Raises:
+        ConfigError: a value anywhere in the file is wrong, also where no job of this profile reads
+            it. Nothing runs before all of it is right.
+    """
+    file = load_params(params)
+    profile = profile or file.profile
+    jobs: list[Job] = []
+
+    # Datasets and weight files. The seed makes the synthetic scenes of a dataset.
+    code = {stage: code_digests(f"workflow/{stage}.py") for stage in DATASET_STAGES}
+    for name in file.datasets:
+        values = {"dataset": dataclasses.asdict(load_dataset(params, name, profile))}
+        jobs.append(Job("fetch", name, {**values, "seed": file.seed}, code["fetch"]))
+        jobs.append(Job("pack", name, values, code["pack"]))
+        jobs.append(Job("survey", name, values, code["survey"]))
+    for name in file.weights:
+        values = dataclasses.asdict(load_weights(params, name, profile))
+        jobs.append(Job("weights", name, values, code["fetch"]))
+
+    # Experiments. A model's file stands for all that its training read, so that later stages need
+    # only their own settings.
+    code = {stage: code_digests(f"workflow/{stage}.py") for stage in EXPERIMENT_STAGES}
+    for experiment in load_experiments(params, profile):
+        values = training_values(experiment)
+        jobs.append(Job("train", experiment.name, values, code["train"]))
+        for stage, settings in (("evaluate", experiment.evaluate), ("render", experiment.render)):
+            values = dataclasses.asdict(settings)
+            jobs.append(Job(stage, experiment.name, values, code[stage]))
+
+    # The tables compare all experiments with each other and with the published scale.
+    values = {
+        scale: {
+            experiment.name: fingerprint(dataclasses.asdict(experiment))
+            for experiment in load_experiments(params, scale)
+        }
+        for scale in (profile, PUBLISHED_SCALE)
+    }
+    jobs.append(Job("tabulate", "", values, code_digests("workflow/tabulate.py")))
+    return {(job.stage, job.key): job for job in jobs}
+
+
+def training_values(experiment: Experiment) -> dict[str, Any]:
+    """Return the values that a training reads."""
+    return {
+        "seed": experiment.seed,
+        "dataset_name": experiment.dataset_name,
+        "dataset": dataclasses.asdict(experiment.dataset),
+        "model": dataclasses.asdict(experiment.model),
+        "train": dataclasses.asdict(experiment.train),
+    }
+
+
+def has_gpu(driver: Path = Path("/proc/driver/nvidia")) -> bool:
+    """Return whether this machine has a GPU that trainings would use."""
+    return driver.exists()
