@@ -39,14 +39,14 @@ WITHOUT_EFFECT = (
 )
 
 
-def code_digests(module: str) -> dict[str, str]:
+def code_digests(module: str, root: Path = ROOT) -> dict[str, str]:
     """Return the digest of each file that determines what a module does, by the file's path.
 
     Args:
         module: a file, relative to the repository, such as `workflow/train.py`.
+        root: the repository, which has the folders `srt` and `workflow`.
     """
-    files = {file for file in imported_files(module) if not file.startswith(WITHOUT_EFFECT)}
-    return {file: file_digest(file) for file in sorted(files)}
+    return {file: file_digest(root, file) for file in sorted(imported_files(root, module))}
 
 
 def combined_digest(digests: dict[str, str]) -> str:
@@ -56,21 +56,25 @@ def combined_digest(digests: dict[str, str]) -> str:
 
 
 @functools.cache
-def imported_files(module: str) -> frozenset[str]:
-    """Return a file, all files of this repository that it imports, and their packages' data."""
+def imported_files(root: Path, module: str) -> frozenset[str]:
+    """Return a file, all files of this repository that it imports, and the data that they name.
+
+    A module without effect is left out. What it imports has no effect through it either.
+    """
     files: set[str] = set()
     new = {module}
     while new:
         files |= new
-        new = {file for path in new for file in direct_imports(path)} - files
-    return frozenset(files | {file for path in files for file in package_data(path)})
+        imported = {file for path in new for file in direct_imports(root, path)}
+        new = {file for file in imported - files if not file.startswith(WITHOUT_EFFECT)}
+    return frozenset(files | {file for path in files for file in package_data(root, path)})
 
 
 @functools.cache
-def direct_imports(file: str) -> frozenset[str]:
+def direct_imports(root: Path, file: str) -> frozenset[str]:
     """Return the repository's files that one file imports by name."""
     names: set[str] = set()
-    for node in ast.walk(syntax_tree(file)):
+    for node in ast.walk(syntax_tree(root, file)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -84,35 +88,39 @@ def direct_imports(file: str) -> frozenset[str]:
         candidates |= {path.with_suffix(".py"), path / "__init__.py"}
         candidates |= {parent / "__init__.py" for parent in path.parents}
     own = {path.as_posix() for path in candidates if path.parts[0] in ("srt", "workflow")}
-    return frozenset(path for path in own if (ROOT / path).is_file())
+    return frozenset(path for path in own if (root / path).is_file())
 
 
 @functools.cache
-def package_data(file: str) -> frozenset[str]:
-    """Return the files that are no code in the folders beside a module of srt, such as templates."""
+def package_data(root: Path, file: str) -> frozenset[str]:
+    """Return the files in a folder without code that stands beside a module and that it names.
+
+    The report's templates are such files.
+    """
     if not file.startswith("srt/"):
         return frozenset()
-    folders = [path for path in (ROOT / file).parent.iterdir() if path.is_dir()]
-    data = [folder for folder in folders if not any(folder.glob("*.py"))]
-    files = (path for folder in data for path in folder.rglob("*") if path.is_file())
-    inside = (path.relative_to(ROOT) for path in files if "__pycache__" not in path.parts)
-    return frozenset(path.as_posix() for path in inside)
+    nodes = ast.walk(syntax_tree(root, file))
+    texts = {node.value for node in nodes if isinstance(node, ast.Constant)}
+    folders = [path for path in (root / file).parent.iterdir() if path.is_dir()]
+    named = [path for path in folders if path.name in texts and not any(path.glob("*.py"))]
+    data = (path for folder in named for path in folder.rglob("*") if path.is_file())
+    return frozenset(path.relative_to(root).as_posix() for path in data)
 
 
 @functools.cache
-def file_digest(file: str) -> str:
+def file_digest(root: Path, file: str) -> str:
     """Return the digest of a module's statements, or of the bytes of a file that is no module."""
     if file.endswith(".py"):
-        content = " ".join(describe_syntax(syntax_tree(file))).encode()
+        content = " ".join(describe_syntax(syntax_tree(root, file))).encode()
     else:
-        content = (ROOT / file).read_bytes()
+        content = (root / file).read_bytes()
     return hashlib.sha256(content).hexdigest()[:DIGITS]
 
 
 @functools.cache
-def syntax_tree(file: str) -> ast.Module:
+def syntax_tree(root: Path, file: str) -> ast.Module:
     """Return the syntax tree of a file of the repository."""
-    return ast.parse((ROOT / file).read_text(encoding="utf-8"), filename=file)
+    return ast.parse((root / file).read_text(encoding="utf-8"), filename=file)
 
 
 def describe_syntax(node: ast.AST) -> Iterator[str]:

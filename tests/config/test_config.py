@@ -84,9 +84,22 @@ def test_shards_are_given_as_numbers_and_ranges(text, numbers):
     assert shard_numbers(text) == numbers
 
 
-def test_a_profile_must_name_every_dataset(tmp_path):
-    path = edited(tmp_path, ("profiles.paper.datasets.nmr", ABSENT))
-    assert f"{path}: profiles.paper.datasets: nmr is missing" in refusal(path)
+@pytest.mark.parametrize("value", [None, {}, {"train": {}}, {"datasets": {"nmr": {}}}], ids=str)
+def test_a_profile_names_only_what_it_changes(tmp_path, value):
+    path = edited(tmp_path, ("profiles.paper", value))
+    load_params(path)
+    assert load_experiment(path, "nmr_srt", "paper") == load_experiment(PARAMS, "nmr_srt", "paper")
+    assert load_weights(path, "lpips_vgg", "paper") == load_weights(PARAMS, "lpips_vgg", "paper")
+
+
+def test_a_file_that_was_changed_is_read_again(tmp_path):
+    assert load_params(edited(tmp_path, ("seed", 1))).seed == 1
+    assert load_params(edited(tmp_path, ("seed", 2))).seed == 2
+
+
+def test_decay_steps_of_null_are_as_many_as_steps(tmp_path):
+    path = edited(tmp_path, ("profiles.paper.train", {"steps": 20000, "decay_steps": None}))
+    assert load_experiment(path, "nmr_srt", "paper").train.decay_steps == 20000
 
 
 @pytest.mark.parametrize("section", ["datasets", "experiments", "profiles.paper.datasets"])

@@ -8,7 +8,6 @@ files that `workflow.plan` writes, Snakemake from `describe`.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +46,6 @@ class Job:
         return f"values {fingerprint(self.values)}, code {combined_digest(self.code)}"
 
 
-@functools.cache
 def plan_jobs(params: Path, profile: str | None = None) -> dict[tuple[str, str], Job]:
     """Return all jobs of a profile, by stage and key.
 

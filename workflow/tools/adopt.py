@@ -19,6 +19,7 @@ from workflow.common.cli import run
 
 log = logging.getLogger(__name__)
 Runner = Callable[..., str]
+PLAN = "plan"  # DVC's first stage
 
 
 class Stages(NamedTuple):
@@ -38,6 +39,7 @@ def adopt(tool: Literal["dvc", "snakemake"], /) -> None:
 
     logging.getLogger("dvc").setLevel(logging.WARNING)
     with Repo(".") as repo:
+        repo.reproduce(PLAN)  # what jobs depend on today, which DVC knows from files only
         stages = stages_of(repo)
         made = up_to_date_in_snakemake(stages) if tool == "dvc" else up_to_date_in_dvc(stages, repo)
         left = sorted(stages.outputs.keys() - made)
@@ -59,15 +61,17 @@ def adopt(tool: Literal["dvc", "snakemake"], /) -> None:
 
 
 def stages_of(repo: Any) -> Stages:
-    """Returns the stages of dvc.yaml."""
+    """Returns the stages of dvc.yaml but the plan, which Snakemake makes for itself."""
     import networkx
 
     graph = repo.index.graph  # from a stage to those that it depends on
+    jobs = [stage for stage in graph if stage.addressing != PLAN]
     return Stages(
-        {stage.addressing: [as_file(out.def_path) for out in stage.outs] for stage in graph},
+        {stage.addressing: [as_file(out.def_path) for out in stage.outs] for stage in jobs},
         {
             stage.addressing: {before.addressing for before in networkx.descendants(graph, stage)}
-            for stage in graph
+            - {PLAN}
+            for stage in jobs
         },
     )
 

@@ -26,7 +26,7 @@ from srt.training.states import is_locked, latest_progress, state_folder
 from workflow.common.cli import run
 from workflow.common.tracked_run import ROOT
 from workflow.evaluate import describe
-from workflow.tools.adopt import Stages, stages_of, summary
+from workflow.tools.adopt import PLAN, Stages, stages_of, summary
 
 RECENT = 200_000  # bytes of a run's log: some hundred lines, which tell its speed
 NAMED = 3  # differences of a stale model
@@ -263,6 +263,7 @@ def asked(tool: Literal["dvc", "snakemake"]) -> list[str]:
 
     logging.getLogger("dvc").setLevel(logging.WARNING)
     with Repo(".") as repo:
+        repo.reproduce(PLAN)
         stages = stages_of(repo)
         why = why_dvc(repo.status()) if tool == "dvc" else why_snakemake(stages)
     for name in sorted(stages.outputs, key=lambda name: len(stages.ancestors[name])):
