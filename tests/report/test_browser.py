@@ -1,11 +1,11 @@
-"""The committed pages in a real browser: at the width of a phone and of a desk, and by keyboard."""
+"""The published pages in a real browser: at the width of a phone and of a desk, and by keyboard."""
 
 import shutil
 
 import pytest
-from support.paths import REPOSITORY
+from support.tracked_reports import REPORTS
 
-PAGES = sorted((REPOSITORY / "reports").glob("**/index.html"))
+PAGES = ["index.html", *(f"{report.name}/index.html" for report in REPORTS)]
 WIDTHS = (390, 1280)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FOCUSABLE = "a[href], summary, video, [tabindex='0']"
@@ -37,8 +37,8 @@ def browser():
 
 
 @pytest.fixture(params=WIDTHS, ids=lambda width: f"{width} pixels")
-def open_page(browser, request):
-    """Returns what opens a page in a window of one of the widths."""
+def open_page(browser, request, site):
+    """A function that opens a page of the site in a window of one of the widths."""
     window = browser.new_page(viewport={"width": request.param, "height": 800})
     window.said, window.asked = [], []
     window.on("console", lambda message: window.said.append(message.text))
@@ -46,22 +46,22 @@ def open_page(browser, request):
     window.on("request", lambda asked: window.asked.append(asked.url))
 
     def opened(page):
-        window.goto(page.as_uri())
+        window.goto((site / page).as_uri())
         return window
 
     yield opened
     window.close()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+@pytest.mark.parametrize("page", PAGES)
 def test_a_page_is_as_wide_as_its_window_complains_of_nothing_and_loads_no_other_site(
-    open_page, page
+    open_page, page, site
 ):
     window = open_page(page)
     wide, given = window.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert wide == given
     assert window.said == []
-    inside = (page.as_uri(), "data:", f"{page.parent.as_uri()}/")
+    inside = ("data:", f"{(site / page).parent.as_uri()}/")
     assert all(address.startswith(inside) for address in window.asked)
     shown = (
         "[...document.images].every(i => i.decode && (i.naturalWidth > 0 || !i.checkVisibility()))"
@@ -69,7 +69,7 @@ def test_a_page_is_as_wide_as_its_window_complains_of_nothing_and_loads_no_other
     assert window.evaluate(shown)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+@pytest.mark.parametrize("page", PAGES)
 def test_the_keyboard_reaches_everything_in_order_and_shows_where_it_is(open_page, page):
     window = open_page(page)
     count = window.evaluate(f"() => (window.seen = ({SEEN})()).length")
@@ -84,7 +84,7 @@ def test_the_keyboard_reaches_everything_in_order_and_shows_where_it_is(open_pag
     assert list(dict.fromkeys(places)) == list(range(count))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+@pytest.mark.parametrize("page", PAGES)
 def test_what_scrolls_sideways_can_be_scrolled_with_the_keyboard(open_page, page):
     window = open_page(page)
     for thing in window.evaluate_handle(SCROLLING).get_properties().values():

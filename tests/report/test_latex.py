@@ -5,12 +5,12 @@ import shutil
 import subprocess
 
 import pytest
-from support.paths import REPOSITORY
+from support.tracked_reports import REPORTS
 
 from srt.report.format.latex import COLUMN, PREAMBLE, escape_latex, to_latex
 from srt.report.format.table import Table
 
-FILES = sorted((REPOSITORY / "reports").glob("*/*.tex"))
+FILES = [file for report in REPORTS for file in sorted(report.glob("*.tex"))]
 PAGE = r"""\documentclass{article}
 \usepackage{booktabs, adjustbox}
 \setlength{\textwidth}{%s}

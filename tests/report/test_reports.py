@@ -16,6 +16,7 @@ import pytest
 import yaml
 from support.paths import REPOSITORY
 from support.small_runs import metrics_of
+from support.tracked_reports import REPORTS, make_again
 
 from srt.common.distributed import processor
 from srt.common.errors import UserError
@@ -31,15 +32,12 @@ from srt.report.tables.few_cameras import few_cameras_table
 from srt.report.tables.reproduction import class_table, reproduction_rows, reproduction_table
 from srt.results.runs import Run
 from workflow.tabulate import tabulate
-from workflow.tools.overview import write_overview
 
-REPORTS = sorted(path.parent for path in (REPOSITORY / "reports").glob("*/runs"))
 PERFORMANCE = REPOSITORY / "reports" / "performance" / "training.json"
 FEW_CAMERAS = PERFORMANCE.parents[1] / "camera_overfitting"
 FILES = (
     "*.csv",
     "*.gif",
-    "*.html",
     "*.md",
     "*.png",
     "*.tex",
@@ -52,18 +50,7 @@ FILES = (
 @pytest.mark.parametrize("report", REPORTS, ids=lambda path: path.name)
 def test_a_report_is_made_again_byte_for_byte_from_the_result_files_beside_it(report, tmp_path):
     out = tmp_path / "reports" / report.name
-    out.mkdir(parents=True)
-    (out / "datasets").symlink_to(report / "datasets")
-    tabulate(
-        profile=report.name,
-        outputs=report / "runs",
-        surveys=report / "datasets",
-        performance=PERFORMANCE,
-        few_cameras=FEW_CAMERAS,
-        out=out,
-        params=REPOSITORY / "params.yaml",
-        partial=True,
-    )
+    make_again(report, out)
     committed = {path.relative_to(report) for pattern in FILES for path in report.glob(pattern)}
     made = {path.relative_to(out) for pattern in FILES for path in out.glob(pattern)}
     assert made == committed
@@ -75,8 +62,8 @@ def test_the_front_is_what_no_cheaper_one_reaches():
     assert front(points) == [points[0], points[2], points[4]]
 
 
-def test_remarks_on_runs_stand_below_their_results():
-    for path in (REPOSITORY / "reports").glob("*/runs/remarks.txt"):
+def test_remarks_on_runs_stand_below_their_results(site):
+    for path in site.glob("*/runs/remarks.txt"):
         for text in ("results.md", "index.html", "results.tex"):
             shown = " ".join((path.parents[1] / text).read_text().split())
             assert [line for line in path.read_text().splitlines() if line not in shown] == []
@@ -98,7 +85,8 @@ def test_a_report_of_nothing_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("report", REPORTS, ids=lambda path: path.name)
-def test_the_page_loads_nothing_and_leads_only_to_what_is_there(report):
+def test_the_page_loads_nothing_and_leads_only_to_what_is_there(report, site):
+    report = site / report.name
     text = (report / "index.html").read_text()
     assert not [source for source in re.findall(r'src="(.{5})', text) if source != "data:"]
     assert "<script" not in text
@@ -111,22 +99,18 @@ def test_the_page_loads_nothing_and_leads_only_to_what_is_there(report):
     assert text.count("<video ") == len(list(report.glob("runs/*/video.mp4"))) > 0
 
 
-def test_the_overview_is_made_again_and_leads_to_every_report(tmp_path):
-    for report in REPORTS:
-        (tmp_path / report.name).mkdir()
-        (tmp_path / report.name / "runs").symlink_to(report / "runs")
-    write_overview(reports=tmp_path)
-    text = (REPOSITORY / "reports" / "index.html").read_text()
-    assert (tmp_path / "index.html").read_text() == text
+def test_the_overview_leads_to_every_report(site):
+    text = (site / "index.html").read_text()
     found = re.findall(r'(?:href|src)="([^"#:]+)"', text)
     assert {f"{report.name}/index.html" for report in REPORTS} <= set(found)
-    assert not [link for link in found if not (REPOSITORY / "reports" / link).is_file()]
+    assert not [link for link in found if not (site / link).is_file()]
 
 
 def test_what_is_published_is_the_folder_that_the_overview_leads_through():
     workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "pages.yml").read_text())
     (job,) = workflow["jobs"].values()
-    steps = {step["uses"].split("@")[0]: step for step in job["steps"]}  # nothing is run
+    steps = {step["uses"].split("@")[0]: step for step in job["steps"] if "uses" in step}
+    assert [step["run"] for step in job["steps"] if "run" in step] == ["make reports"]
     assert steps["actions/upload-pages-artifact"]["with"]["path"] == "reports"
     assert list(steps)[-1] == "actions/deploy-pages"
     assert workflow["permissions"] == {"contents": "read", "pages": "write", "id-token": "write"}
@@ -135,21 +119,23 @@ def test_what_is_published_is_the_folder_that_the_overview_leads_through():
     assert address == f"steps.{job['steps'][-1]['id']}.outputs.page_url"
 
 
-def test_every_link_of_what_is_published_is_relative_and_leads_to_a_published_file():
-    git = shutil.which("git")
-    if git is None or not (REPOSITORY / ".git").exists():
-        pytest.skip("not a checkout of git, which says what is published")
-    listed = subprocess.run(
-        [git, "-C", REPOSITORY, "ls-files", "-z", "reports"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.split("\0")
-    published = {REPOSITORY / name for name in listed if name}
-    assert REPOSITORY / "reports" / "index.html" in published
-    assert not [path for path in published if path.is_symlink()]  # they are not uploaded
+def test_every_link_of_what_is_published_is_relative_and_leads_to_a_published_file(site):
+    published = {path for path in site.rglob("*") if path.is_file()}
+    assert site / "index.html" in published
+    assert not [path for path in site.rglob("*") if path.is_symlink()]  # they are not uploaded
     texts = [path for path in published if path.suffix in (".html", ".md")]
     assert [dead for path in texts for dead in dead_links(path, published)] == []
+
+
+def test_what_a_profile_of_ones_own_writes_is_ignored_and_what_is_shown_is_tracked():
+    git = shutil.which("git")
+    if git is None or not (REPOSITORY / ".git").exists():
+        pytest.skip("not a checkout of git, which says what is ignored")
+    names = ["quick", "mine", "bench"]
+    paths = [f"reports/{name}/{file}" for name in names for file in ("results.md", "index.html")]
+    command = [git, "-C", REPOSITORY, "check-ignore", "--no-index", *paths]
+    ignored = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert set(paths) - set(ignored) == {"reports/bench/results.md"}
 
 
 def dead_links(path, published):
@@ -161,11 +147,10 @@ def dead_links(path, published):
             continue
         target = Path(os.path.normpath(path.parent / link.partition("#")[0]))
         if ":" in link or target not in published:
-            yield f"{path.relative_to(REPOSITORY)}: {link}"
+            yield f"{path.name}: {link}"
 
 
-def test_a_dead_link_is_found(tmp_path, monkeypatch):
-    monkeypatch.setitem(globals(), "REPOSITORY", tmp_path)
+def test_a_dead_link_is_found(tmp_path):
     page, notes = tmp_path / "index.html", tmp_path / "notes.md"
     page.write_text('<a href="notes.md#a"><img src="/b.png"><a href="https://c.org"><a href="#d">')
     notes.write_text("[a](index.html) ![b](../b.png)")
@@ -269,9 +254,9 @@ def test_the_known_limit_is_shown_as_it_was_measured():
 
 
 @pytest.mark.parametrize("report", REPORTS, ids=lambda path: path.name)
-def test_every_page_shows_the_known_limit_and_says_that_it_is_not_of_its_runs(report):
+def test_every_page_shows_the_known_limit_and_says_that_it_is_not_of_its_runs(report, site):
     for name in ("index.html", "results.md"):
-        text = (report / name).read_text()
+        text = (site / report.name / name).read_text()
         assert "Known limit: few cameras" in text
         assert "Not of this profile" in text
         assert "../camera_overfitting.md" in text

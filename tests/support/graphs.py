@@ -16,8 +16,8 @@ PACKED = re.compile(r"data/[^/]+/packed/[^/]+")
 def dvc_graph():
     """Return each stage of dvc.yaml: its command, outputs, dependencies, and its file of the plan.
 
-    Snakemake has no stage `plan`: it computes the plan itself. In place of the file that DVC's stage
-    depends on, the graph has what the file stands for.
+    Snakemake has no stage `plan`, because it computes the plan itself. In place of the file that a
+    stage of DVC depends on, the graph has what the file stands for.
     """
     from dvc.repo import Repo
 
@@ -83,7 +83,7 @@ def describe(job):
         "command": job.shellcmd and job.shellcmd.removesuffix(f" >> {job.log} 2>&1"),
         "outputs": sorted(job.output),
         "dependencies": sorted(job.input),
-        "job": [job.params.job] if "job" in job.params.keys() else [],
+        "job": [job.params.job] if job.params.get("job") else [],
         "kept": [*job.log, *([job.benchmark] if job.benchmark else [])],
         "resources": [resources(job, attempt) for attempt in (1, 2)],
     }

@@ -30,7 +30,7 @@ class Copy:
             *parents, key = name.split(".")
             section = params
             for parent in parents:
-                section = section[parent]
+                section = section.setdefault(parent, {})
             section[key] = value
         path.write_text(yaml.safe_dump(params, sort_keys=False))
 
@@ -39,9 +39,10 @@ class Copy:
         path = self.folder / "params.yaml"
         params = yaml.safe_load(path.read_text())
         dataset = params["experiments"][experiment]["dataset"]
-        for section in (params, *params["profiles"].values()):
+        for section in (params, *filter(None, params["profiles"].values())):
             for group, name in (("experiments", experiment), ("datasets", dataset)):
-                section[group] = {key: section[group][key] for key in section[group] if key == name}
+                values = section.get(group, {})
+                section[group] = {key: values[key] for key in values if key == name}
         path.write_text(yaml.safe_dump(params, sort_keys=False))
 
     def edit(self, name, old, new):

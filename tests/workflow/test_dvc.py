@@ -59,7 +59,7 @@ def test_one_experiment_is_made_by_its_name(made, tmp_path):
     copy.edit_params({RATE: 0.005})
     text = said(copy, *DVC, "evaluate@nmr_srt")
     ran = [line.split("'")[1] for line in text.splitlines() if line.startswith("Running stage")]
-    assert ran == ["train@nmr_srt", "evaluate@nmr_srt"]
+    assert ran == ["plan", "train@nmr_srt", "evaluate@nmr_srt"]
 
 
 def test_experiments_are_listed_with_what_differs_and_what_it_gave(tried):

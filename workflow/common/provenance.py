@@ -1,4 +1,4 @@
-"""Where a run comes from, as tags: commit, machine, DVC's experiment and stage, Snakemake's job."""
+"""Where a run comes from, as tags of MLflow: its commit and machine, and what started it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from pathlib import Path
 from srt.common.files import sha256_of
 from workflow import REPOSITORY
 
+# What determines a run. params.yaml is not among it: every run records its values.
+CODE = ("srt", "workflow", "Snakefile", "dvc.yaml", "pyproject.toml", "constraints.txt")
+
 
 def run_tags(stage: str, code: Path = REPOSITORY) -> dict[str, str]:
-    """Returns the tags of a run that a stage begins, as far as they are known."""
+    """Return the tags of a run that a stage begins. A tag whose value is unknown is left out."""
     tags = {
         "mlflow.source.name": f"workflow.{stage}",
         "mlflow.source.type": "LOCAL",
@@ -33,10 +36,14 @@ def run_tags(stage: str, code: Path = REPOSITORY) -> dict[str, str]:
 
 
 def stage_tags(stage: str, root: Path, code: Path = REPOSITORY) -> dict[str, str]:
-    """Returns who runs a stage of a run, where and with which code: it may be others each time.
+    """Return who runs a stage, where, and with which code.
+
+    A run has several stages, and each may be run by another person on another machine.
 
     Args:
-        root: of the repository whose dvc.lock says what DVC had made before.
+        stage: its name is put before the tags.
+        root: the repository whose dvc.lock says what DVC had made before.
+        code: the checkout that the code is run from.
     """
     lock = root / "dvc.lock"
     tags = {
@@ -50,16 +57,17 @@ def stage_tags(stage: str, root: Path, code: Path = REPOSITORY) -> dict[str, str
 
 
 def launcher(stage: str) -> str:
-    """Returns `dvc: train@nmr_srt`, `snakemake: rule train` or `command line`."""
+    """Return what runs a stage: `dvc: train@nmr_srt`, `snakemake: rule train` or `command line`."""
+    # DVC names the stage that it runs. Snakemake does not, but it is among the parent processes.
     if name := os.environ.get("DVC_STAGE"):
         return f"dvc: {name}"
-    return (
-        f"snakemake: rule {stage}" if "snakemake" in " ".join(parent_commands()) else "command line"
-    )
+    if any("snakemake" in command for command in parent_commands()):
+        return f"snakemake: rule {stage}"
+    return "command line"
 
 
 def parent_commands() -> Iterable[str]:
-    """Yields the commands of the processes that this one was started by."""
+    """Yield the commands of the parent process, of its parent, and so on."""
     import psutil
 
     with suppress(psutil.Error):
@@ -68,18 +76,27 @@ def parent_commands() -> Iterable[str]:
 
 
 def code_version(code: Path = REPOSITORY) -> str:
-    """Returns the commit of the code, and whether it was changed since; nothing where not known."""
+    """Return the commit of the code, with ` and changes` after it if the code differs from it.
+
+    The text is empty if the code is not in a repository of git.
+    """
     commit = git(code, "rev-parse", "HEAD")
-    return f"{commit}{' and changes' if has_uncommitted_changes(code) else ''}" if commit else ""
+    if commit and has_uncommitted_changes(code):
+        return f"{commit} and changes"
+    return commit
 
 
 def has_uncommitted_changes(code: Path) -> bool:
-    """Returns whether files that git knows differ from the commit."""
-    return bool(git(code, "status", "--porcelain", "--untracked-files=no"))
+    """Return whether code, or its configuration, differs from the commit.
+
+    Modules that git does not track yet count too, because they run. Reports do not count: stages
+    write them, so they would make every later run look changed.
+    """
+    return bool(git(code, "status", "--porcelain", "--untracked-files=all", "--", *CODE))
 
 
 def git(code: Path, *arguments: str) -> str:
-    """Returns what git says of the code; nothing without git or a repository."""
+    """Return what git prints about the code; nothing without git or without a repository."""
     command = ["git", "-C", str(code), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
