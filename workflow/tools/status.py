@@ -25,7 +25,7 @@ from srt.tracking.outbox import flatten, read_events
 from srt.training.states import is_locked, latest_progress, state_folder
 from workflow.common.cli import run
 from workflow.common.tracked_run import ROOT
-from workflow.evaluate import describe
+from workflow.evaluate import metrics_header
 from workflow.tools.adopt import Stages, stages_of, summary
 
 RECENT = 200_000  # bytes of a run's log: some hundred lines, which tell its speed
@@ -180,7 +180,7 @@ def measured(experiment: Experiment, place: Place, line: ExperimentStatus) -> Ex
     manifests = {name: place.weights / LPIPS[name] / "manifest.json" for name in LPIPS}
     files = {name: path if path.is_file() else None for name, path in manifests.items()}
     files |= {"model": place.out / "model.safetensors", "data": place.data / "manifest.json"}
-    if describe(experiment, "test", files)["fingerprint"] != metrics["fingerprint"]:
+    if metrics_header(experiment, "test", files)["fingerprint"] != metrics["fingerprint"]:
         return replace(line, state="stale", why="metrics.json is of another model or evaluation")
     return line if missing else replace(line, state="done")
 
