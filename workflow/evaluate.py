@@ -1,7 +1,8 @@
 """Model and packed test set -> metrics.json, scenes.csv, costs.json and two pictures.
 
-Measured by published protocols. Under torchrun the items are shared out; the figures are the same
-for any number of processes. What depends on the machine, time, is in costs.json alone.
+The model is measured by the published protocols. Under torchrun the processes share the scenes, and
+metrics.json is equal for any number of processes. costs.json has the times, which depend on the
+machine, so that metrics.json does not.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,85 +53,126 @@ def evaluate(
     pose_noise: float | None = None,
     params: Path = Path("params.yaml"),
 ) -> None:
-    """Measures an experiment's model.
+    """Measure the model of an experiment.
 
-    The published models without poses (UpSRT) are of another architecture, which is not part of
-    this repository; pose noise is measured of models that were trained with exact poses.
+    Pose noise is added to the inputs of a model that was trained with exact poses. The published
+    models without poses (UpSRT) have another architecture, which is not part of this repository.
 
     Args:
         profile: of params.yaml.
         experiment: its name in params.yaml.
         data: the packed dataset's folder.
         model: the weights that train wrote.
-        lpips: manifest.json of the backbone of LPIPS, VGG, that fetch wrote.
+        lpips: manifest.json that fetch wrote for the VGG weights of LPIPS.
         out: the folder of metrics.json, scenes.csv, costs.json, comparison.png (scenes spread
             evenly) and extremes.png (the best, the median and the worst).
-        lpips_alex: the same of AlexNet; without it this LPIPS is not measured.
+        lpips_alex: manifest.json that fetch wrote for the AlexNet weights of LPIPS; without it,
+            LPIPS with AlexNet is not measured.
         split: which scenes.
-        max_items: measure so many items of each protocol, spread evenly; this and the next two:
-            else as params.yaml says.
+        max_items: measure so many items of each protocol, spread evenly; the default of this and
+            the next two is what params.yaml says.
         input_views: give the model so many views of a scene.
-        pose_noise: turn and move the input cameras but the first (radians, units of the world).
+        pose_noise: turn and move all input cameras but the first (radians, units of the world).
         params: the configuration.
     """
+    # What the command line says replaces what params.yaml says.
     config = load_experiment(params, experiment, profile)
-    asked = {"max_items": max_items, "input_views": input_views, "pose_noise": pose_noise}
-    changes: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
+    flags = {"max_items": max_items, "input_views": input_views, "pose_noise": pose_noise}
+    changes: dict[str, Any] = {key: value for key, value in flags.items() if value is not None}
     config = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, **changes))
+
+    # One process for each GPU: from here on, this code runs in all of them.
     claim_gpus()
     start_torchrun("workflow.evaluate")
     processes = join_processes()
+
+    # Load what is measured: the model and the scenes, and the networks that LPIPS compares with.
     network, settings = load_model(model, processes.device)
     scenes = Scenes(data / split, processes.device)
     manifests = {"lpips": lpips, "lpips_alex": lpips_alex}
     distances = load_distances(manifests, processes)
+
+    # Measure. The mean colour of the training scenes is a baseline.
     files = {"model": model, "data": data / "manifest.json", **manifests}
-    metrics = describe(config, split, files)
+    metrics = metrics_header(config, split, files)
+    mean_colour = read_split_header(data / "train")["statistics"]["mean_colour"]
+    metrics["protocols"], rows = measure_protocols(
+        config, network, scenes, mean_colour, distances, processes
+    )
+
+    # One process writes the files and adds them to the experiment's run in MLflow.
+    if processes.main:
+        write_results(config, metrics, rows, network, scenes, out)
+        log_run(config, settings, metrics, data / split, out)
+    processes.leave()
+
+
+def measure_protocols(
+    config: Experiment,
+    network: SRT,
+    scenes: Scenes,
+    mean_colour: Sequence[float],
+    distances: Mapping[str, Lpips],
+    processes: Processes,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the summary of each protocol, and a row of figures for each of its items.
+
+    Each process measures its share of the items, and all of them return all rows.
+    """
+    summaries: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
     for protocol in config.evaluate.protocols:
-        measured = evaluate_items(
+        protocol_rows = evaluate_items(
             network,
             scenes,
-            items_of(config, scenes, protocol, config.evaluate.max_items),
+            select_items(config, scenes, protocol, config.evaluate.max_items),
             protocol,
-            mean_colour=read_split_header(data / "train")["statistics"]["mean_colour"],
+            mean_colour=mean_colour,
             lpips=distances,
             view_config=make_view_config(config),
             rays_per_group=config.train.rays_per_group,
             processes=processes,
         )
-        every = len(items_of(config, scenes, protocol, None))
-        metrics["protocols"][protocol] = summarise(measured, every)
-        rows += [{"protocol": protocol, **row} for row in measured]
-    if processes.main:
-        write(config, metrics, rows, network, scenes, out)
-        log_run(config, settings, metrics, data / split, out)
-    processes.leave()
+        rows += [{"protocol": protocol, **row} for row in protocol_rows]
+
+        # The summary says how many items were measured, and of how many.
+        all_items = select_items(config, scenes, protocol, None)
+        summaries[protocol] = summarise(protocol_rows, len(all_items))
+    return summaries, rows
 
 
-def items_of(
+def select_items(
     config: Experiment, scenes: Scenes, protocol: Protocol, limit: int | None
 ) -> list[Item]:
-    """Returns a protocol's items under the conditions that are asked for, or `limit` of them."""
+    """Return a protocol's items under the experiment's conditions: all, or `limit` of them."""
     conditions = Conditions(config.evaluate.input_views, config.evaluate.pose_noise)
     return protocol_items(scenes, protocol, config.dataset.input_views, limit, conditions)
 
 
-def describe(config: Experiment, split: str, files: Mapping[str, Path | None]) -> dict[str, Any]:
-    """Returns the head of metrics.json; its fingerprint changes with whatever is measured.
+def metrics_header(
+    config: Experiment, split: str, files: Mapping[str, Path | None]
+) -> dict[str, Any]:
+    """Return metrics.json before anything is measured.
+
+    Its fingerprint changes with the content of the files and with every setting of the
+    measurement. workflow/tools/status.py compares it to find results that are out of date.
 
     Args:
-        files: what is measured and with what.
+        files: the model, the data's manifest and the manifests of LPIPS, by name; None for a file
+            that is not used.
     """
-    trained = config.dataset.input_views
+    # Input views and pose noise may differ from those of the training.
+    trained_views = config.dataset.input_views
     conditions = {
-        "input_views": config.evaluate.input_views or trained,
-        "trained_input_views": trained,
+        "input_views": config.evaluate.input_views or trained_views,
+        "trained_input_views": trained_views,
         "pose_noise": config.evaluate.pose_noise,
     }
+
+    # How many scenes the picture shows does not change what is measured.
     digests = {name: path and sha256_of(path) for name, path in files.items()}
-    asked = dataclasses.asdict(config.evaluate)
-    del asked["comparison_scenes"]  # pictured, not measured
+    settings = dataclasses.asdict(config.evaluate)
+    del settings["comparison_scenes"]
     return {
         "experiment": config.name,
         "profile": config.profile,
@@ -138,14 +180,19 @@ def describe(config: Experiment, split: str, files: Mapping[str, Path | None]) -
         "synthetic": config.synthetic,
         "split": split,
         "conditions": conditions,
-        "fingerprint": fingerprint({**digests, **asked, **conditions, "split": split}),
+        "fingerprint": fingerprint({**digests, **settings, **conditions, "split": split}),
         "costs": {},
         "protocols": {},
     }
 
 
 def load_distances(manifests: Mapping[str, Path | None], processes: Processes) -> dict[str, Lpips]:
-    """Returns the distances whose backbone the profile uses: the others are not measured."""
+    """Return the LPIPS distances to measure, by name.
+
+    Args:
+        manifests: that fetch wrote for the networks. A profile may fetch no weights for a network;
+            the manifest says so, and this distance is not measured.
+    """
     networks: dict[str, LpipsNetwork] = {"lpips": "vgg", "lpips_alex": "alex"}
     distances = {}
     for name, manifest in manifests.items():
@@ -161,7 +208,7 @@ def load_distances(manifests: Mapping[str, Path | None], processes: Processes) -
     return distances
 
 
-def write(
+def write_results(
     config: Experiment,
     metrics: dict[str, Any],
     rows: list[dict[str, Any]],
@@ -169,61 +216,79 @@ def write(
     scenes: Scenes,
     out: Path,
 ) -> None:
-    """Writes the pictures, the costs, the rows, and last the summary."""
-    asked, view_config = config.evaluate, make_view_config(config)
-    protocol, rays_per_group = asked.protocols[-1], config.train.rays_per_group
-    items = items_of(config, scenes, protocol, asked.comparison_scenes)
-    measured = items_of(config, scenes, protocol, asked.max_items)
-    places, labels = extremes([row for row in rows if row["protocol"] == protocol])
-    settings: Any = {"view_config": view_config, "rays_per_group": rays_per_group}
-    even = compare_views(network, scenes, items, **settings)
+    """Write the pictures, the times and the rows, and last metrics.json with the costs added."""
+    # Both pictures show the last protocol: scenes spread evenly, and the extremes by PSNR.
+    view_config = make_view_config(config)
+    protocol = config.evaluate.protocols[-1]
+    even_items = select_items(config, scenes, protocol, config.evaluate.comparison_scenes)
+    items = select_items(config, scenes, protocol, config.evaluate.max_items)
+    positions, labels = extremes([row for row in rows if row["protocol"] == protocol])
+    options: Any = {"view_config": view_config, "rays_per_group": config.train.rays_per_group}
+    comparison = compare_views(network, scenes, even_items, **options)
     extreme = compare_views(
-        network, scenes, [measured[i] for i in places], labels=labels, **settings
+        network, scenes, [items[position] for position in positions], labels=labels, **options
     )
-    frame = single_view_batch(scenes, items[0], view_config)
+
+    # Parameters and operations are the model's own, so they belong to the metrics.
+    frame = single_view_batch(scenes, even_items[0], view_config)
     metrics["costs"] = count_costs(network, frame)
+
     out.mkdir(parents=True, exist_ok=True)
-    write_picture(out / "comparison.png", even)
+    write_picture(out / "comparison.png", comparison)
     write_picture(out / "extremes.png", extreme)
-    seconds = json.dumps(time_stages(network, frame, rays_per_group), indent=1)
+    seconds = json.dumps(time_stages(network, frame, config.train.rays_per_group), indent=1)
     write_atomically(out / "costs.json", f"{seconds}\n".encode())
+    write_atomically(out / "scenes.csv", rows_to_csv(rows).encode())
+    write_atomically(out / "metrics.json", metrics_text(metrics).encode())
+
+
+def rows_to_csv(rows: list[dict[str, Any]]) -> str:
+    """Return the rows as CSV with the keys of the first as its header; floats have six decimals."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()})
-    write_atomically(out / "scenes.csv", text.getvalue().encode())
-    write_atomically(out / "metrics.json", metrics_text(metrics).encode())
+    return text.getvalue()
 
 
 def log_run(
     config: Experiment, settings: dict[str, Any], metrics: dict[str, Any], data: Path, out: Path
 ) -> None:
-    """Adds the figures and files to the experiment's run, those of other conditions by themselves.
+    """Add the figures and files to the experiment's run in MLflow.
 
-    Under the names `test/stelzner/psnr` and `test/stelzner/mean_colour_psnr`; with 3 of 5 views
-    and pose noise 0.1: `test/stelzner/3_views/pose_noise_0.1/psnr`.
+    Names are like `test/stelzner/psnr` and `test/stelzner/mean_colour_psnr`. Measurements under
+    other conditions than the training's have names of their own: with 3 views instead of 5 and
+    pose noise 0.1, `test/stelzner/3_views/pose_noise_0.1/psnr`.
     """
     tracker = open_run("evaluate", config.profile, config.name, settings)
     log_dataset(tracker, config.dataset_name, config.dataset.source, data, "evaluation")
-    conditions = metrics["conditions"]
-    departures = []
-    if conditions["input_views"] != conditions["trained_input_views"]:
-        departures.append(f"/{conditions['input_views']}_views")
-    if conditions["pose_noise"]:
-        departures.append(f"/pose_noise_{conditions['pose_noise']}")
+
+    # Collect the figures of all protocols under these names.
+    suffix = conditions_path(metrics["conditions"])
     values: dict[str, float] = {}
     for protocol, figures in metrics["protocols"].items():
-        prefix = "".join((metrics["split"], "/", protocol, *departures, "/"))
+        prefix = f"{metrics['split']}/{protocol}{suffix}/"
         values |= {prefix + name: figures[name] for name in MEASURES if figures[name] is not None}
         for name, baseline in figures["baselines"].items():
             values[f"{prefix}{name}_psnr"] = baseline["psnr"]
     values |= {f"size/{name}": figure for name, figure in metrics["costs"].items()}
-    tracker.log_metrics(values, step=0)  # which MLflow compares as bars, not as curves
-    folder = "evaluation" + "".join(departures)
+
+    # All are of one step: MLflow then compares runs by bars instead of curves.
+    tracker.log_metrics(values, step=0)
     for name in ("metrics.json", "scenes.csv", "comparison.png", "extremes.png", "costs.json"):
-        tracker.log_artifact(out / name, folder)
+        tracker.log_artifact(out / name, f"evaluation{suffix}")
     tracker.close("FINISHED")
+
+
+def conditions_path(conditions: Mapping[str, Any]) -> str:
+    """Return what differs from the training as a path like `/3_views/pose_noise_0.1`, or empty."""
+    path = ""
+    if conditions["input_views"] != conditions["trained_input_views"]:
+        path += f"/{conditions['input_views']}_views"
+    if conditions["pose_noise"]:
+        path += f"/pose_noise_{conditions['pose_noise']}"
+    return path
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
-"""Published data, synthetic scenes or data on disk -> raw/<dataset>/manifest.json.
+"""Source -> raw: bring a dataset or a weight file here, and describe it in a manifest.
 
-The raw data lies beside the manifest (or stays where it is on disk) and is no declared output: both
-tools delete those before a run, and a broken download must go on where it stopped.
+A source is a published dataset, data on disk, or `synthetic`: scenes that are generated here in a
+published layout. The only output that DVC and Snakemake know is raw/<dataset>/manifest.json. Both
+tools delete outputs before they run a stage again; the data beside the manifest stays, so that a
+broken download goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,8 +29,13 @@ from srt.data.download.untar import extract_tar
 from srt.data.download.unzip import extract_zip, folder_with
 from srt.data.raw.nmr import chosen_classes, read_classes
 from workflow.common.cli import run
-
-INDEX = {"nmr": "metadata.yaml", "obsurf": "metadata.npz", "msn": "dataset_info.json"}
+from workflow.common.raw_manifest import (
+    INDEX,
+    count_files,
+    describe_files,
+    is_address,
+    subset_values,
+)
 
 
 def fetch(
@@ -42,54 +48,78 @@ def fetch(
     classes: str | None = None,
     max_scenes: int | None = None,
 ) -> None:
-    """Fetches a dataset or a weight file of params.yaml.
+    """Fetch a dataset or a weight file of params.yaml.
 
     Args:
         profile: of params.yaml.
         name: of the dataset or weight file in params.yaml.
-        out: the manifest, which says where the data lies and what it is; written last.
+        out: the manifest, which says where the data is and what it is; written last.
         params: the configuration.
-        shards: of each split, as `0-3,7`; only these are fetched (layout msn).
+        shards: of each split, like 0-3,7; only these are fetched (layout msn).
         classes: ids or names with commas between; only these are unpacked (layout nmr).
         max_scenes: of each split; fewer shards are fetched (layout msn), fewer scenes packed (all).
     """
-    known = load_params(params)  # checks the whole file before anything runs
-    names = tuple(part.strip() for part in classes.split(",")) if classes else None
-    flags = {"shards": shards, "classes": names, "max_scenes": max_scenes}
-    given = {key: value for key, value in flags.items() if value is not None}
+    # Whatever is wrong in params.yaml is named now, not hours later.
+    file = load_params(params)
+
+    # A part of a dataset is enough to try things out.
+    class_names = tuple(text.strip() for text in classes.split(",")) if classes else None
+    options = {"shards": shards, "classes": class_names, "max_scenes": max_scenes}
+    options = {key: value for key, value in options.items() if value is not None}
+
+    # A full disk is no error of the program: say what to do.
     try:
-        if name in known.weights:
-            if given:
-                raise UserError(f"{name}: a weight file has no subset; leave {_flags(given)} out")
+        if name in file.weights:
+            refuse_options(name, options)
             manifest = fetch_weights(load_weights(params, name, profile), out.parent)
         else:
-            config = with_subset(load_dataset(params, name, profile), given)
-            manifest = fetch_dataset(config, name, known.seed, out.parent)
+            config = with_subset(load_dataset(params, name, profile), options)
+            manifest = fetch_dataset(config, name, file.seed, out.parent)
         text = json.dumps({"name": name, **manifest}, indent=1)
         write_atomically(out, f"{text}\n".encode())
     except OSError as error:
         if error.errno not in CANNOT_WRITE:
             raise
-        place = error.filename or out.parent
-        raise UserError(f"{place}: {error.strerror}; mend that, then run again to go on") from error
+        path = error.filename or out.parent
+        raise UserError(f"{path}: {error.strerror}; solve this, then run again to go on") from error
 
 
-def with_subset(config: DatasetConfig, given: dict[str, Any]) -> DatasetConfig:
-    """Returns the configuration with other fields of its subset, which must fit its layout."""
-    fields = dataclasses.asdict(config.subset) if config.subset else {}
-    fields = {"classes": None, "shards": None, "max_scenes": None} | fields | given
+def refuse_options(name: str, options: dict[str, Any]) -> None:
+    """Raise UserError if there are options for a subset of a weight file."""
+    if options:
+        flags = ", ".join(f"--{key.replace('_', '-')}" for key in options)
+        raise UserError(f"{name}: a weight file has no subset; leave {flags} out")
+
+
+def with_subset(config: DatasetConfig, options: dict[str, Any]) -> DatasetConfig:
+    """Return the configuration with the options in place of these values of its subset.
+
+    Raises:
+        UserError: the dataset's layout has no such subset.
+    """
+    values = dataclasses.asdict(config.subset) if config.subset else {}
+    values = {"classes": None, "shards": None, "max_scenes": None} | values | options
+
     for key, layout in (("classes", "nmr"), ("shards", "msn")):
-        if fields[key] is not None and config.layout != layout:
+        value = values[key]
+        if value is not None and config.layout != layout:
+            text = ",".join(value) if isinstance(value, tuple) else str(value)
             raise UserError(
-                f"subset.{key} {_text(fields[key])}: layout {config.layout} has no {key}; leave it"
-                " out"
+                f"subset.{key} {text}: layout {config.layout} has no {key}; leave it out"
             )
-    chosen = any(value is not None for value in fields.values())
-    return dataclasses.replace(config, subset=SubsetConfig(**fields) if chosen else None)
+
+    # No subset and a subset without limits mean the same, but only the first is written like that.
+    limited = any(value is not None for value in values.values())
+    return dataclasses.replace(config, subset=SubsetConfig(**values) if limited else None)
 
 
 def fetch_dataset(config: DatasetConfig, name: str, seed: int, folder: Path) -> dict[str, Any]:
-    """Brings raw data into `folder`, unless it lies elsewhere already; returns the manifest."""
+    """Bring raw data into `folder`, unless it is a folder elsewhere; return the manifest.
+
+    Args:
+        seed: of synthetic scenes.
+        folder: of the manifest.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     source = Path(config.source)
     if config.source == SYNTHETIC:
@@ -98,24 +128,32 @@ def fetch_dataset(config: DatasetConfig, name: str, seed: int, folder: Path) -> 
         return fetch_shards(config, folder)
     if is_address(config.source) or source.suffix in (".zip", ".tar"):
         return fetch_archive(config, folder)
+
+    # Anything else is a folder on disk, which stays where it is.
     if not source.expanduser().is_dir():
-        raise UserError(f"{_nothing_at(config)}; or set source to `synthetic` or to an address")
-    return {"source": config.source, **describe(source.expanduser().resolve(), config, folder)}
+        raise UserError(f"{nothing_at_source(config)}; or set source to `synthetic` or an address")
+    root = source.expanduser().resolve()
+    return {"source": config.source, **describe_files(root, config, folder)}
 
 
 def make_synthetic(config: DatasetConfig, name: str, seed: int, folder: Path) -> dict[str, Any]:
-    """Generates scenes in the dataset's published raw layout; returns the manifest."""
-    scenes, partial = folder / "scenes", folder / ".scenes.partial"
+    """Generate scenes in the dataset's published raw layout; return the manifest."""
+    # The scenes get their name when all of them are written.
+    scenes = folder / "scenes"
+    partial = folder / ".scenes.partial"
     shutil.rmtree(partial, ignore_errors=True)
     write = synthetic_writer(config.layout)
     write(partial, config=config, name=name, seed=seed, workers=cpus())
+
+    # Replace those of an earlier run.
     shutil.rmtree(scenes, ignore_errors=True)
     os.replace(partial, scenes)
-    return {"source": SYNTHETIC, "seed": seed, **describe(scenes, config, folder)}
+    return {"source": SYNTHETIC, "seed": seed, **describe_files(scenes, config, folder)}
 
 
 def synthetic_writer(layout: str) -> Callable[..., None]:
-    """Returns what writes synthetic scenes in a raw layout."""
+    """Return the function that writes synthetic scenes in a raw layout."""
+    # Only the module that is needed is imported.
     if layout == "nmr":
         from srt.data.synthetic.as_nmr import write_nmr
 
@@ -134,41 +172,47 @@ def synthetic_writer(layout: str) -> Callable[..., None]:
 
 
 def fetch_shards(config: DatasetConfig, folder: Path) -> dict[str, Any]:
-    """Downloads a bucket's shards that hold the wanted scenes; returns the manifest."""
-    root = folder / Path(urlsplit(config.source).path).name  # the version's number
+    """Download those shards of a bucket that have the subset's scenes; return the manifest."""
+    # The last part of the address is the version's number.
+    root = folder / Path(urlsplit(config.source).path).name
     files = fetch_bucket(config, root)
-    lines = ((file.name, file.size, file.checksum) for file in files)
     return {
         "source": config.source,
         "folder": root.name,
         "view_list": None,
-        **listing(lines),
-        "subset": _subset(config),
+        **count_files((file.name, file.size, file.checksum) for file in files),
+        "subset": subset_values(config),
     }
 
 
 def fetch_archive(config: DatasetConfig, folder: Path) -> dict[str, Any]:
-    """Unpacks the archive, downloaded or placed on disk by a person; returns the manifest.
+    """Unpack an archive, which is downloaded or was put on disk by a person; return the manifest.
 
-    A tar is unpacked whole, and a zip but for the classes that are not in the subset: `max_scenes`
-    makes only the packed dataset smaller.
+    Of a zip, only the classes of the subset are unpacked; of a tar, all scenes. `max_scenes` makes
+    only the packed dataset smaller.
     """
-    address = is_address(config.source)
-    archive = Path(urlsplit(config.source).path if address else config.source).expanduser()
-    record, computed = folder / f"{archive.name}.sha256.json", None
-    if address:
-        archive = folder / archive.name
+    # Download it, unless a person has put it here: some sites ask for a login.
+    downloaded_sha256 = None
+    if is_address(config.source):
+        archive = folder / Path(urlsplit(config.source).path).name
         if not archive.exists():
-            computed = download(https_address(config.source), archive, sha256=config.sha256)
-    elif not archive.is_file():
-        raise UserError(_nothing_at(config))
-    digest = remembered_sha256(archive, record, computed)
+            address = https_address(config.source)
+            downloaded_sha256 = download(address, archive, sha256=config.sha256)
+    else:
+        archive = Path(config.source).expanduser()
+        if not archive.is_file():
+            raise UserError(nothing_at_source(config))
+
+    # The digest of a large file takes minutes, so it is kept in a file beside the data.
+    record = folder / f"{archive.name}.sha256.json"
+    digest = remembered_sha256(archive, record, downloaded_sha256)
     if not digest.startswith((config.sha256 or "").lower()):
         raise UserError(
             f"{archive}: sha256 is {digest}, expected {config.sha256}; delete it and get it again"
         )
+
     root = folder / archive.stem
-    _forget_another_archive(root, digest)
+    delete_files_of_another_archive(root, digest)
     if archive.suffix == ".tar":
         extract_tar(archive, root)
     else:
@@ -176,69 +220,37 @@ def fetch_archive(config: DatasetConfig, folder: Path) -> dict[str, Any]:
     return {
         "source": config.source,
         "archive_sha256": digest,
-        **describe(root, config, folder),
+        **describe_files(root, config, folder),
     }
 
 
 def unpack_zip(archive: Path, root: Path, config: DatasetConfig) -> None:
-    """Unpacks the dataset, or only the subset's classes, into `root`."""
+    """Unpack the dataset, or only the subset's classes, into `root`."""
+    # The archive's own top folder has any name, but it holds the index.
     index = INDEX[config.layout]
     top = folder_with(archive, index)
-    only = None
+
+    # The index, which is unpacked first, says which folder a class has.
+    members = None
     if config.subset and config.subset.classes:
         extract_zip(archive, root, strip=top, only=(index,))
-        only = (index, *chosen_classes(read_classes(root), config, archive))
-    extract_zip(archive, root, strip=top, only=only)
+        members = (index, *chosen_classes(read_classes(root), config, archive))
+    extract_zip(archive, root, strip=top, only=members)
 
 
-def _forget_another_archive(root: Path, digest: str) -> None:
-    """Deletes what was unpacked from another archive: of files, the lengths may agree by chance."""
+def delete_files_of_another_archive(root: Path, digest: str) -> None:
+    """Delete what was unpacked from an archive with another digest, and note this one.
+
+    Unpacking goes on after a kill by the lengths of files, which may agree by chance.
+    """
     marker = root.with_name(f".{root.name}.unpacked")
     if marker.is_file() and marker.read_text() != digest:
         shutil.rmtree(root, ignore_errors=True)
     write_atomically(marker, digest.encode())
 
 
-def with_class_ids(root: Path, config: DatasetConfig) -> DatasetConfig:
-    """Returns the configuration with ids for the subset's classes; DataError for unknown ones."""
-    if config.subset is None or config.subset.classes is None:
-        return config
-    classes = chosen_classes(read_classes(root), config, root / INDEX["nmr"])
-    subset = dataclasses.replace(config.subset, classes=tuple(classes))
-    return dataclasses.replace(config, subset=subset)
-
-
-def describe(root: Path, config: DatasetConfig, folder: Path) -> dict[str, Any]:
-    """Returns where the data lies, seen from `folder`, how much of it is wanted, and a digest."""
-    config = with_class_ids(root, config)
-    classes = config.subset.classes if config.subset else None
-    files = []
-    for path in sorted(path for path in root.rglob("*") if path.is_file()):
-        place = path.relative_to(root)
-        if classes is None or len(place.parts) == 1 or place.parts[0] in classes:
-            files.append((place.as_posix(), path.stat().st_size))
-    where = root.name if root.parent == folder else str(root)
-    return {
-        "folder": where,
-        "view_list": _view_list(root, config, folder, where),
-        **listing(files),
-        "subset": _subset(config),
-    }
-
-
-def listing(files: Iterable[tuple[Any, ...]]) -> dict[str, Any]:
-    """Returns number, bytes and a digest of files given as name, size and perhaps checksum."""
-    rows = sorted(files)
-    text = "".join("\t".join(map(str, row)) + "\n" for row in rows)
-    return {
-        "files": len(rows),
-        "bytes": sum(row[1] for row in rows),
-        "listing_sha256": hashlib.sha256(text.encode()).hexdigest(),
-    }
-
-
 def fetch_weights(config: WeightsConfig, folder: Path) -> dict[str, Any]:
-    """Downloads a weight file, or none if the profile uses none; returns the manifest."""
+    """Download a weight file and return the manifest; a profile may use none."""
     if config.source is None:
         return {"source": None, "file": None}
     file = Path(urlsplit(config.source).path).name
@@ -246,42 +258,15 @@ def fetch_weights(config: WeightsConfig, folder: Path) -> dict[str, Any]:
     return {"source": config.source, "file": file, "sha256": digest}
 
 
-def is_address(source: str) -> bool:
-    """Returns whether a source is to be downloaded."""
-    return urlsplit(source).scheme in ("http", "https", "gs")
-
-
-def _view_list(root: Path, config: DatasetConfig, folder: Path, where: str) -> str | None:
-    """Returns the place of the file with the source views, fetched if it has an address."""
-    if not isinstance(config.view_list, str):
-        return None
-    if is_address(config.view_list):
-        name = Path(urlsplit(config.view_list).path).name
-        download(https_address(config.view_list), folder / name, sha256=None)
-        return name
-    if not (root / config.view_list).is_file():
-        raise UserError(f"{root / config.view_list}: view_list names it, but it is not there")
-    return str(Path(where) / config.view_list)
-
-
-def _nothing_at(config: DatasetConfig) -> str:
-    place = Path(config.source).expanduser().absolute()
-    text = f"{config.source}: there is nothing at this place of params.yaml's source"
+def nothing_at_source(config: DatasetConfig) -> str:
+    """Return the message for data that a person must get, and from where."""
+    path = Path(config.source).expanduser().absolute()
+    text = f"{config.source}: the source in params.yaml does not exist on this machine"
     if config.homepage:
-        text += f"; get {place.name} from {config.homepage} and put it at {place}"
-    return text + (f" (sha256 {config.sha256})" if config.sha256 else "")
-
-
-def _subset(config: DatasetConfig) -> dict[str, Any] | None:
-    return dataclasses.asdict(config.subset) if config.subset else None
-
-
-def _flags(keys: Iterable[str]) -> str:
-    return ", ".join(f"--{key.replace('_', '-')}" for key in keys)
-
-
-def _text(value: Any) -> str:
-    return ",".join(value) if isinstance(value, tuple) else str(value)
+        text += f"; get {path.name} from {config.homepage} and put it at {path}"
+    if config.sha256:
+        text += f" (sha256 {config.sha256})"
+    return text
 
 
 if __name__ == "__main__":

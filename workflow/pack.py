@@ -1,4 +1,7 @@
-"""Raw -> packed: one format for every dataset, checked, with its provenance inside."""
+"""Raw -> packed: convert a dataset to the one format that training reads, and check it.
+
+The manifest of the packed dataset says where its data came from.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,15 @@ from srt.config.schema import SubsetConfig
 from srt.data.packed.writer import pack
 from workflow.common.cli import run
 
-RENDERING = 12  # processes at most, of each GPU, where scenes are rendered: all use its memory
+# Where scenes are generated, processes render them on the GPU: so many on each, as its memory is
+# shared by all of them.
+RENDERERS_PER_GPU = 12
 
 
 def pack_dataset(
     *, profile: str, dataset: str, raw: Path, out: Path, params: Path = Path("params.yaml")
 ) -> None:
-    """Packs a dataset of params.yaml.
+    """Pack a dataset of params.yaml.
 
     Args:
         profile: of params.yaml.
@@ -31,17 +36,25 @@ def pack_dataset(
     config = load_dataset(params, dataset, profile)
     if not raw.is_file():
         raise UserError(f"{raw}: there is no such file; run `python -m workflow.fetch` first")
+
+    # The manifest says which subset was fetched: options of fetch may have changed that of
+    # params.yaml.
     manifest = json.loads(raw.read_text())
-    if manifest["subset"] is not None:  # what was fetched, which command-line options decide too
+    if manifest["subset"] is not None:
         config = dataclasses.replace(config, subset=SubsetConfig(**manifest["subset"]))
-    view_list, workers = manifest["view_list"], cpus()
+
+    # Most datasets are read by one process on each core; generated scenes are rendered on the GPUs.
+    workers = cpus()
     if config.layout == "generated":
         import torch
 
         from workflow.common.gpus import claim_gpus
 
         claim_gpus()
-        workers = min(workers, RENDERING * max(1, torch.cuda.device_count()))
+        workers = min(workers, RENDERERS_PER_GPU * max(1, torch.cuda.device_count()))
+
+    # Paths in the manifest are relative to its folder.
+    view_list = manifest["view_list"]
     pack(
         raw.parent / manifest["folder"],
         raw.parent / view_list if view_list else None,

@@ -1,6 +1,6 @@
 """Model and packed scenes -> video.mp4: a camera moves around scenes that were never trained on.
 
-Or a GIF, or a contact sheet: what `out` ends in says which.
+The ending of `out` says what is written: a video, a GIF, or a contact sheet.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from workflow.common.cli import run
 from workflow.common.gpus import claim_gpus
 from workflow.common.tracked_run import open_run
 
-SHEET_FRAMES = 8  # at most, unless the command line says how many
+SHEET_FRAMES = 8  # of each scene at most, unless the command line says how many
 
 
 def render(
@@ -63,7 +63,7 @@ def render(
     layout: Layout | None = None,
     params: Path = Path("params.yaml"),
 ) -> None:
-    """Renders a video of an experiment's model; what is not given is as params.yaml says.
+    """Render a video of an experiment's model. The defaults are what params.yaml says.
 
     Args:
         profile: of params.yaml.
@@ -74,45 +74,47 @@ def render(
         split: which scenes.
         motion: of the camera.
         fade: start and stop softly.
-        frames: of each scene; where it is not given, a contact sheet has eight at most.
-        scenes: their places in the split, like 0-5,9; a video shows one after the other.
-        height: of a rendered frame; where only one of height and width is given, the input's
-            proportions demand the other.
+        frames: of each scene; a contact sheet has eight at most by default.
+        scenes: their numbers in the split, like 0-5,9; a video shows one after the other.
+        height: of a rendered frame; where only one of height and width is given, the other follows
+            from the proportions of the input images.
         width: of a rendered frame.
-        layout: plot (inputs, render, and depth if the model knows it), small (without the inputs)
+        layout: plot (inputs, render, and depth if the model has it), small (without the inputs)
             or sheet (a few frames of each scene, all in one picture).
         params: the configuration.
     """
+    # What the command line says replaces what params.yaml says.
     config = load_experiment(params, experiment, profile)
     claim_gpus()
-    given: dict[str, Any] = {"motion": motion, "fade": fade, "frames": frames, "layout": layout}
+    flags: dict[str, Any] = {"motion": motion, "fade": fade, "frames": frames, "layout": layout}
     if scenes is not None:
-        given["scenes"] = scene_numbers(scenes)
-    video = with_changes(config.render, given, (height, width))
+        flags["scenes"] = scene_numbers(scenes)
+    video = with_changes(config.render, flags, (height, width))
+
+    # Refuse a wrong request before the model is loaded. Only a few scenes are read, so the dataset
+    # is not copied to the GPU.
     check_suffix(out, video.layout)
     device = best_device()
-    packed = Scenes(data / split, device, resident=False)  # few of them are looked at
+    packed = Scenes(data / split, device, resident=False)
     check_scenes(packed, video)
+
+    # Render and write frame by frame, and add the file to the experiment's run in MLflow.
     network, settings = load_model(model, device)
-    rendered = render_scenes(
-        network, packed, video, make_view_config(config), config.train.rays_per_group
-    )
+    view_config = make_view_config(config)
+    rendered = render_scenes(network, packed, video, view_config, config.train.rays_per_group)
     out.parent.mkdir(parents=True, exist_ok=True)
-    if video.layout == "sheet":
-        write_picture(
-            out, contact_sheet([sheet_row(rendered_scene) for rendered_scene in rendered])
-        )
-    else:
-        with WRITERS[out.suffix](out, video.fps) as writer:
-            for frame in made_ahead(video_frames(rendered, with_inputs=video.layout == "plot")):
-                writer.write(frame)
+    write_rendering(out, rendered, video)
     tracker = open_run("render", profile, experiment, settings)
     tracker.log_artifact(out, "videos")
     tracker.close("FINISHED")
 
 
 def scene_numbers(text: str) -> list[int]:
-    """Returns the numbers that `0-5,9` means; raises UserError for anything else."""
+    """Return the numbers that a text like `0-5,9` lists.
+
+    Raises:
+        UserError: the text has another form.
+    """
     try:
         return shard_numbers(text)
     except ConfigError:
@@ -120,28 +122,36 @@ def scene_numbers(text: str) -> list[int]:
 
 
 def with_changes(
-    configured: RenderConfig, given: dict[str, Any], size: tuple[int | None, int | None]
+    configured: RenderConfig, flags: dict[str, Any], size: tuple[int | None, int | None]
 ) -> RenderConfig:
-    """Returns what params.yaml says, changed by what is given; raises ConfigError for nonsense.
+    """Return the settings of params.yaml with those of the command line in their place.
 
     Args:
-        size: height and width; one alone is not combined with the configured other.
+        flags: values by their key in params.yaml; None for a flag that was not used.
+        size: height and width. Where one is given, neither comes from params.yaml.
+
+    Raises:
+        ConfigError: a value is impossible.
     """
-    changes = {key: value for key, value in given.items() if value is not None}
+    changes = {key: value for key, value in flags.items() if value is not None}
     if size != (None, None):
         changes |= {"height": size[0], "width": size[1]}
     values = vars(configured) | {"scenes": list(configured.scenes)} | changes
+
+    # A video's frames would be too many for one picture.
     if values["layout"] == "sheet" and "frames" not in changes:
         values["frames"] = min(configured.frames, SHEET_FRAMES)
+
+    # The values are checked as those of params.yaml are.
     video: RenderConfig = read(RenderConfig, values, "render")
     return video
 
 
 def check_suffix(out: Path, layout: Layout) -> None:
-    """Raises UserError where a file of this name cannot hold this layout."""
-    known = [".png"] if layout == "sheet" else list(WRITERS)
-    if out.suffix not in known:
-        raise UserError(f"--out {out}: layout {layout} is written as {' or '.join(known)}")
+    """Raise UserError where a file with this ending cannot hold this layout."""
+    suffixes = [".png"] if layout == "sheet" else list(WRITERS)
+    if out.suffix not in suffixes:
+        raise UserError(f"--out {out}: layout {layout} is written as {' or '.join(suffixes)}")
 
 
 class RenderedScene(NamedTuple):
@@ -159,51 +169,65 @@ def render_scenes(
     view_config: ViewConfig,
     rays_per_group: int | None,
 ) -> Iterator[RenderedScene]:
-    """Yields one scene after the other; a frame is rendered when it is asked for."""
+    """Yield the scenes of a video one after the other. A frame is rendered when it is read."""
     from tqdm import tqdm
 
     size = frame_size(scenes, video.height, video.width)
     for index in video.scenes:
+        # A scene is encoded once; its frames only decode.
         scene = encode_scene(model, scenes, index, view_config)
         frames = render_frames(
             model, scene, video.motion, video.frames, video.fade, size, rays_per_group
         )
-        yield RenderedScene(
-            index, scene, tqdm(frames, f"scene {index}", video.frames, unit="frame")
-        )
+        progress = tqdm(frames, f"scene {index}", video.frames, unit="frame")
+        yield RenderedScene(index, scene, progress)
+
+
+def write_rendering(out: Path, rendered: Iterable[RenderedScene], video: RenderConfig) -> None:
+    """Write the scenes as a contact sheet or a video."""
+    if video.layout == "sheet":
+        write_picture(out, contact_sheet([sheet_row(scene) for scene in rendered]))
+        return
+
+    # The GPU renders the next frame while this one is encoded.
+    with WRITERS[out.suffix](out, video.fps) as writer:
+        for frame in made_ahead(video_frames(rendered, with_inputs=video.layout == "plot")):
+            writer.write(frame)
 
 
 def video_frames(
     rendered: Iterable[RenderedScene], with_inputs: bool
 ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
-    """Yields the frames of all scenes, laid out."""
+    """Yield the frames of all scenes as the video shows them: inputs, render and depth in a row."""
     for rendered_scene in rendered:
-        inputs = to_uint8(rendered_scene.scene.images)
+        scene = rendered_scene.scene
+        inputs = to_uint8(scene.images)
         for colours, depth in rendered_scene.frames:
             render = to_uint8(colours)
-            known = (
-                None
-                if depth is None
-                else depth_map(depth, rendered_scene.scene.near, rendered_scene.scene.far)
-            )
+            depth_picture = None if depth is None else depth_map(depth, scene.near, scene.far)
             if with_inputs:
-                yield side_by_side(inputs, render, known)
+                yield side_by_side(inputs, render, depth_picture)
+            elif depth_picture is None:
+                yield render
             else:
-                yield render if known is None else np.hstack((render, known.picture))
+                yield np.hstack((render, depth_picture.picture))
 
 
 def sheet_row(rendered_scene: RenderedScene) -> SheetRow:
-    """Returns all frames of a scene as a row of a contact sheet."""
+    """Return all frames of a scene as a row of a contact sheet."""
+    scene = rendered_scene.scene
     frames = list(rendered_scene.frames)
+
+    # Only volume rendering (VSRT) gives a depth. One scale holds for all frames of the row.
     depths = [frame.depth for frame in frames if frame.depth is not None]
-    title = f"scene {rendered_scene.number}: {'input' if len(rendered_scene.scene.images) == 1 else 'inputs'}"
+    depth = depth_map(torch.stack(depths), scene.near, scene.far) if depths else None
+
+    inputs = "input" if len(scene.images) == 1 else "inputs"
     return SheetRow(
-        title=title,
-        inputs=to_uint8(rendered_scene.scene.images),
+        title=f"scene {rendered_scene.number}: {inputs}",
+        inputs=to_uint8(scene.images),
         renders=to_uint8(torch.stack([frame.colours for frame in frames])),
-        depth=depth_map(torch.stack(depths), rendered_scene.scene.near, rendered_scene.scene.far)
-        if depths
-        else None,
+        depth=depth,
     )
 
 

@@ -1,4 +1,4 @@
-"""Packed -> a look at the data: statistics.json, scenes.png, cameras.png."""
+"""Packed -> survey: what a dataset holds, as statistics.json, scenes.png and cameras.png."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PICTURES = ("scenes.png", "cameras.png")
 def survey(
     *, profile: str, dataset: str, data: Path, out: Path, params: Path = Path("params.yaml")
 ) -> None:
-    """Shows what a packed dataset holds.
+    """Survey a packed dataset: count its scenes, and picture some scenes and all cameras.
 
     Args:
         profile: of params.yaml.
@@ -35,20 +35,23 @@ def survey(
     """
     config = load_dataset(params, dataset, profile)
     splits = {split: Scenes(data / split, torch.device("cpu")) for split in SPLITS}
+
+    # The title says where scenes are synthetic, so that nobody takes them for the published ones.
     synthetic = config.source == SYNTHETIC
-    title = f"{dataset}{' (synthetic)' if synthetic else ''}"
+    title = f"{dataset} (synthetic)" if synthetic else dataset
     out.mkdir(parents=True, exist_ok=True)
     write_picture(out / "scenes.png", contact_sheet(splits))
     write_picture(out / "cameras.png", camera_figure(splits, title))
+
+    summaries = {}
+    for split, scenes in splits.items():
+        summaries[split] = split_summary(scenes, read_split_header(data / split))
     summary = {
         "dataset": dataset,
         "profile": profile,
         "synthetic": synthetic,
         "source": config.source,
-        "splits": {
-            split: split_summary(scenes, read_split_header(data / split))
-            for split, scenes in splits.items()
-        },
+        "splits": summaries,
     }
     text = json.dumps(summary, indent=1) + "\n"
     write_atomically(out / "statistics.json", text.encode())
@@ -56,7 +59,8 @@ def survey(
 
 
 def log_survey(profile: str, dataset: str, data: Path, out: Path) -> None:
-    """Shows the same in MLflow: one run for each packed dataset."""
+    """Add the survey to MLflow, where each packed dataset has one run."""
+    # A dataset that is packed again from other data has another digest, and thus a run of its own.
     digest = sha256_of(data / "manifest.json")
     tracker = open_tracker(
         ROOT / "ckpt" / profile / "datasets" / dataset / digest[:12] / "tracking",

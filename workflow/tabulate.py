@@ -1,7 +1,7 @@
-"""What train, evaluate and render wrote of every run -> tables, figures and a page.
+"""Results of all stages -> tables, figures and a page.
 
-The small files that these are made of are kept beside them, in `runs`, and are committed with them:
-`make reports` makes the report again from there, byte for byte.
+The small files that a report is made of are copied to `runs` and `seeds` beside it. `make reports`
+makes the report again from there, byte for byte.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from srt.report.tables.results import Row, result_rows, results_table
 from srt.report.tables.seeds import seeds_table
 from srt.visualization.pictures import write_picture
 from workflow.common.cli import run
+from workflow.common.jobs import PUBLISHED_SCALE
 from workflow.common.stage_files import (
     BY_ANGLE,
     FIGURES,
@@ -43,17 +44,17 @@ from workflow.common.stage_files import (
     VIDEO,
     read_few_cameras,
     read_json,
+    read_repeat,
     read_run,
     read_survey,
-    repeats_of,
+    seed_folders,
     was_measured,
 )
 from workflow.common.tracked_run import open_run
 
-PUBLISHED_SCALE = "paper"  # the profile that the cost of a reproduction is reckoned of
 TEASERS = 2  # videos in the teaser, of different datasets
-TIMEOUT = 60  # seconds in all that a tracking server may take
-REMARKS = "remarks.txt"  # on runs, beside them
+TIMEOUT = 60  # seconds that a tracking server may take for all runs together
+REMARKS = "remarks.txt"  # remarks on the runs, beside them
 
 log = logging.getLogger(__name__)
 
@@ -69,39 +70,55 @@ def tabulate(
     params: Path = Path("params.yaml"),
     partial: bool = False,
 ) -> None:
-    """Writes the tables and figures of all experiments of params.yaml, in its order.
+    """Write the tables and figures of all experiments of params.yaml, in its order.
 
     Args:
         profile: of params.yaml.
-        outputs: the folder that has a folder for each experiment: `runs` of a report too. What a
-            reader must know of these runs stands in remarks.txt there, a line each, if anything.
-        surveys: the folder that has a folder for each dataset, in the report's.
-        performance: what a step takes at the published scale, from `benchmarks.training`.
+        outputs: the folder that has a folder for each experiment; the folder `runs` of a report
+            is one too. The lines of remarks.txt in it are printed below the results.
+        surveys: the folder that has a folder for each dataset.
+        performance: the time of a step at the published scale, from `benchmarks.training`.
         few_cameras: the folder that `benchmarks.camera_overfitting` wrote.
         out: the report's folder.
         params: the configuration.
-        partial: leave out experiments that have not been measured, and videos that are not there.
+        partial: leave out experiments that were not measured, and videos that are missing.
     """
-    planned, left_out = load_experiments(params, profile), []
+    # Which experiments the report has.
+    experiments, skipped = load_experiments(params, profile), []
     if partial:
-        left_out = [plan.name for plan in planned if not was_measured(outputs / plan.name)]
-        planned = [plan for plan in planned if plan.name not in left_out]
-    if not planned:
+        skipped = [one.name for one in experiments if not was_measured(outputs / one.name)]
+        experiments = [one for one in experiments if one.name not in skipped]
+    if not experiments:
         raise UserError(f"{outputs}: no experiment of profile {profile} has been measured")
-    names = [plan.name for plan in planned]
-    runs = [read_run(outputs / plan.name, plan, partial) for plan in planned]
-    shown = {plan.dataset_name for plan in planned}
-    datasets = [name for name in load_params(params).datasets if name in shown or not partial]
+
+    # Read everything first, so that a missing or damaged file stops the stage before it writes.
+    for one in experiments:
+        seeds = seed_folders(outputs / one.name / "seeds")
+        read_run(outputs / one.name, one, seeds, partial)
+    used = {one.dataset_name for one in experiments}
+    datasets = [name for name in load_params(params).datasets if name in used or not partial]
     surveyed = [read_survey(surveys / name) for name in datasets]
+    steps = read_json(performance, ("device", "rows"))
+
+    # The report is made of copies of these files, and of repeats that earlier reports had.
+    archive_inputs(outputs, out, experiments)
+    runs = [
+        read_run(outputs / one.name, one, seed_folders(out / "seeds" / one.name), partial)
+        for one in experiments
+    ]
+
+    # Published figures stand beside runs of published data. Synthetic runs stand alone, and the
+    # table then says what the published scale would cost.
     scale = profile if not all(run.metrics["synthetic"] for run in runs) else PUBLISHED_SCALE
-    rows, plans = result_rows(runs), load_experiments(params, scale)
-    reproduced = reproduction_rows(runs, plans, read_json(performance, ("device", "rows")))
-    equal, told = equal_cost_table(runs, profile), remarks(outputs)
+    rows = result_rows(runs)
+    reproduced = reproduction_rows(runs, load_experiments(params, scale), steps)
+    equal = equal_cost_table(runs, profile)
+    remarks = read_remarks(outputs)
     report = Report(
         profile=profile,
-        data=[*describe_data(planned), *describe_missing(left_out)],
-        results=with_notes(results_table(rows, profile), told),
-        equal=with_notes(equal, told) if equal else None,
+        data=[*describe_data(experiments), *describe_missing(skipped)],
+        results=with_notes(results_table(rows, profile), remarks),
+        equal=with_notes(equal, remarks) if equal else None,
         seeds=seeds_table(runs, profile),
         costs=costs_table(runs),
         classes=class_tables(runs),
@@ -111,19 +128,22 @@ def tabulate(
         surveys=surveyed,
         runs=runs,
     )
-    archive_inputs(outputs, out / "runs", names)
-    write(report, rows, reproduced, out)
-    videos = [out / "runs" / name / VIDEO for name in telling(rows)]
+    write_report(report, rows, reproduced, out)
+
+    # The teaser shows the videos of the runs that gain most.
+    videos = [out / "runs" / name / VIDEO for name in best_runs(rows)]
     if videos := [video for video in videos if video.is_file()]:
-        write_teaser(out / "teaser.gif", videos, planned[0].render.frames)
+        write_teaser(out / "teaser.gif", videos, experiments[0].render.frames)
     log.info("wrote %s", out / "index.html")
-    for name in names:
-        model = outputs / name / "model.safetensors"
-        log_table(profile, name, model, out / "results.md", TIMEOUT / len(names))
+
+    # Each run in MLflow gets the table too.
+    for one in experiments:
+        model = outputs / one.name / "model.safetensors"
+        log_table(profile, one.name, model, out / "results.md", TIMEOUT / len(experiments))
 
 
-def write(report: Report, rows: Sequence[Row], reproduced: Sequence[Row], out: Path) -> None:
-    """Writes the figures and the texts, the page last: it holds the figures."""
+def write_report(report: Report, rows: Sequence[Row], reproduced: Sequence[Row], out: Path) -> None:
+    """Write the figures and the texts; the page comes last, because it contains the figures."""
     runs, profile = report.runs, report.profile
     write_picture(out / "curves.png", learning_curves(runs, profile))
     write_picture(out / "compute.png", quality_by_compute(runs, profile))
@@ -141,42 +161,55 @@ def write(report: Report, rows: Sequence[Row], reproduced: Sequence[Row], out: P
         write_atomically(out / name, text.encode())
 
 
-def archive_inputs(outputs: Path, runs: Path, names: Sequence[str]) -> None:
-    """Copies what a report is made of to beside it."""
-    if not (outputs / REMARKS).is_file():  # those on earlier runs are not of these
+def archive_inputs(outputs: Path, out: Path, experiments: Sequence[Experiment]) -> None:
+    """Copy the files that a report is made of to `runs` and `seeds` in its folder.
+
+    Repeats from earlier reports stay, as they cost hours, until their run changes in more than the
+    seed. They are no output of a pipeline tool, so that none deletes them.
+    """
+    # Remarks on earlier runs do not apply to these.
+    runs = out / "runs"
+    if not (outputs / REMARKS).is_file():
         (runs / REMARKS).unlink(missing_ok=True)
-    copy(outputs, runs, (REMARKS,))
-    for name in names:
-        copy(outputs / name, runs / name, KEPT)
-        seeds = {each.relative_to(outputs / name) for each in repeats_of(outputs / name)}
-        for seed in seeds:
-            copy(outputs / name / seed, runs / name / seed, FIGURES)
-        for earlier in repeats_of(runs / name):
-            if earlier.relative_to(runs / name) not in seeds:
-                shutil.rmtree(earlier)
+    copy_files(outputs, runs, (REMARKS,))
+
+    for one in experiments:
+        folder = outputs / one.name
+        copy_files(folder, runs / one.name, KEPT)
+        new_seeds = seed_folders(folder / "seeds")
+        for seed in new_seeds:
+            copy_files(seed, out / "seeds" / one.name / seed.name, FIGURES)
+
+        # An earlier repeat that is no longer comparable goes, and the log says why.
+        for seed in seed_folders(out / "seeds" / one.name):
+            try:
+                read_repeat(seed, folder, one)
+            except UserError as error:
+                log.info("removed from the report: %s", error)
+                shutil.rmtree(seed)
 
 
-def remarks(outputs: Path) -> list[str]:
-    """Returns what is to be said of runs, beside what their figures say."""
+def read_remarks(outputs: Path) -> list[str]:
+    """Return the remarks on the runs, one for each line of their file; none without the file."""
     path = outputs / REMARKS
     return path.read_text().splitlines() if path.is_file() else []
 
 
 def with_notes(table: Table, notes: Sequence[str]) -> Table:
-    """Returns a table with more notes below it."""
+    """Return a table with more notes below it."""
     return dataclasses.replace(table, notes=[*table.notes, *notes])
 
 
-def copy(source: Path, target: Path, files: Sequence[str]) -> None:
-    """Copies these files of a folder, also where both are the same."""
+def copy_files(source: Path, target: Path, files: Sequence[str]) -> None:
+    """Copy those of the files that are in a folder. The two folders may be the same one."""
     target.mkdir(parents=True, exist_ok=True)
     for file in files:
         if (source / file).is_file():
             write_atomically(target / file, (source / file).read_bytes())
 
 
-def telling(rows: Sequence[Row]) -> list[str]:
-    """Returns the runs of the teaser: of each dataset the one that gains most, the best first."""
+def best_runs(rows: Sequence[Row]) -> list[str]:
+    """Return the runs of the teaser: the one of each dataset that gains most, the best first."""
     best: dict[str, Row] = {}
     for row in sorted(rows, key=lambda row: -row["gain_psnr"]):
         best.setdefault(row["dataset"], row)
@@ -184,10 +217,10 @@ def telling(rows: Sequence[Row]) -> list[str]:
 
 
 def log_table(profile: str, experiment: str, model: Path, table: Path, timeout: float) -> None:
-    """Adds the table to the run that trained a model; without the model here there is none.
+    """Add the table to the run of MLflow that trained a model, if the model is here.
 
     Args:
-        timeout: seconds that are waited for a tracking server.
+        timeout: seconds to wait for a tracking server.
     """
     if model.exists():
         tracker = open_run("tabulate", profile, experiment, load_weights(model)[1])
@@ -196,12 +229,12 @@ def log_table(profile: str, experiment: str, model: Path, table: Path, timeout: 
 
 
 def describe_missing(names: Sequence[str]) -> list[str]:
-    """Returns which experiments a partial report does not have."""
+    """Return a sentence on the experiments that a partial report lacks; nothing if it has all."""
     return [f"Not run yet, or not measured: {', '.join(names)}."] if names else []
 
 
 def describe_data(experiments: Sequence[Experiment]) -> list[str]:
-    """Returns a sentence for each dataset, so that nobody takes synthetic scenes for others."""
+    """Return a sentence for each dataset. It says whether the scenes are synthetic."""
     sentences = {}
     for experiment in experiments:
         dataset = experiment.dataset

@@ -1,6 +1,7 @@
-"""Packed -> model: trains one experiment of params.yaml; run again after a kill, it resumes.
+"""Packed -> model: train one experiment of params.yaml.
 
-Starts torchrun over all visible GPUs, and all nodes of a Slurm job.
+Where there are several GPUs, the command becomes torchrun: one process for each visible GPU, on all
+nodes of a Slurm job. After a kill, the same command goes on from the last saved step.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def train(
     picture_now: bool = False,
     print_model: bool = False,
 ) -> None:
-    """Trains an experiment, or goes on where an earlier call of the same configuration stopped.
+    """Train an experiment, or go on where an earlier run of the same configuration stopped.
 
     Args:
         profile: of params.yaml.
@@ -65,39 +66,68 @@ def train(
         params: the configuration.
         states: where resume states are kept, by profile, experiment and configuration.
         seed: instead of that of params.yaml; see docs/seeds.md.
-        stop_after: save and stop once so many steps are done, without writing the model.
+        stop_after: save and stop after so many steps, without writing the model.
         validate_now: measure the validation set before the first step.
         picture_now: log pictures before the first step.
         print_model: print the model and its parameters before the first step.
     """
     config = load_experiment(params, experiment, profile)
-    config = config if seed is None else dataclasses.replace(config, seed=seed)
+    if seed is not None:
+        config = dataclasses.replace(config, seed=seed)
+
+    # One process for each GPU: from here on, this code runs in all of them.
     claim_gpus()
     start_torchrun("workflow.train")
-    processes, stop = join_processes(), StopRequest()
+    processes = join_processes()
+    stop = StopRequest()
+
+    # The weights depend on the configuration and the data. Together they name the folder of resume
+    # states, so that a training never goes on from a state that other settings made.
     packed = TrainingData(*(Scenes(data / split, processes.device) for split in ("train", "val")))
     settings = training_config(config, sha256_of(data / "manifest.json"))
     folder = state_folder(states, config, settings)
     if print_model:
-        log_model(build_model(config.model, config.seed))
+        log_architecture(build_model(config.model, config.seed))
+
+    # The first process locks that folder, logs to MLflow and writes all files.
     requests = Requests(stop_after, validate_now, picture_now)
-    lock = lock_states(folder) if processes.main else contextlib.nullcontext()
-    with lock:
+    with lock_states(folder) if processes.main else contextlib.nullcontext():
         tracker = start_tracker(config, settings, states, data, processes)
-        try:
-            training = fit(config, settings, packed, folder, tracker, processes, stop, requests)
-        except BaseException:
-            tracker.close("FAILED")
-            raise
-        if training.step < config.train.steps:
-            tracker.close("KILLED")
-            log.info("stopped after step %d; the same command goes on from there", training.step)
-            sys.exit(128 + stop.number if stop else 0)
+        training = fit_or_exit(config, settings, packed, folder, tracker, processes, stop, requests)
         if processes.main:
             write_outputs(training, settings, out, processes)
             log_outputs(tracker, config, packed, training, out)
         tracker.close("FINISHED")
     processes.leave()
+
+
+def fit_or_exit(
+    experiment: Experiment,
+    settings: dict[str, Any],
+    packed: TrainingData,
+    folder: Path,
+    tracker: Tracker,
+    processes: Processes,
+    stop: StopRequest,
+    requests: Requests,
+) -> TrainingState:
+    """Return the training after its last step; exit the process if it was stopped before.
+
+    In MLflow a training that raised an error is FAILED, and one that was stopped is KILLED. The
+    exit status is that of a process that the signal ended, or 0 after `stop_after` steps.
+    """
+    try:
+        training = fit(experiment, settings, packed, folder, tracker, processes, stop, requests)
+    except BaseException:
+        tracker.close("FAILED")
+        raise
+
+    # The state is saved, so nothing is lost.
+    if training.step < experiment.train.steps:
+        tracker.close("KILLED")
+        log.info("stopped after step %d; the same command goes on from there", training.step)
+        sys.exit(128 + stop.number if stop else 0)
+    return training
 
 
 def start_tracker(
@@ -107,9 +137,11 @@ def start_tracker(
     data: Path,
     processes: Processes,
 ) -> Tracker:
-    """Returns the tracker of this configuration's run; one that forgets in all but one process."""
+    """Return the tracker of this configuration's run; only the first process' tracker logs."""
     if not processes.main:
         return Tracker(None, ROOT)
+
+    # A stopped training that goes on opens its run again, which keeps its tags and description.
     source = "synthetic scenes" if experiment.synthetic else f"data of {experiment.dataset.source}"
     tracker = open_run(
         "train",
@@ -123,6 +155,8 @@ def start_tracker(
         },
         description=source,
     )
+
+    # MLflow shows which data the run read, and how busy the machine is.
     dataset = (experiment.dataset_name, experiment.dataset.source)
     log_dataset(tracker, *dataset, data / "train", "training")
     log_dataset(tracker, *dataset, data / "val", "validation")
@@ -137,13 +171,17 @@ def log_outputs(
     training: TrainingState,
     out: Path,
 ) -> None:
-    """Adds the curve and the model to the run; the model is a version in MLflow's registry."""
+    """Add the curve and the model to the run; the model is a version in MLflow's registry."""
     tracker.log_artifact(out / "history.csv")
+
+    # DVC's cache stores the file under its MD5, which thus leads from a run to its weights.
     weights = out / "model.safetensors"
-    inputs, output = example(packed.validation, experiment.dataset.input_views)
     with weights.open("rb") as file:
         md5 = hashlib.file_digest(file, "md5").hexdigest()
-    tracker.set_tags({"model_md5": md5})  # under which DVC's cache has the file
+    tracker.set_tags({"model_md5": md5})
+
+    # With an example of its inputs and output, MLflow can serve the model (srt/serving.py).
+    inputs, output = example(packed.validation, experiment.dataset.input_views)
     model = LoggedModel(
         name=f"{experiment.profile}-{experiment.name}",
         weights=weights,
@@ -160,8 +198,10 @@ def log_outputs(
 def write_outputs(
     training: TrainingState, settings: dict[str, Any], out: Path, processes: Processes
 ) -> None:
-    """Writes the curve, what the training cost, and last the best weights."""
+    """Write the learning curve, what the training cost, and last the best weights."""
     write_atomically(out / "history.csv", learning_curve(training).encode())
+
+    # `but_for_seed` is equal for trainings that differ only in their seed.
     cost = {
         "experiment": training.experiment.name,
         "steps": training.step,
@@ -178,18 +218,20 @@ def write_outputs(
         "commit": code_version(),
     }
     write_atomically(out / "training.json", (json.dumps(cost, indent=1) + "\n").encode())
+
+    # Whoever finds the weights finds the other two files as well.
     save_weights(out / "model.safetensors", training.best, settings)
 
 
 def hardware(processes: Processes) -> str:
-    """Returns what the training runs on, e.g. `2 x NVIDIA H200` or `x86_64 CPU, 2 threads`."""
+    """Return what the training runs on, e.g. `2 x NVIDIA H200` or `x86_64 CPU, 2 threads`."""
     if processes.device.type == "cuda":
         return f"{processes.world_size} x {torch.cuda.get_device_name(processes.device)}"
     return processor(processes.world_size * torch.get_num_threads())
 
 
-def log_model(model: SRT) -> None:
-    """Logs the modules, and the name, shape and size of every parameter."""
+def log_architecture(model: SRT) -> None:
+    """Log the modules of a model, and the name, shape and size of every parameter."""
     log.info("%s", model)
     for name, parameter in model.named_parameters():
         log.info("%-60s %-24s %10d", name, tuple(parameter.shape), parameter.numel())

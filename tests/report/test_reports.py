@@ -43,7 +43,7 @@ FILES = (
     "*.tex",
     "runs/*.txt",
     "runs/*/*.*",
-    "runs/*/seeds/*/*",
+    "seeds/*/*/*",
 )
 
 

@@ -12,7 +12,7 @@ from test_tables import PARAMS, cells, make_report
 from srt.common.errors import UserError
 from srt.config.load import load_experiments, load_params
 from srt.report.tables.seeds import seeds_table
-from workflow.common.stage_files import read_run
+from workflow.common.stage_files import read_run, seed_folders
 
 OF = {"stelzner": 768, "pixelnerf": 32}
 NAME = "nmr_srt"
@@ -49,6 +49,11 @@ def plan():
     return next(plan for plan in load_experiments(PARAMS, "quick") if plan.name == NAME)
 
 
+def read_all(outputs):
+    """Return the run with the repeats in its own folder."""
+    return read_run(outputs / NAME, plan(), seed_folders(outputs / NAME / "seeds"))
+
+
 def psnrs(outputs, protocol):
     folders = [outputs / NAME, *(outputs / NAME / "seeds").iterdir()]
     files = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
@@ -56,7 +61,7 @@ def psnrs(outputs, protocol):
 
 
 def test_the_table_has_mean_and_spread_of_all_seeds(outputs):
-    run = read_run(outputs / NAME, plan())
+    run = read_all(outputs)
     table = seeds_table([run], "quick")
     rows = [dict(zip(table.header, row, strict=True)) for row in table.rows]
     assert [row["protocol"] for row in rows] == list(OF)
@@ -70,7 +75,7 @@ def test_the_table_has_mean_and_spread_of_all_seeds(outputs):
 
 
 def test_a_single_seed_has_no_spread(outputs):
-    run = dataclasses.replace(read_run(outputs / NAME, plan()), repeats=())
+    run = dataclasses.replace(read_all(outputs), repeats=())
     assert seeds_table([run], "quick") is None
     assert run.over_seeds("stelzner", "psnr") is None
 
@@ -78,6 +83,7 @@ def test_a_single_seed_has_no_spread(outputs):
 def test_a_report_with_seeds_is_made_again_from_the_files_that_it_keeps(outputs, tmp_path):
     first, again = tmp_path / "first", tmp_path / "again"
     make_report(profile="quick", outputs=outputs, out=first, params=PARAMS)
+    shutil.copytree(first / "seeds", again / "seeds")
     make_report(profile="quick", outputs=first / "runs", out=again, params=PARAMS)
     for name in ("results.csv", "results.md", "results.tex", "index.html"):
         assert (first / name).read_bytes() == (again / name).read_bytes()
@@ -100,15 +106,29 @@ def test_remarks_on_runs_are_shown_and_kept_with_them_and_go_with_them(outputs, 
         assert "Of one chair." not in (first / "results.md").read_text()
 
 
-def test_a_seed_that_is_no_longer_there_leaves_the_report(outputs, tmp_path):
+def test_repeats_that_are_not_run_again_stay_in_the_report(outputs, tmp_path):
     first = tmp_path / "first"
     make_report(profile="quick", outputs=outputs, out=first, params=PARAMS)
-    shutil.rmtree(outputs / NAME / "seeds" / "12")
+    shutil.rmtree(outputs / NAME / "seeds")
+    shutil.rmtree(first / "runs")  # as DVC and Snakemake do before they run the stage
     for source in (outputs, first / "runs"):
         make_report(profile="quick", outputs=source, out=first, params=PARAMS)
-        assert [path.name for path in (first / "runs" / NAME / "seeds").iterdir()] == ["1"]
         (row,) = [row for row in cells(first, table=1) if row["protocol"] == "stelzner"]
-        assert row["seeds"] == "2"
+        assert row["seeds"] == "3"
+
+
+def test_repeats_of_a_run_that_changed_leave_the_report_and_the_log_says_so(
+    outputs, tmp_path, caplog
+):
+    first = tmp_path / "first"
+    make_report(profile="quick", outputs=outputs, out=first, params=PARAMS)
+    shutil.rmtree(outputs / NAME / "seeds")
+    change(outputs / NAME / "training.json", but_for_seed="another")
+    with caplog.at_level("INFO"):
+        make_report(profile="quick", outputs=outputs, out=first, params=PARAMS)
+    assert list((first / "seeds" / NAME).iterdir()) == []
+    assert "Over seeds" not in (first / "results.md").read_text()
+    assert "its but_for_seed is not that of" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -122,27 +142,27 @@ def test_a_seed_that_is_no_longer_there_leaves_the_report(outputs, tmp_path):
 def test_a_seed_that_was_trained_otherwise_is_refused_by_what_differs(outputs, changes, said):
     change(outputs / NAME / "seeds" / "12" / "training.json", **changes)
     with pytest.raises(UserError, match=said):
-        read_run(outputs / NAME, plan())
+        read_all(outputs)
 
 
 def test_the_experiments_own_seed_is_not_counted_twice(outputs):
     write_seed(outputs, 0)
     with pytest.raises(UserError, match=r"seeds/0: trained from seed 0, and .* from 0"):
-        read_run(outputs / NAME, plan())
+        read_all(outputs)
 
 
 def test_a_seed_that_was_measured_otherwise_is_refused(outputs):
     change(outputs / NAME / "seeds" / "1" / "metrics.json", split="val")
     with pytest.raises(UserError, match="not measured as"):
-        read_run(outputs / NAME, plan())
+        read_all(outputs)
 
 
 def test_a_seed_that_was_not_evaluated_is_named_with_its_stage(outputs):
     (outputs / NAME / "seeds" / "12" / "metrics.json").unlink()
     with pytest.raises(UserError, match=r"python -m workflow\.evaluate. for nmr_srt, seed 12,"):
-        read_run(outputs / NAME, plan())
+        read_all(outputs)
 
 
 def test_all_seeds_are_read_in_order(outputs):
-    run = read_run(outputs / NAME, plan())
+    run = read_all(outputs)
     assert [seed.training["seed"] for seed in run.seeds] == [0, 1, 12]

@@ -246,8 +246,8 @@ def test_metrics_of_another_profile_are_refused(tmp_path):
 
 def test_the_list_of_runs_is_of_params_yaml_and_not_of_the_folder(tmp_path):
     params = yaml.safe_load(PARAMS.read_text())
-    for profile in params["profiles"].values():
-        profile["experiments"] = {}
+    for name, profile in params["profiles"].items():
+        params["profiles"][name] = {**(profile or {}), "experiments": {}}
     params["experiments"] = {"nmr_b": {"dataset": "nmr"}, "nmr_a": {"dataset": "nmr"}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     for name in ("nmr_a", "nmr_b", "nmr_stale"):

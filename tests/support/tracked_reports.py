@@ -1,6 +1,7 @@
 """The reports that git tracks, and how one is made again from the result files beside it."""
 
 import re
+import shutil
 
 from support.paths import REPOSITORY
 
@@ -22,6 +23,8 @@ def make_again(report, out):
     out.mkdir(parents=True, exist_ok=True)
     if not (out / "datasets").exists():
         (out / "datasets").symlink_to(report / "datasets")
+    if not (out / "seeds").exists():
+        shutil.copytree(report / "seeds", out / "seeds")
     tabulate(
         profile=report.name,
         outputs=report / "runs",

@@ -140,7 +140,7 @@ def test_import_then_export_is_the_same_checkpoint_bit_for_bit(
     assert content.keys() == back.keys()
     assert [key for key in content if not same(content[key], back[key])] == []
     for name in ("config.yaml", "model.pt"):
-        with pytest.raises(UserError, match=f"back/{name}: there already"):
+        with pytest.raises(UserError, match=f"back/{name}: this file exists"):
             run(tmp_path / "back", tmp_path, "--export")
         (tmp_path / "back" / name).unlink()
 
@@ -188,7 +188,7 @@ def test_nothing_is_replaced(experiment, packed, tmp_path):
     content, *_ = published_content(experiment)
     folder = write_run_folder(tmp_path / "run", experiment, content)
     run(folder, tmp_path, data=packed)
-    with pytest.raises(UserError, match=r"out/model.safetensors: there already"):
+    with pytest.raises(UserError, match=r"out/model.safetensors: this file exists"):
         run(folder, tmp_path, data=packed)
     with pytest.raises(UserError, match="nmr_srt has a resume state already"):
         run(folder, tmp_path, data=packed, out="other")

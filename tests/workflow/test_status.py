@@ -12,7 +12,7 @@ import workflow.common.tracked_run
 from srt.common.files import sha256_of
 from srt.model.weights import save_weights, training_config
 from srt.training.states import SavedState, lock_states, save_state, state_folder
-from workflow.evaluate import describe
+from workflow.evaluate import metrics_header
 from workflow.tools.status import (
     LPIPS,
     ExperimentStatus,
@@ -73,7 +73,7 @@ class Lab:
         for key in LPIPS:
             manifest = self.place.weights / LPIPS[key] / "manifest.json"
             files[key] = manifest if manifest.is_file() else None
-        metrics = describe(self.experiment, "test", files)
+        metrics = metrics_header(self.experiment, "test", files)
         metrics["protocols"] = {"stelzner": {"psnr": 17.25}, "pixelnerf": {"psnr": 3.0}}
         (self.place.out / "metrics.json").write_text(json.dumps(metrics))
 

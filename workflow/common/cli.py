@@ -1,4 +1,4 @@
-"""What every stage's command line shares: arguments from a signature, errors as one clear line."""
+"""What the command lines of all stages share: options from a signature, errors in one line."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ from srt.common.files import CANNOT_WRITE
 
 
 def run(stage: Callable[..., Any]) -> None:
-    """Runs a stage with the arguments of this process; exits with 1 and a line if it is refused."""
+    """Run a stage with the arguments of this process.
+
+    Errors that the user can solve end the process with status 1 and one line.
+    """
     import tyro
 
+    # A stage ends with the tool that started it, so that no orphan writes files.
     die_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+
+    # The signature of the stage gives the options, and its docstring the help.
     try:
         tyro.cli(stage)
     except UserError as error:
@@ -26,5 +32,5 @@ def run(stage: Callable[..., Any]) -> None:
     except OSError as error:
         if error.errno not in CANNOT_WRITE:
             raise
-        place = error.filename or Path.cwd()
-        sys.exit(f"error: {place}: {error.strerror}; mend that, then run again to go on")
+        path = error.filename or Path.cwd()
+        sys.exit(f"error: {path}: {error.strerror}; solve this, then run again to go on")

@@ -1,9 +1,10 @@
-"""Jobs side by side on one machine: each sees GPUs that no other job has.
+"""Share the GPUs of a machine among jobs that run side by side: each job sees its own GPUs only.
 
-With `GPUS_PER_JOB=1` in the environment, eight trainings run on eight GPUs; without it a job sees
-all of them. Snakemake counts GPUs, but does not say which one a job has (its issue 281). A GPU is
-had by whoever holds the lock of its file, which the system takes from a process that dies;
-torchrun, which a training becomes, keeps it.
+With `GPUS_PER_JOB=1` in the environment, eight trainings run on eight GPUs. Without it, a job sees
+all of them. Snakemake counts GPUs, but does not say which one a job may use (its issue 281).
+
+Each GPU has a file, and the job that holds the lock of the file has the GPU. The system frees the
+lock when the process ends, however it ends. A training that becomes torchrun keeps its locks.
 """
 
 from __future__ import annotations
@@ -21,44 +22,52 @@ import torch
 from srt.common.errors import UserError
 
 VARIABLE = "GPUS_PER_JOB"
-SECONDS = 5.0  # between two looks for a free GPU
+SECONDS = 5.0  # between two tries to find a free GPU
 
 log = logging.getLogger(__name__)
 
 
 def claim_gpus() -> None:
-    """Has this process, and what it becomes or starts, see its own GPUs alone; waits for them.
+    """Wait for `GPUS_PER_JOB` free GPUs; this process and those it starts see only these.
 
-    To be called before anything asks CUDA.
+    Call it before anything uses CUDA, which reads CUDA_VISIBLE_DEVICES only once.
 
     Raises:
-        UserError: where more are asked for than there are.
+        UserError: there are fewer GPUs than the job needs, or the variable is no number.
     """
-    asked = os.environ.get(VARIABLE)
-    if asked is None or "WORLD_SIZE" in os.environ:  # torchrun's processes share what it has
+    # The processes of torchrun share the GPUs that it has claimed.
+    number = os.environ.get(VARIABLE)
+    if number is None or "WORLD_SIZE" in os.environ:
         return
-    if not asked.isdecimal() or int(asked) < 1:
-        raise UserError(f"{VARIABLE} is {asked!r}, not a number of GPUs; set it to 1, say")
-    visible, count = visible_gpus(), int(asked)
-    if not visible:  # nothing to share
+
+    # On a machine without a GPU there is nothing to claim.
+    if not number.isdecimal() or int(number) < 1:
+        raise UserError(f"{VARIABLE} is {number!r}, not a number of GPUs; set it to 1, for example")
+    count = int(number)
+    visible = visible_gpus()
+    if not visible:
         return
     if count > len(visible):
         raise UserError(f"{VARIABLE} is {count}, but {len(visible)} are visible; set it to less")
-    taken = wait_for_gpus(visible, count)
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
-    log.info("GPU %s", ", ".join(taken))
+
+    names = wait_for_gpus(visible, count)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names)
+    log.info("GPU %s", ", ".join(names))
 
 
 def visible_gpus() -> list[str]:
-    """Returns the GPUs that jobs of this user may take, as CUDA names them."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name.strip() for name in named.split(",") if name.strip()]
+    """Return the GPUs that this job may claim, as CUDA names them."""
+    names = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if names is not None:
+        return [name.strip() for name in names.split(",") if name.strip()]
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
 def wait_for_gpus(visible: list[str], count: int) -> list[str]:
-    """Returns so many of the GPUs, locked; one job looks at a time: no two wait with half."""
+    """Lock `count` of the GPUs, wait for them if needed, and return their names.
+
+    Only one job searches at a time. Otherwise two jobs could each hold half of what both need.
+    """
     folder = Path(tempfile.gettempdir()) / f"srt-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     with (folder / "turn").open("a") as turn:
@@ -66,12 +75,16 @@ def wait_for_gpus(visible: list[str], count: int) -> list[str]:
         taken: list[str] = []
         while True:
             for name in visible:
-                path = folder / name.replace("/", "-")  # which a MIG slice's name may hold
+                path = folder / name.replace("/", "-")  # the name of a MIG slice may have a slash
                 if len(taken) < count and name not in taken and lock_gpu(path):
                     taken.append(name)
             if len(taken) == count:
                 return taken
-            log.info("all of %s taken: waiting for %d", ", ".join(visible), count - len(taken))
+            log.info(
+                "waiting for %d of the GPUs %s, which other jobs use",
+                count - len(taken),
+                ", ".join(visible),
+            )
             time.sleep(SECONDS)
 
 

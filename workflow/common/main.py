@@ -25,6 +25,7 @@ def main() -> None:
     elif command in ("-h", "--help"):
         print(USAGE, end="")
     elif command in STAGES + TOOLS:
+        # The module runs as `python -m` runs it; its help says `srt train` instead of the file.
         module = f"workflow.{command}" if command in STAGES else f"workflow.tools.{command}"
         sys.argv = [f"srt {command}", *arguments]
         runpy.run_module(module, run_name="__main__")

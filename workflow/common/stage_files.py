@@ -1,4 +1,7 @@
-"""Reads what stages wrote of runs and datasets; refuses what is not theirs, and names the stage."""
+"""Read the files that stages wrote about runs and datasets, and check them.
+
+A file that is missing, damaged or of another run is refused. The message says which stage to run.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,16 @@ from srt.report.figures import CURVES
 from srt.results.curves import Curve
 from srt.results.runs import Run
 
+# The small files of a run. A report keeps copies of all of them, and of a repeat with another seed
+# only the figures.
 FIGURES = ("metrics.json", "costs.json", "training.json", "history.csv")
 VIDEO = "video.mp4"
-KEPT = (*FIGURES, "comparison.png", "extremes.png", VIDEO)  # of a run, beside the report
+KEPT = (*FIGURES, "comparison.png", "extremes.png", VIDEO)
 BY_ANGLE = "psnr_by_angle.png"
 PICTURES = ("comparison.png", "extremes.png", "scenes.png", "cameras.png")
-STAGES = {  # that write a file; the others are train's
+
+# The stage that writes a file. All other files are written by train.
+STAGES = {
     "metrics.json": "evaluate",
     "comparison.png": "evaluate",
     "extremes.png": "evaluate",
@@ -33,50 +40,76 @@ STAGES = {  # that write a file; the others are train's
 
 
 def was_measured(folder: Path) -> bool:
-    """Says whether an experiment has been trained and evaluated."""
+    """Return whether an experiment has been trained and evaluated."""
     return (folder / "metrics.json").is_file()
 
 
-def read_run(folder: Path, plan: Experiment, partial: bool = False) -> Run:
-    """Returns what train and evaluate wrote; raises UserError for a file that is not theirs.
+def read_run(
+    folder: Path, experiment: Experiment, seeds: Sequence[Path] = (), partial: bool = False
+) -> Run:
+    """Return what train and evaluate wrote, with the repeats from other seeds.
 
     Args:
-        partial: its video may be missing.
-        folder: named as the experiment; `seeds/1` in it has what was trained from seed 1.
-        plan: what params.yaml says of it.
+        folder: has the experiment's name.
+        experiment: what params.yaml says about it.
+        seeds: the folders of the repeats; each is named after its seed.
+        partial: the video may be missing.
+
+    Raises:
+        UserError: a file is missing, cannot be read, or is of another experiment.
     """
+    # The report copies all of these files, so all of them must be there and complete.
     for name in KEPT:
         if partial and name == VIDEO:
             continue
-        check_picture(folder / name) if name in PICTURES else existing(folder / name)
-    repeats = tuple(read_repeat(path, folder, plan) for path in repeats_of(folder))
-    return dataclasses.replace(read_figures(folder, plan), repeats=repeats)
+        if name in PICTURES:
+            check_picture(folder / name)
+        else:
+            check_exists(folder / name)
+
+    run = read_figures(folder, experiment)
+    repeats = [read_repeat(path, folder, experiment) for path in seeds]
+    return dataclasses.replace(run, repeats=tuple(repeats))
 
 
-def repeats_of(folder: Path) -> list[Path]:
-    """Returns the folders of a run's other seeds."""
-    return sorted((folder / "seeds").glob("*"), key=lambda path: (len(path.name), path.name))
+def seed_folders(folder: Path) -> list[Path]:
+    """Return the folders of other seeds in a folder, in the order of the seeds."""
+    return sorted(folder.glob("*"), key=lambda path: (len(path.name), path.name))
 
 
-def read_repeat(folder: Path, run: Path, plan: Experiment) -> Run:
-    """Returns the figures of another seed; raises UserError where more differs from the run."""
-    repeat, first = read_figures(folder, plan), read_figures(run, plan)
+def read_repeat(folder: Path, run_folder: Path, experiment: Experiment) -> Run:
+    """Return the figures of another seed.
+
+    Raises:
+        UserError: more than the seed differs from the run, so the two cannot be compared.
+    """
+    repeat = read_figures(folder, experiment)
+    run = read_figures(run_folder, experiment)
+
+    # The folder's name is the seed.
     seed = repeat.training.get("seed")
-    if str(seed) != folder.name or seed == plan.seed:
+    if str(seed) != folder.name or seed == experiment.seed:
         raise UserError(
-            f"{folder}: trained from seed {seed}, and {run} from {plan.seed}; train it with"
-            f" `--seed {folder.name} --out {folder}`, where the folder names another seed"
+            f"{folder}: trained from seed {seed}, and {run_folder} from {experiment.seed}; train it"
+            f" with `--seed {folder.name} --out {folder}`, where the folder names another seed"
         )
+
+    # `but_for_seed` is the fingerprint of all other settings.
     for key in ("steps", "but_for_seed"):
-        if repeat.training.get(key) != first.training.get(key):
-            raise UserError(f"{folder}: its {key} is not that of {run}; train both alike")
-    if measured(repeat) != measured(first):
-        raise UserError(f"{folder}: not measured as {run} was; evaluate both alike")
+        if repeat.training.get(key) != run.training.get(key):
+            raise UserError(
+                f"{folder}: its {key} is not that of {run_folder}; train both with the same"
+                " settings"
+            )
+    if measurement(repeat) != measurement(run):
+        raise UserError(
+            f"{folder}: not measured as {run_folder} was; evaluate both with the same options"
+        )
     return repeat
 
 
-def measured(run: Run) -> dict[str, Any]:
-    """Returns what a run was measured on."""
+def measurement(run: Run) -> dict[str, Any]:
+    """Return on which items and under which conditions a run was measured."""
     items = {
         protocol: (figures["items"], figures["of"])
         for protocol, figures in run.metrics["protocols"].items()
@@ -84,80 +117,94 @@ def measured(run: Run) -> dict[str, Any]:
     return {key: run.metrics[key] for key in ("split", "conditions")} | items
 
 
-def read_figures(folder: Path, plan: Experiment) -> Run:
-    """Returns what train and evaluate wrote, without the pictures."""
+def read_figures(folder: Path, experiment: Experiment) -> Run:
+    """Return what train and evaluate wrote, without the pictures."""
+    # The figures must be of this experiment and profile.
     path = folder / "metrics.json"
     keys = ("experiment", "profile", "dataset", "synthetic", "split", "conditions", "costs")
     metrics = read_json(path, (*keys, "protocols"))
-    for key, expected in (("experiment", plan.name), ("profile", plan.profile)):
+    for key, expected in (("experiment", experiment.name), ("profile", experiment.profile)):
         if metrics[key] != expected:
             raise UserError(f"{path}: {key} is {metrics[key]}, not {expected}; {remedy(path)}")
+
+    # The report marks the best step in the learning curve, so the curve must have it.
     costs = read_json(folder / "costs.json", ("encode_seconds", "frame_seconds", "hardware"))
     training = read_json(folder / "training.json", ("steps", "best_step", "seconds", "hardware"))
-    history = read_history(folder / "history.csv")
+    path = folder / "history.csv"
+    history = read_history(path)
     if training["best_step"] not in dict(history["validation_psnr"]):
-        path = folder / "history.csv"
         raise UserError(
             f"{path}: no validation at best_step {training['best_step']}; {remedy(path)}"
         )
-    return Run(metrics, training, history, costs, plan.model.name, plan.train.validation_items)
+
+    validation_items = experiment.train.validation_items
+    return Run(metrics, training, history, costs, experiment.model.name, validation_items)
 
 
 def read_survey(folder: Path) -> dict[str, Any]:
-    """Returns what survey wrote of a dataset."""
+    """Return what survey wrote about a dataset."""
     for name in ("scenes.png", "cameras.png"):
         check_picture(folder / name)
     return read_json(folder / "statistics.json", ("dataset", "synthetic", "splits"))
 
 
 def read_few_cameras(folder: Path) -> dict[str, Any]:
-    """Returns what `benchmarks.camera_overfitting` wrote; its figure is there too."""
+    """Return what `benchmarks.camera_overfitting` wrote, and check that its figure is there."""
     check_picture(folder / BY_ANGLE)
     return read_json(folder / "results.json", ("angle_edges", "runs", "baselines"))
 
 
 def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
-    """Returns a stage's file, which must have these keys."""
+    """Return the content of a stage's file, which must have these keys."""
+    check_exists(path)
     try:
-        values: dict[str, Any] = json.loads(existing(path).read_text())
+        values: dict[str, Any] = json.loads(path.read_text())
         return values | {key: values[key] for key in keys}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not as written ({error!r}); {remedy(path)}") from error
 
 
 def read_history(path: Path) -> dict[str, Curve]:
-    """Returns each PSNR column's steps and values, where it has a value."""
-    rows = list(csv.DictReader(existing(path).read_text().splitlines()))
+    """Return the steps and values of each PSNR column, for the steps that have a value."""
+    check_exists(path)
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    curves = {}
     try:
-        return {key: [(float(r["step"]), float(r[key])) for r in rows if r[key]] for key in CURVES}
+        for key in CURVES:
+            curves[key] = [(float(row["step"]), float(row[key])) for row in rows if row[key]]
     except (KeyError, ValueError) as error:
         raise UserError(f"{path}: not as written ({error!r}); {remedy(path)}") from error
+    return curves
 
 
 def check_picture(path: Path) -> None:
-    """Raises UserError that names the stage, where a PNG is missing or cannot be read."""
+    """Raise UserError that names the stage, if a PNG is missing or cannot be read."""
     from PIL import Image
 
+    check_exists(path)
     try:
-        Image.open(existing(path)).load()
+        Image.open(path).load()
     except (OSError, SyntaxError) as error:
         raise UserError(f"{path}: not readable ({error}); {remedy(path)}") from error
 
 
-def existing(path: Path) -> Path:
-    """Returns the path; raises UserError that names the stage that makes it."""
+def check_exists(path: Path) -> None:
+    """Raise UserError that names the stage, if a file is missing."""
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; {remedy(path)}")
-    return path
 
 
 def remedy(path: Path) -> str:
-    """Returns what to run for an input of this stage."""
+    """Return which command writes a file, as the end of an error message."""
+    # Two inputs of the report come from benchmarks.
     if path.parent.name == "performance":
         return f"run `python -m benchmarks.training --out {path}` on a GPU first"
     if path.parent.name == "camera_overfitting":
         return f"run `python -m benchmarks.camera_overfitting --out {path.parent}` on a GPU first"
+
+    # All others come from a stage, for a run, for one of its seeds, or for a dataset.
     stage = STAGES.get(path.name, "train")
-    seed = path.parents[1].name == "seeds"
-    name = f"{path.parents[2].name}, seed {path.parent.name}," if seed else path.parent.name
+    name = path.parent.name
+    if path.parents[1].name == "seeds":
+        name = f"{path.parents[2].name}, seed {path.parent.name},"
     return f"run `python -m workflow.{stage}` for {name} first"

@@ -1,4 +1,8 @@
-"""One command, as many processes as there are GPUs: on one machine, or over a Slurm job's nodes."""
+"""Start one process for each GPU, on one machine or on all nodes of a Slurm job.
+
+Training and evaluation are started as one process. Where there are several GPUs, that process
+becomes torchrun, which starts the same command once for each of them.
+"""
 
 from __future__ import annotations
 
@@ -13,30 +17,44 @@ from srt.common.errors import UserError
 
 
 def start_torchrun(module: str) -> None:
-    """Becomes torchrun, one process for each visible GPU; returns where that is not needed.
+    """Become torchrun with one process for each visible GPU; return where one process is enough.
 
     In a Slurm job of several nodes torchrun starts on each of them, and they meet at this one.
+
+    Args:
+        module: that the processes run, with the arguments of this process.
     """
-    if "WORLD_SIZE" in os.environ:  # torchrun has started this process
+    # torchrun sets this variable, so this is one of its processes already.
+    if "WORLD_SIZE" in os.environ:
         return
     job = os.environ.get("SLURM_JOB_ID")
-    gpus, nodes = torch.cuda.device_count(), slurm_nodes(job) if job else 1
+    gpus = torch.cuda.device_count()
+    nodes = slurm_nodes(job) if job else 1
     if gpus < 2 and nodes < 2:
         return
+
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={max(gpus, 1)}"]
     if job and nodes > 1:
-        address = f"{socket.gethostname()}:{20000 + int(job) % 10000}"  # nodes may be shared
+        # Jobs may share a node, so the number of the job chooses the port.
+        address = f"{socket.gethostname()}:{20000 + int(job) % 10000}"
         command += [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-id={job}"]
         command += [f"--rdzv-endpoint={address}"]
+
+        # srun starts one torchrun on each node; where one fails, it ends the others.
         tasks = [f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
         command = ["srun", *tasks, "--kill-on-bad-exit=1", *command]
     else:
         command += ["--standalone"]
+
+    # This process is replaced: whoever started it waits for torchrun now, and can stop it.
     os.execvp(command[0], [*command, "-m", module, *sys.argv[1:]])
 
 
 def slurm_nodes(job: str) -> int:
-    """Returns how many nodes a Slurm job has; asks Slurm, since a step's variables may say less."""
+    """Return how many nodes a Slurm job has.
+
+    Slurm is asked, because inside a step of the job its variables may name fewer nodes.
+    """
     command = ["squeue", "--noheader", f"--jobs={job}", "--format=%D"]
     try:
         result = subprocess.run(command, check=True, capture_output=True, text=True)

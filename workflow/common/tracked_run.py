@@ -1,4 +1,4 @@
-"""The MLflow run of an experiment: the training begins it, every later stage goes on with it."""
+"""The MLflow run of an experiment: the training begins it, and later stages add to it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from workflow import REPOSITORY
 from workflow.common.provenance import run_tags, stage_tags
 
 
-def home(checkout: Path) -> Path:
-    """Returns the repository whose mlflow.db and ckpt/ a checkout uses.
+def main_repository(checkout: Path) -> Path:
+    """Return the repository whose mlflow.db and ckpt/ a checkout uses.
 
-    That of a queued `dvc exp run` lies in .dvc/tmp of the repository, and is deleted at its end.
+    A queued `dvc exp run` works in a checkout inside .dvc/tmp of the repository, and deletes it at
+    its end. What must last is written to the repository itself.
     """
     return next((path.parent for path in checkout.parents if path.name == ".dvc"), checkout)
 
 
-ROOT = home(REPOSITORY)
+ROOT = main_repository(REPOSITORY)
 
 Context = Literal["training", "validation", "evaluation"]
 
@@ -37,42 +38,49 @@ def open_run(
     tags: Mapping[str, str] | None = None,
     description: str = "trained elsewhere",
 ) -> Tracker:
-    """Returns the tracker of the run that trains a model, to begin it or to go on with it.
+    """Return the tracker of the run that trains a model; begin the run if it does not exist.
 
-    Where the training was somewhere else and only its model came here, a new run begins. The runs
-    of `dvc exp run` bear its names, and those from one commit are shown below one parent.
+    A run is found by the fingerprint of its settings. If a model was trained on another machine,
+    the first stage here that uses it begins a new run. Runs of `dvc exp run` have its names, and
+    MLflow shows those that started from one commit below one parent.
 
     Args:
         settings: the training's configuration.
-        states: the folder of resume states; the run waits beside them.
-        tags: what else there is to know of a new run.
+        states: the folder of resume states. What is not yet sent to MLflow waits beside them.
+        tags: more tags of a new run.
         description: of a new run.
     """
-    name, commit = os.environ.get("DVC_EXP_NAME"), os.environ.get("DVC_EXP_BASELINE_REV")
+    # Runs with equal `but_for_seed` differ only in their seed; grouped by it, seeds are compared.
     digest = fingerprint(settings)
-    own_tags = {
+    settings_tags = {
         "profile": profile,
         "dataset": settings["dataset_name"],
         "model": settings["model"]["name"],
         "fingerprint": digest,
-        "but_for_seed": fingerprint(settings | {"seed": None}),  # group by it to compare seeds
+        "but_for_seed": fingerprint(settings | {"seed": None}),
     }
+
+    # DVC sets these variables for an experiment.
+    dvc_name = os.environ.get("DVC_EXP_NAME")
+    commit = os.environ.get("DVC_EXP_BASELINE_REV")
     tracker = open_tracker(
         states / profile / experiment / digest / "tracking",
         root=ROOT,
         experiment=f"{profile}: {settings['dataset_name']}",
-        run_name=f"{experiment} ({name})" if name else experiment,
+        run_name=f"{experiment} ({dvc_name})" if dvc_name else experiment,
         description=f"{experiment}, profile {profile}: {description}",
-        tags=own_tags | run_tags(stage) | dict(tags or {}),
+        tags=settings_tags | run_tags(stage) | dict(tags or {}),
         parameters=settings,
         parent=f"{experiment}: dvc exp from {commit[:7]}" if commit else "",
     )
+
+    # The run's tags are of its first stage. Every stage adds where and with which code it ran.
     tracker.set_tags(stage_tags(stage, ROOT))
     return tracker
 
 
 def log_dataset(tracker: Tracker, dataset: str, origin: str, split: Path, context: Context) -> None:
-    """Names a packed split as the run's input.
+    """Add a packed split to the inputs of a run.
 
     Args:
         origin: where the dataset was fetched from.

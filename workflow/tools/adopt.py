@@ -1,7 +1,8 @@
-"""After one tool made results, the other takes them over, so that it makes none of them again.
+"""Let one tool take over the results that the other tool made, so that it does not run them again.
 
-`python -m workflow.tools.adopt dvc` after Snakemake, `python -m workflow.tools.adopt snakemake` after DVC. Only
-what the first tool calls up to date is taken over; the rest is named, and stays to be made.
+After Snakemake has run: `python -m workflow.tools.adopt dvc`. After DVC has run:
+`python -m workflow.tools.adopt snakemake`. Only results that the first tool calls up to date are
+taken over; the other stages are named and run later.
 """
 
 from __future__ import annotations
@@ -10,27 +11,27 @@ import csv
 import logging
 import subprocess
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from srt.common.errors import UserError
 from workflow.common.cli import run
 
+PLAN = "plan"  # DVC's first stage: see workflow/plan.py
+
 log = logging.getLogger(__name__)
-Runner = Callable[..., str]
-PLAN = "plan"  # DVC's first stage
 
 
 class Stages(NamedTuple):
-    """DVC's stages by name: the files Snakemake has for their outputs, and what comes before."""
+    """DVC's stages by name: their outputs as Snakemake names them, and all stages before them."""
 
     outputs: dict[str, list[str]]
     ancestors: dict[str, set[str]]
 
 
 def adopt(tool: Literal["dvc", "snakemake"], /) -> None:
-    """Has a tool take over what the other made, for the profile that params.yaml names.
+    """Let a tool take over what the other made, for the profile that params.yaml names.
 
     Args:
         tool: that takes over.
@@ -39,72 +40,103 @@ def adopt(tool: Literal["dvc", "snakemake"], /) -> None:
 
     logging.getLogger("dvc").setLevel(logging.WARNING)
     with Repo(".") as repo:
-        repo.reproduce(PLAN)  # what jobs depend on today, which DVC knows from files only
-        stages = stages_of(repo)
-        made = up_to_date_in_snakemake(stages) if tool == "dvc" else up_to_date_in_dvc(stages, repo)
-        left = sorted(stages.outputs.keys() - made)
-        if not made:
-            raise UserError(f"nothing is up to date that {tool} could take over: run the other one")
+        make_plan(repo)
+        stages = list_stages(repo)
+
+        # The tool that made the results says which are up to date.
         if tool == "dvc":
-            for name in sorted(made, key=lambda name: len(stages.ancestors[name])):
-                repo.commit(name, force=True)
-            missed = made - up_to_date_in_dvc(stages, repo)
+            current = up_to_date_in_snakemake(stages)
         else:
-            files = [file for name in made for file in stages.outputs[name]]
-            snakemake("--cores", "1", "--touch", "--forceall", "--", *sorted(files))
-            missed = made - up_to_date_in_snakemake(stages)
+            current = up_to_date_in_dvc(stages, repo)
+        if not current:
+            raise UserError(
+                f"no results are up to date, so {tool} cannot take over any; run the other tool"
+                " first"
+            )
+
+        # The tool that takes over records them as its own, and says whether that was enough.
+        if tool == "dvc":
+            commit_to_dvc(stages, current, repo)
+            missed = current - up_to_date_in_dvc(stages, repo)
+        else:
+            touch_in_snakemake(stages, current)
+            missed = current - up_to_date_in_snakemake(stages)
+
     if missed:
         raise UserError(f"{tool} would still make {', '.join(sorted(missed))}: please report it")
-    log.info("%s takes over %d stages", tool, len(made))
-    if left:
-        log.info("not up to date, so still to be made: %s", ", ".join(left))
+    log.info("%s takes over %d stages", tool, len(current))
+    outdated = sorted(stages.outputs.keys() - current)
+    if outdated:
+        log.info("not up to date, so still to be made: %s", ", ".join(outdated))
 
 
-def stages_of(repo: Any) -> Stages:
-    """Returns the stages of dvc.yaml but the plan, which Snakemake makes for itself."""
+def make_plan(repo: Any) -> None:
+    """Let DVC write the plan anew, so that it compares results with what jobs depend on today."""
+    repo.reproduce(PLAN)
+
+
+def list_stages(repo: Any) -> Stages:
+    """Return the stages of dvc.yaml, without the plan, which Snakemake computes for itself."""
     import networkx
 
-    graph = repo.index.graph  # from a stage to those that it depends on
-    jobs = [stage for stage in graph if stage.addressing != PLAN]
-    return Stages(
-        {stage.addressing: [as_file(out.def_path) for out in stage.outs] for stage in jobs},
-        {
-            stage.addressing: {before.addressing for before in networkx.descendants(graph, stage)}
-            - {PLAN}
-            for stage in jobs
-        },
-    )
+    # In DVC's graph, edges lead from a stage to those that it depends on.
+    graph = repo.index.graph
+    outputs = {}
+    ancestors = {}
+    for stage in graph:
+        if stage.addressing == PLAN:
+            continue
+        outputs[stage.addressing] = [snakemake_path(out.def_path) for out in stage.outs]
+        descendants = networkx.descendants(graph, stage)
+        ancestors[stage.addressing] = {stage.addressing for stage in descendants} - {PLAN}
+    return Stages(outputs, ancestors)
 
 
-def as_file(path: str) -> str:
-    """Returns the file that Snakemake has where DVC has the folder of a packed dataset."""
+def snakemake_path(path: str) -> str:
+    """Return Snakemake's name of an output: of a packed dataset's folder, the manifest in it."""
     return f"{path}/manifest.json" if Path(path).parent.name == "packed" else path
 
 
+def commit_to_dvc(stages: Stages, names: Collection[str], repo: Any) -> None:
+    """Let DVC record the outputs of these stages as they are, earlier stages first."""
+    for name in sorted(names, key=lambda name: len(stages.ancestors[name])):
+        repo.commit(name, force=True)
+
+
+def touch_in_snakemake(stages: Stages, names: Collection[str]) -> None:
+    """Let Snakemake record the outputs of these stages as they are."""
+    files = [file for name in names for file in stages.outputs[name]]
+    run_snakemake("--cores", "1", "--touch", "--forceall", "--", *sorted(files))
+
+
 def up_to_date_in_snakemake(stages: Stages) -> set[str]:
-    """Returns the stages whose outputs Snakemake would not make again."""
-    ready = {row["output_file"] for row in summary() if row["plan"] == "no update"}
+    """Return the stages whose outputs Snakemake would not make again."""
+    ready = {row["output_file"] for row in snakemake_summary() if row["plan"] == "no update"}
     return {name for name, files in stages.outputs.items() if ready.issuperset(files)}
 
 
-def summary() -> list[dict[str, str]]:
-    """Returns what Snakemake says of every output: its `status` and its `plan`."""
-    text = snakemake("--cores", "1", "--summary", "all")
+def snakemake_summary() -> list[dict[str, str]]:
+    """Return what Snakemake says about each output file: its `status` and its `plan`."""
+    text = run_snakemake("--cores", "1", "--summary", "all")
     return list(csv.DictReader(text.splitlines(), delimiter="\t"))
 
 
 def up_to_date_in_dvc(stages: Stages, repo: Any) -> set[str]:
-    """Returns the stages that DVC calls up to date, and all before them too."""
+    """Return the stages that DVC calls up to date, as well as all stages before them."""
     changed: Collection[str] = repo.status()
     return {
         name
-        for name, before in stages.ancestors.items()
-        if not before.union({name}).intersection(changed)
+        for name, ancestors in stages.ancestors.items()
+        if not ancestors.union({name}).intersection(changed)
     }
 
 
-def snakemake(*arguments: str) -> str:
-    """Returns what Snakemake prints; raises UserError with what it says where it fails."""
+def run_snakemake(*arguments: str) -> str:
+    """Return what Snakemake prints.
+
+    Raises:
+        UserError: it failed; the message has its errors.
+    """
     command = [sys.executable, "-m", "snakemake", "--quiet", "all", *arguments]
     result = subprocess.run(command, text=True, capture_output=True)
     if result.returncode != 0:

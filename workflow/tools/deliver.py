@@ -1,4 +1,4 @@
-"""Sends MLflow what is still waiting beside the resume states, as after an outage of its server."""
+"""Send MLflow what still waits beside the resume states, for example after its server was down."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ log = logging.getLogger(__name__)
 
 
 def deliver_all(*, states: Path = ROOT / "ckpt") -> None:
-    """Sends what is waiting, run by run; raises UserError for runs that did not take all.
+    """Send what waits, run by run.
 
     Args:
         states: the folder of resume states.
+
+    Raises:
+        UserError: MLflow did not accept all events of some runs.
     """
     folders = sorted(path.parent for path in states.rglob("tracking/run.json"))
     failed = []
     for folder in folders:
+        # Whatever goes wrong with one run, the others are sent.
         try:
             deliver(folder, ROOT)
             log.info("%s: all is sent", folder)
-        except Exception as error:  # of whatever kind: the other runs are sent all the same
+        except Exception as error:
             log.warning("%s: %s", folder, error)
             failed.append(folder)
     if failed:

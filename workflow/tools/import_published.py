@@ -1,4 +1,8 @@
-"""Published run folder -> our weights and resume state, and back: config.yaml and model.pt."""
+"""Convert a run folder of the published code (stelzner/srt) to our files, and back.
+
+A published run folder has config.yaml, and model.pt with the weights and the optimiser's state. From
+these come our weights and our resume state.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +36,7 @@ from srt.training.states import load_latest_state, lock_states, save_state, stat
 from workflow.common.cli import run
 from workflow.common.tracked_run import ROOT
 
-UNKNOWN = "unknown"  # in place of the digest of the packed data
+UNKNOWN = "unknown"  # for the digest of the packed data, where there is none
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +54,13 @@ def import_published(
     params: Path = Path("params.yaml"),
     states: Path = ROOT / "ckpt",
 ) -> None:
-    """Turns a run of stelzner/srt into one of ours: evaluate, render and train go on with it.
+    """Turn a run of stelzner/srt into one of ours, for evaluate, render and train.
 
     Args:
         config: config.yaml of the published run folder.
         checkpoint: model.pt or model_best.pt of it.
         profile: of params.yaml.
-        experiment: its name in params.yaml, which must be of the same model and dataset.
+        experiment: its name in params.yaml; its model and dataset must be those of the run.
         out: the folder of model.safetensors (written last), history.csv and training.json.
         data: the packed dataset's folder; with it the optimiser's state is imported too, and train
             goes on with these data.
@@ -65,11 +69,11 @@ def import_published(
         params: the configuration.
         states: where resume states are kept, by profile, experiment and configuration.
     """
-    chosen = load_experiment(params, experiment, profile)
+    loaded = load_experiment(params, experiment, profile)
     if export:
-        write_published(config, checkpoint, chosen, out, states)
+        write_published(config, checkpoint, loaded, out, states)
     else:
-        read_published(config, checkpoint, chosen, out, data, states)
+        read_published(config, checkpoint, loaded, out, data, states)
 
 
 def read_published(
@@ -80,19 +84,32 @@ def read_published(
     data: Path | None,
     states: Path,
 ) -> None:
-    """Writes our files; raises UserError where there are some, or the published do not fit."""
+    """Write our files from a published run folder.
+
+    Args:
+        data: the packed dataset's folder; None: import the weights only.
+
+    Raises:
+        UserError: our files exist already, or the published run is not of this experiment.
+    """
+    # Nothing is written before all of it is known to fit.
     check_config(load_yaml(config), experiment, config)
     model = out / "model.safetensors"
     refuse_to_replace(model)
     content = read_checkpoint(checkpoint)
     training = to_training(content, experiment, data is not None, checkpoint)
+
+    # training.json says where the weights come from.
     file = {"checkpoint": checkpoint.name, "sha256": sha256_of(checkpoint)}
-    cost = describe(training, {**file, **origin(content, checkpoint)})
+    cost = training_summary(training, {**file, **origin(content, checkpoint)})
+
+    # A resume state is for the data that the training goes on with.
     settings = training_config(experiment, UNKNOWN if data is None else digest_of(data))
     if data is None:
-        log.info("weights alone: give --data, the packed dataset, to import the optimiser's too")
+        log.info("weights only: give --data, the packed dataset, to import the optimiser's state")
     else:
         write_state(training, settings, states)
+
     write_atomically(out / "history.csv", learning_curve(training).encode())
     write_atomically(out / "training.json", (json.dumps(cost, indent=1) + "\n").encode())
     save_weights(model, training.best, settings)
@@ -100,7 +117,7 @@ def read_published(
 
 
 def digest_of(data: Path) -> str:
-    """Returns the digest of a packed dataset by which train knows its states."""
+    """Return the digest of a packed dataset; it is one of the settings of a training."""
     manifest = data / "manifest.json"
     if not manifest.is_file():
         raise UserError(f"{manifest}: there is no such file; run `python -m workflow.pack` first")
@@ -108,19 +125,24 @@ def digest_of(data: Path) -> str:
 
 
 def write_state(training: TrainingState, settings: dict[str, Any], states: Path) -> None:
-    """Writes the resume state; raises UserError where the experiment's training has begun."""
+    """Write the resume state.
+
+    Raises:
+        UserError: there is one, because the experiment's training has begun.
+    """
     folder = state_folder(states, training.experiment, settings)
     with lock_states(folder):
         if load_latest_state(folder, settings) is not None:
             raise UserError(
-                f"{folder}: {training.experiment.name} has a resume state already; to import over"
-                " it, delete this folder or give other --states"
+                f"{folder}: {training.experiment.name} has a resume state already; to replace it,"
+                " delete this folder, or set --states to another one"
             )
         save_state(folder, training.state(), settings)
 
 
-def describe(training: TrainingState, published: dict[str, Any]) -> dict[str, Any]:
-    """Returns training.json, as train writes it, and where the weights come from."""
+def training_summary(training: TrainingState, published: dict[str, Any]) -> dict[str, Any]:
+    """Return training.json as train writes it, and in it where the weights come from."""
+    # The published code starts with minus infinity, which JSON does not have.
     psnr = training.best_psnr
     return {
         "experiment": training.experiment.name,
@@ -137,38 +159,49 @@ def describe(training: TrainingState, published: dict[str, Any]) -> dict[str, An
 def write_published(
     config: Path, checkpoint: Path, experiment: Experiment, out: Path, states: Path
 ) -> None:
-    """Writes config.yaml and checkpoint of a published run folder; raises UserError if they exist.
+    """Write config.yaml and a checkpoint as the published code writes them.
 
-    With a resume state: its weights, the last ones, and the optimiser's state. Else: the weights of
-    model.safetensors, the best ones.
+    If there is a resume state, the checkpoint has the last weights and the optimiser's state.
+    Otherwise it has the best weights, those of model.safetensors.
+
+    Raises:
+        UserError: one of the files exists, or the model is of other settings.
     """
+    # The published code must be able to build the model, and no file may be lost.
     text = yaml.safe_dump(published_config(experiment), sort_keys=False)
     for path in (config, checkpoint):
         refuse_to_replace(path)
+
+    # Which data the model was trained on may differ from now, but no other setting.
     model = out / "model.safetensors"
     weights, settings = load_weights(model)
-    if found := differences(training_config(experiment, settings["data"]), settings):
-        raise UserError(f"{model}: of another configuration: {'; '.join(found)}")
+    if changes := differences(training_config(experiment, settings["data"]), settings):
+        raise UserError(f"{model}: of another configuration: {'; '.join(changes)}")
+
+    # The state, or else the weights with the figures that training.json has about them.
     cost = read_cost(out / "training.json")
     training = TrainingState(experiment, torch.device("cpu"))
     state = load_latest_state(state_folder(states, experiment, settings), settings)
     if state is None:
         training.model.load_state_dict(weights)
-        training.step, training.seconds = cost["best_step"], cost["seconds"]
+        training.step = cost["best_step"]
+        training.seconds = cost["seconds"]
         psnr = cost["validation_psnr"]
         training.best_psnr = -math.inf if psnr is None else psnr
     else:
         training.restore(state)
+
+    # A run that was imported goes back under its own number.
     published = cost.get("published", {"epoch_it": 0, "run_id": None})
     content = from_training(training, published["epoch_it"], published["run_id"])
     write_checkpoint(checkpoint, content)
     write_atomically(config, text.encode())
-    whose = "the best weights, no optimiser" if state is None else "the last weights and optimiser"
-    log.info("wrote %s: %s, after %d steps", checkpoint, whose, training.step)
+    source = "the best weights, no optimiser" if state is None else "the last weights and optimiser"
+    log.info("wrote %s: %s, after %d steps", checkpoint, source, training.step)
 
 
 def read_cost(path: Path) -> dict[str, Any]:
-    """Returns training.json."""
+    """Return the content of training.json."""
     try:
         cost: dict[str, Any] = json.loads(path.read_text())
         return cost | {key: cost[key] for key in ("best_step", "seconds", "validation_psnr")}
@@ -177,9 +210,9 @@ def read_cost(path: Path) -> dict[str, Any]:
 
 
 def refuse_to_replace(path: Path) -> None:
-    """Raises UserError for a file that exists: weights may be weeks of work."""
+    """Raise UserError for a file that exists: weights may be the work of weeks."""
     if path.exists():
-        raise UserError(f"{path}: there already; move it away or delete it first")
+        raise UserError(f"{path}: this file exists; move it away or delete it first")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The reports of all profiles -> one page that leads to them, made of their result files."""
+"""Reports of all profiles -> reports/index.html: one page that links them and sums them up."""
 
 from __future__ import annotations
 
@@ -15,29 +15,28 @@ log = logging.getLogger(__name__)
 
 
 def write_overview(*, reports: Path) -> None:
-    """Writes index.html over the reports that the folder has.
+    """Write index.html for the reports in a folder.
 
     Args:
-        reports: the folder that has a folder for each profile.
+        reports: has a folder for each profile.
     """
-    profiles = [describe(runs.parent) for runs in sorted(reports.glob("*/runs"))]
+    profiles = [describe_profile(runs.parent) for runs in sorted(reports.glob("*/runs"))]
     write_atomically(reports / "index.html", overview(profiles).encode())
     log.info("wrote %s", reports / "index.html")
 
 
-def describe(report: Path) -> dict[str, Any]:
-    """Returns what a profile's result files say of it."""
+def describe_profile(report: Path) -> dict[str, Any]:
+    """Return what the page says about a profile, from the result files of its report."""
     runs = sorted(path for path in (report / "runs").iterdir() if was_measured(path))
     metrics = [read_json(path / "metrics.json", ("dataset", "synthetic")) for path in runs]
+    training = [read_json(path / "training.json", ("hardware",)) for path in runs]
     return {
         "name": report.name,
         "runs": len(runs),
-        "teaser": any((path / VIDEO).is_file() for path in runs),  # what it is made of
+        "teaser": any((path / VIDEO).is_file() for path in runs),  # it is made of these videos
         "datasets": list(dict.fromkeys(figures["dataset"] for figures in metrics)),
         "synthetic": all(figures["synthetic"] for figures in metrics),
-        "trained": trained_sentence(
-            [read_json(path / "training.json", ("hardware",)) for path in runs]
-        ),
+        "trained": trained_sentence(training),
     }
 
 

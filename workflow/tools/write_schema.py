@@ -1,6 +1,7 @@
-"""srt/config/load.py -> workflow/schemas/params.schema.json, which editors and Snakemake read.
+"""Write workflow/schemas/params.schema.json, by which editors and Snakemake check params.yaml.
 
-Run `python -m workflow.tools.write_schema` after a change of the configuration; a test holds them equal.
+The schema comes from the classes of srt/config. Run `python -m workflow.tools.write_schema` after
+these have changed; a test fails until the file is up to date.
 """
 
 import json
@@ -12,7 +13,7 @@ TARGET = REPOSITORY / "workflow" / "schemas" / "params.schema.json"
 
 
 def schema_text() -> str:
-    """Returns the schema's file as it must be."""
+    """Return the text of the schema's file."""
     return json.dumps(params_schema(), indent=2) + "\n"
 
 
