@@ -4,7 +4,7 @@ The kernels are in srt/model/kernels/triton_attention.py. The plain version, and
 to use which, are in srt/model/attention.py. How operators are built is told in operators.py.
 
 Transposing heads would take a pass over memory, so there is none. Inputs are views of the products
-that they come from. Results are written as (b, n, h, d), which the next product reads as (b, n, hd).
+that they come from. Results are written as (b, n, h, d): the next product reads them as (b, n, hd).
 
 b scenes, n queries, m tokens, h heads of d channels.
 """

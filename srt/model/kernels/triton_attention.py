@@ -133,6 +133,32 @@ def _limit_shape(shape: Shape, queries: int, tokens: int) -> Shape:
 
 
 @triton.jit
+def _load_tokens(key, value, start, key_row, TOKENS: tl.constexpr, CHUNK: tl.constexpr):
+    """Return the keys and values of a chunk of tokens, and which of its tokens exist."""
+    token = start + tl.arange(0, CHUNK)
+    token_mask = token < TOKENS
+    offset = token[:, None] * key_row
+    k = tl.load(key + offset, mask=token_mask[:, None], other=0.0)
+    v = tl.load(value + offset, mask=token_mask[:, None], other=0.0)
+    return k, v, token_mask
+
+
+@triton.jit
+def _add_to_softmax(scores, v, log2_scale, highest, total, gathered):
+    """Return the state of the softmax with one more chunk of tokens.
+
+    The state of a query is its highest score so far, the sum of 2^(score - highest), and the sum of
+    the values with these weights. A new highest score shrinks what has been summed before.
+    """
+    higher = tl.maximum(highest, tl.max(scores, 1) * log2_scale)
+    shrink = tl.exp2(highest - higher)
+    weights = tl.exp2(scores * log2_scale - higher[:, None])
+    total = total * shrink + tl.sum(weights, 1)
+    gathered = tl.dot(weights.to(v.dtype), v, gathered * shrink[:, None])
+    return higher, total, gathered
+
+
+@triton.jit
 def _forward_kernel(
     query, key, value, out, logsum, count, scale,
     query_scene, query_head, query_row, key_scene, key_head, key_row,
@@ -147,7 +173,6 @@ def _forward_kernel(
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     row_mask = (row < count)[:, None]
     channel = tl.arange(0, DIM)[None, :]
-    chunk_token = tl.arange(0, CHUNK)
 
     # Where the scene's head begins in each tensor. The strides are those of `query` and `key`.
     query += scene * query_scene + head * query_head + channel
@@ -155,29 +180,18 @@ def _forward_kernel(
     value += scene * key_scene + head * key_head + channel
     out += (scene * count + row[:, None]) * (HEADS * DIM) + head * DIM + channel
 
-    # The state of the softmax for each query: the highest score so far, the sum of 2^(score -
-    # highest), and the values with these weights.
+    # Go through the tokens. A token beyond the end has a score that gives it a weight of 0.
     log2_scale = scale * 1.44269504
     q = tl.load(query + row[:, None] * query_row, mask=row_mask, other=0.0)
     highest = tl.full((ROWS,), -float("inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     gathered = tl.zeros((ROWS, DIM), tl.float32)
     for start in range(0, TOKENS, CHUNK):
-        token_mask = start + chunk_token < TOKENS
-        offset = (start + chunk_token)[:, None] * key_row
-        k = tl.load(key + offset, mask=token_mask[:, None], other=0.0)
-        v = tl.load(value + offset, mask=token_mask[:, None], other=0.0)
+        k, v, token_mask = _load_tokens(key, value, start, key_row, TOKENS, CHUNK)
         scores = tl.dot(q, tl.trans(k))
         if not EVEN:
             scores = tl.where(token_mask[None, :], scores, -float("inf"))
-
-        # A new highest score shrinks what has been summed so far.
-        higher = tl.maximum(highest, tl.max(scores, 1) * log2_scale)
-        shrink = tl.exp2(highest - higher)
-        weights = tl.exp2(scores * log2_scale - higher[:, None])
-        total = total * shrink + tl.sum(weights, 1)
-        gathered = tl.dot(weights.to(v.dtype), v, gathered * shrink[:, None])
-        highest = higher
+        highest, total, gathered = _add_to_softmax(scores, v, log2_scale, highest, total, gathered)
 
     # Dividing by the sum completes the softmax.
     tl.store(out, (gathered / total[:, None]).to(out.dtype.element_ty), mask=row_mask)
@@ -199,7 +213,6 @@ def _query_gradient_kernel(
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     row_mask = (row < count)[:, None]
     channel = tl.arange(0, DIM)[None, :]
-    chunk_token = tl.arange(0, CHUNK)
     query += scene * query_scene + head * query_head + channel
     key += scene * key_scene + head * key_head + channel
     value += scene * key_scene + head * key_head + channel
@@ -219,10 +232,7 @@ def _query_gradient_kernel(
     sums = tl.load(logsum + sum_offset, row < count, other=0.0)
     dq = tl.zeros((ROWS, DIM), tl.float32)
     for start in range(0, TOKENS, CHUNK):
-        token_mask = start + chunk_token < TOKENS
-        offset = (start + chunk_token)[:, None] * key_row
-        k = tl.load(key + offset, mask=token_mask[:, None], other=0.0)
-        v = tl.load(value + offset, mask=token_mask[:, None], other=0.0)
+        k, v, token_mask = _load_tokens(key, value, start, key_row, TOKENS, CHUNK)
         weights = tl.exp2(tl.dot(q, tl.trans(k)) * log2_scale - sums[:, None])
         if not EVEN:
             weights = tl.where(token_mask[None, :], weights, 0.0)
