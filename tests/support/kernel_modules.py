@@ -1,6 +1,10 @@
-"""Modules of Triton kernels for tests: they run on a GPU, or else in Triton's interpreter."""
+"""Modules of Triton kernels for tests: they run on a GPU, or else in Triton's interpreter.
+
+Tests import this module before anything of `srt`.
+"""
 
 import importlib.util
+import os
 import sys
 
 import pytest
@@ -10,6 +14,12 @@ from srt.model import kernels
 
 GPU = torch.cuda.is_available()
 FOLDER = kernels.__path__[0]
+
+# Triton reads this variable while it is imported, and PyTorch imports Triton when operators are
+# registered, as srt.model does.
+if not GPU and "triton" not in sys.modules:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 # Kernels are for bfloat16 on a GPU. The interpreter computes in float32.
 DEVICE = "cuda" if GPU else "cpu"
@@ -22,12 +32,12 @@ TOLERANCE = 1e-2 if GPU else 1e-4
 def load_kernels(name, monkeypatch):
     """Return a module of srt.model.kernels, which its operators will call.
 
-    The test is skipped if there is neither a GPU nor Triton.
+    The test is skipped if there is neither a GPU nor Triton's interpreter.
     """
-    # Triton reads the variable when it is imported, so it must be set before `importorskip`.
     if not GPU:
-        monkeypatch.setenv("TRITON_INTERPRET", "1")
         pytest.importorskip("triton")
+        if not INTERPRETED:
+            pytest.skip("Triton was imported too early; set TRITON_INTERPRET=1 before pytest")
 
     # The tests' hook that checks shapes rewrites modules as they are imported, but Triton reads the
     # source of a kernel. The module is therefore loaded from its file, past the hook.
