@@ -78,12 +78,12 @@ def _add_camera_kernel(
     # Which of the nine values each pixel gets: 0 at the first row or column, 2 at the last, else 1.
     row = tl.where(y == 0, 0, tl.where(y == HEIGHT - 1, 2, 1))
     column = tl.where(x == 0, 0, tl.where(x == WIDTH - 1, 2, 1))
-    camera_offset = ((image * 3 + row) * 3 + column) * CHANNELS + channel
+    camera_pointer = camera + ((image * 3 + row) * 3 + column) * CHANNELS + channel
 
     # Add in float32, and round once.
     offset = image_row.to(tl.int64) * (WIDTH * CHANNELS) + number
     pixel_value = tl.load(pixels + offset, mask, other=0.0).to(tl.float32)
-    camera_value = tl.load(camera + camera_offset, mask, other=0.0).to(tl.float32)
+    camera_value = tl.load(camera_pointer, mask, other=0.0).to(tl.float32)
     result = tl.maximum(pixel_value + camera_value, 0.0)
     tl.store(out + offset, result.to(out.dtype.element_ty), mask)
 
