@@ -116,8 +116,15 @@ class Encoder(nn.Module):
         About half of the input channels are therefore constant over an image. A convolution is
         linear, so theirs is computed once for an image and then added to that of the others.
         """
-        # Colours and directions differ from pixel to pixel. In the weights, the channels of the
-        # position are between those of the colour and those of the direction.
+        pixels = self.convolve_pixels(images, directions)  # (bv, c, h, w)
+        nine_values = self.convolve_positions(origins)  # (bv, c, 3, 3)
+        return self.camera_and_pixels(pixels, nine_values)
+
+    def convolve_pixels(
+        self, images: Float[Tensor, "b v h w 3"], directions: Float[Tensor, "b v h w 3"]
+    ) -> Float[Tensor, "bv c h w"]:
+        """Return the first convolution of what differs between pixels: colour and direction."""
+        # In the weights, the channels of the position are between those of colour and direction.
         weight = cast(nn.Conv2d, self.convolutions[0]).weight  # (c, 3 + ray_channels, 3, 3)
         positions = point_channels(self.config)
         channels = self.pixel_channels(images, directions)  # (bv, h, w, channels)
@@ -126,16 +133,23 @@ class Encoder(nn.Module):
         # `PixelChannels` may have appended channels of 0, for which the weights need channels too.
         padding = channels.shape[-1] - pixel_weight.shape[1]
         pixel_weight = F.pad(pixel_weight, (0, 0, 0, 0, 0, padding))  # (c, channels, 3, 3)
-        pixels = F.conv2d(channels.permute(0, 3, 1, 2), pixel_weight, padding=1)  # (bv, c, h, w)
+        return F.conv2d(channels.permute(0, 3, 1, 2), pixel_weight, padding=1)  # (bv, c, h, w)
 
-        # The convolution of a constant image has nine different values: one inside, and others at
-        # the four edges and corners, where the padding of 0 begins. An image of 3 x 3 pixels has
-        # all nine, however large the real one is.
+    def convolve_positions(self, origins: Float[Tensor, "b v 3"]) -> Float[Tensor, "bv c 3 3"]:
+        """Return the first convolution of the cameras' positions, as nine values for each image.
+
+        The convolution of a constant image has nine different values: one inside, and others at the
+        four edges and four corners, where the padding of 0 begins. An image of 3 x 3 pixels has all
+        nine, however large the real one is.
+        """
+        # Make an image of 3 x 3 pixels from each encoded position.
         camera = encode_inputs(point_inputs(origins, self.config)).flatten(0, 1)  # (bv, positions)
-        small_image = camera[..., None, None].expand(-1, -1, 3, 3)  # (bv, positions, 3, 3)
-        position_weight = weight[:, 3 : 3 + positions]
-        nine_values = F.conv2d(small_image, position_weight, padding=1)  # (bv, c, 3, 3)
-        return self.camera_and_pixels(pixels, nine_values)
+        small_images = camera[..., None, None].expand(-1, -1, 3, 3)  # (bv, positions, 3, 3)
+
+        # The weights of the position follow those of the colour.
+        weight = cast(nn.Conv2d, self.convolutions[0]).weight  # (c, 3 + ray_channels, 3, 3)
+        position_weight = weight[:, 3 : 3 + camera.shape[1]]
+        return F.conv2d(small_images, position_weight, padding=1)  # (bv, c, 3, 3)
 
     def convolve(
         self, convolution: nn.Conv2d, pixels: Float[Tensor, "bv c h w"]

@@ -105,16 +105,23 @@ def prepare_layer(attention: CrossAttention, mlp: Mlp, pair: KeysValues) -> Prep
         if tokens >= head_dim:
             return ManyTokens(query, *pair, output, bias, expand, contract, mlp_bias)
 
-        # Multiply in the keys' precision, but keep results in float32: every group of rays
-        # accumulates into their gradients.
-        key, value = pair
-        query_heads = query.to(key.dtype).unflatten(1, (-1, head_dim))  # (width, h, d)
-        output_heads = output.to(key.dtype).unflatten(0, (-1, head_dim))  # (h, d, width)
-        to_scores = torch.einsum("whd,bhmd->bwhm", query_heads, key)  # (b, width, h, m)
-        to_output = torch.einsum("bhmd,hdw->bhmw", value, output_heads)  # (b, h, m, width)
-        to_scores = to_scores.to(query.dtype)
-        to_output = to_output.flatten(1, 2).to(query.dtype)  # (b, hm, width)
+        to_scores, to_output = associate_scene_first(query, output, pair)
         return FewTokens(to_scores, to_output, bias, expand, contract, mlp_bias)
+
+
+def associate_scene_first(
+    query: Float[Tensor, "width hd"], output: Float[Tensor, "hd width"], pair: KeysValues
+) -> tuple[Float[Tensor, "b width h m"], Float[Tensor, "b hm width"]]:
+    """Return Wq_h K_hᵀ and V_h Wo_h: the two fields of `FewTokens` that depend on the scene."""
+    # Multiply in the keys' precision, but keep results in float32: every group of rays accumulates
+    # into their gradients.
+    key, value = pair
+    head_dim = key.shape[3]
+    query_heads = query.to(key.dtype).unflatten(1, (-1, head_dim))  # (width, h, d)
+    output_heads = output.to(key.dtype).unflatten(0, (-1, head_dim))  # (h, d, width)
+    to_scores = torch.einsum("whd,bhmd->bwhm", query_heads, key)
+    to_output = torch.einsum("bhmd,hdw->bhmw", value, output_heads).flatten(1, 2)  # (b, hm, width)
+    return to_scores.to(query.dtype), to_output.to(query.dtype)
 
 
 def fold_norm(norm: nn.LayerNorm, linear: nn.Linear, width: int) -> Float[Tensor, "{width} out"]:

@@ -92,10 +92,10 @@ def test_fine_samples_lie_around_the_coarse_sample_that_has_all_weight():
     samples = weighted_depths(random_numbers(20, 400, seed=1), weights, depths, NEAR)
 
     # Three quarters are in the segment before the sample, one quarter in the one behind it.
-    in_front = (samples >= depths[:, 8:9]) & (samples < depths[:, 9:10])
-    behind = (samples >= depths[:, 9:10]) & (samples <= depths[:, 10:11])
-    assert in_front.float().mean().item() == pytest.approx(0.75, abs=0.03)
-    assert behind.float().mean().item() == pytest.approx(0.25, abs=0.03)
+    in_segment_before = (samples >= depths[:, 8:9]) & (samples < depths[:, 9:10])
+    in_segment_after = (samples >= depths[:, 9:10]) & (samples <= depths[:, 10:11])
+    assert in_segment_before.float().mean().item() == pytest.approx(0.75, abs=0.03)
+    assert in_segment_after.float().mean().item() == pytest.approx(0.25, abs=0.03)
 
 
 def test_a_uniform_fog_absorbs_by_the_law_of_beer_and_lambert():
