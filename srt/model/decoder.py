@@ -1,7 +1,19 @@
-"""Scene tokens and rays -> colours: light-field decoders (SRT, ISRT) and a volumetric one (VSRT).
+"""The decoders: scene tokens and rays -> colours.
 
-Queries do not see each other, so any grouping of rays gives the same colours and gradients.
-b scenes, r rays, s samples of a ray, n queries, m scene tokens, c channels of a token.
+All of them ask the scene tokens in the same way. A query is the Fourier encoding of a ray or of a
+point. It passes a few layers of cross-attention to the tokens, and comes out as a feature vector.
+A small MLP then turns this vector into a colour.
+
+    LightFieldDecoder  SRT, ISRT: a ray is one query, and its feature is the ray's colour
+                       (SRT, section 3.2)
+    VolumeDecoder      VSRT: many points along a ray are queries. They give densities and colours,
+                       which volume rendering combines into one colour and a depth, as in NeRF
+
+Queries do not see each other. Rays can therefore be decoded in any groups, with the same colours
+and gradients. What depends on the scene alone is computed once, by `scene_keys_values`.
+
+b scenes, r rays of a scene, s samples of a ray, n queries of a scene, m scene tokens, c channels of
+a token. `dim` is the number of channels of a query.
 """
 
 from __future__ import annotations
@@ -13,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srt.common.shapes import Float
+from srt.common.shapes import Float, Int
 from srt.config.schema import ModelConfig
 from srt.geometry.rays import Rays
 from srt.model import fused_decoder
@@ -31,14 +43,26 @@ from srt.model.volume_rendering import composite, even_uniforms, stratified_dept
 
 
 class Prediction(NamedTuple):
-    """What a model says of rays; a light field has colours alone."""
+    """What a model predicts for rays. A light field predicts colours only."""
 
     colours: Float[Tensor, "b r 3"]
     depth: Float[Tensor, "b r"] | None = None  # the mean distance along the ray
     coarse_colours: Float[Tensor, "b r 3"] | None = None  # of the coarse samples, for the loss
 
 
+# What the queries attend to in one layer: keys and values, or what the GPU's layer needs instead.
 LayerKeysValues = KeysValues | fused_decoder.PreparedLayer
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """What decodes rays: one of the decoders below, or a compiled one."""
+
+    def scene_keys_values(self, tokens: Float[Tensor, "b m c"]) -> list[LayerKeysValues]:
+        """Return what the queries of a scene attend to, one entry for each layer."""
+
+    def __call__(self, keys_values: list[LayerKeysValues], rays: Rays) -> Prediction:
+        """Return the colours of the rays."""
 
 
 class DecoderLayer(nn.Module):
@@ -50,7 +74,9 @@ class DecoderLayer(nn.Module):
         self.mlp = Mlp(dim, config.mlp_dim)
 
     def scene_keys_values(self, tokens: Float[Tensor, "b m c"]) -> LayerKeysValues:
-        """Returns what queries attend to, with all else that a group of them need not compute."""
+        """Return what the queries of a scene attend to in this layer."""
+        # On a GPU, a faster layer with the same result is used where the sizes allow it. It needs
+        # the weights in another form, which is computed here and not again for each group of rays.
         pair = self.attention.scene_keys_values(tokens)
         contract = self.mlp.contract
         if fused_decoder.can_fuse(tokens, contract.out_features, contract.in_features):
@@ -66,23 +92,33 @@ class DecoderLayer(nn.Module):
 
 
 class SceneQueries(nn.Module):
-    """Encoded rays or points, each by itself, gather what the scene tokens know of them."""
+    """Queries that attend to the scene tokens: what all decoders have in common."""
 
     def __init__(self, dim: int, config: ModelConfig) -> None:
         super().__init__()
+
+        # ISRT passes the encoded ray through an MLP first (OSRT, appendix A.4). Then follow the
+        # layers of cross-attention.
         hidden = config.query_hidden
         self.query = make_perceptron(dim, hidden, dim) if hidden else nn.Identity()
         self.layers = nn.ModuleList(DecoderLayer(dim, config) for _ in range(config.decoder_layers))
 
     def scene_keys_values(self, tokens: Float[Tensor, "b m c"]) -> list[LayerKeysValues]:
-        """Returns what the queries of a scene attend to, one pair a layer."""
+        """Return what the queries of a scene attend to, one entry for each layer."""
         layers = (cast(DecoderLayer, layer) for layer in self.layers)
         return [layer.scene_keys_values(tokens) for layer in layers]
 
     def gather(
         self, inputs: list[FourierInput], keys_values: list[LayerKeysValues]
     ) -> Float[Tensor, "b n dim"]:
-        """Returns what each query has gathered from the scene; on a GPU it may be wider, with 0."""
+        """Return the features that queries gather from the scene.
+
+        On a GPU they may have additional channels of 0, which `fused_decoder.apply_perceptron`
+        ignores.
+
+        Args:
+            inputs: the coordinates of the queries, which are encoded here.
+        """
         if isinstance(keys_values[0], KeysValues):
             queries = self.query(encode_inputs(inputs))
         else:
@@ -93,7 +129,10 @@ class SceneQueries(nn.Module):
 
 
 class LightFieldDecoder(SceneQueries):
-    """A ray's encoding is its query; what it gathers is its colour (SRT, section 3.2)."""
+    """Predicts a ray's colour from the ray itself, with one query (SRT, section 3.2).
+
+    A light field is a function from rays to colours. It has no notion of points or of depth.
+    """
 
     queries_per_ray = 1
 
@@ -104,15 +143,18 @@ class LightFieldDecoder(SceneQueries):
         self.colour = make_perceptron(dim, *hidden_widths(config), 3)
 
     def forward(self, keys_values: list[LayerKeysValues], rays: Rays) -> Prediction:
-        """Returns the colour of each ray; SRT's are in [0, 1], ISRT's are not held there."""
-        gathered = self.gather(ray_inputs(rays.origins, rays.directions, self.config), keys_values)
-        colours = fused_decoder.apply_perceptron(self.colour, gathered)
-        # OSRT, appendix A.4, leaves the sigmoid out.
+        """Return the colour of each ray. SRT's are in [0, 1]; ISRT's may lie outside."""
+        # The encoded ray gathers features from the scene, from which an MLP computes the colour.
+        inputs = ray_inputs(rays.origins, rays.directions, self.config)
+        features = self.gather(inputs, keys_values)  # (b, r, dim)
+        colours = fused_decoder.apply_perceptron(self.colour, features)  # (b, r, 3)
+
+        # SRT ends in a sigmoid. ISRT omits it (OSRT, appendix A.4).
         return Prediction(colours.sigmoid() if self.config.name == "srt" else colours)
 
 
 class PointNet(SceneQueries):
-    """Density and colour of points, from whichever side they are seen."""
+    """Predicts density and colour of points. The viewing direction has no influence on them."""
 
     def __init__(self, config: ModelConfig) -> None:
         dim = point_channels(config)
@@ -124,22 +166,27 @@ class PointNet(SceneQueries):
     def forward(
         self, keys_values: list[LayerKeysValues], points: Float[Tensor, "b r s 3"]
     ) -> tuple[Float[Tensor, "b r s"], Float[Tensor, "b r s 3"]]:
-        """Returns densities and colours, in float32 at least."""
-        gathered = self.gather(point_inputs(points.flatten(1, 2), self.config), keys_values)
-        density, colour = (
-            fused_decoder.apply_perceptron(net, gathered) for net in (self.density, self.colour)
-        )
-        density, colour = (
-            part.unflatten(1, points.shape[1:3]) for part in (density[..., 0], colour)
-        )
+        """Return densities, which are positive, and colours in [0, 1].
+
+        Both are float32 or float64, because volume rendering sums over many samples.
+        """
+        # Each point is a query of its own: which ray it lies on does not matter here.
+        samples = points.shape[1:3]
+        features = self.gather(point_inputs(points.flatten(1, 2), self.config), keys_values)
+        density = fused_decoder.apply_perceptron(self.density, features)  # (b, r · s, 1)
+        colour = fused_decoder.apply_perceptron(self.colour, features)  # (b, r · s, 3)
+
+        # Arrange the points by rays again.
+        density = density[..., 0].unflatten(1, samples)  # (b, r, s)
+        colour = colour.unflatten(1, samples)  # (b, r, s, 3)
         return F.softplus(to_float32(density)), to_float32(colour).sigmoid()
 
 
 class VolumeDecoder(nn.Module):
-    """Points along a ray are the queries; their composite is its colour (stelzner/srt's "nerf").
+    """Predicts a ray's colour and depth by volume rendering, as the published "nerf" decoder.
 
-    Fine samples lie where the coarse ones say that something is; all of them are composited. With
-    one net for both, the coarse samples' values are those of the first pass, not computed again.
+    Each ray is sampled twice (NeRF, section 5.2). Coarse samples are spread from near to far. Fine
+    samples lie where the coarse ones say that something is. All of them give the final colour.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -147,50 +194,59 @@ class VolumeDecoder(nn.Module):
         self.config = config
         self.coarse = PointNet(config)
         self.fine = PointNet(config) if config.separate_fine_net else None
+
+        # A net of its own for the fine pass also evaluates the coarse samples again.
         self.queries_per_ray = config.coarse_samples * (1 + config.separate_fine_net)
         self.queries_per_ray += config.fine_samples
 
     def scene_keys_values(self, tokens: Float[Tensor, "b m c"]) -> list[LayerKeysValues]:
-        """Returns what the points of a scene attend to: the coarse net's, then the fine one's."""
-        nets = (self.coarse,) if self.fine is None else (self.coarse, self.fine)
-        return [pair for net in nets for pair in net.scene_keys_values(tokens)]
+        """Return what the points of a scene attend to: the coarse net's, then the fine net's."""
+        keys_values = self.coarse.scene_keys_values(tokens)
+        if self.fine is not None:
+            keys_values = keys_values + self.fine.scene_keys_values(tokens)
+        return keys_values
 
     def forward(self, keys_values: list[LayerKeysValues], rays: Rays) -> Prediction:
-        """Returns colours and depth of each ray, of all samples and of the coarse ones."""
-        count, layers = self.config.coarse_samples, self.config.decoder_layers
-        uniforms = rays.uniforms
-        if uniforms is None:
-            even = even_uniforms(count, self.config.fine_samples, rays.directions)
-            uniforms = even.expand(*rays.directions.shape[:2], -1)
-        depths = stratified_depths(uniforms[..., :count], rays.near, rays.far)
-        densities, colours = self.coarse(keys_values[:layers], points_along_rays(rays, depths))
+        """Return colours and depth of each ray, and the colours that the coarse samples give."""
+        # Coarse pass: one sample in each of `count` equally long segments between near and far.
+        count = self.config.coarse_samples
+        uniforms = self.sample_uniforms(rays)  # (b, r, coarse + fine)
+        depths = stratified_depths(uniforms[..., :count], rays.near, rays.far)  # (b, r, coarse)
+        coarse_keys_values = keys_values[: self.config.decoder_layers]
+        densities, colours = self.coarse(coarse_keys_values, points_along_rays(rays, depths))
         coarse = composite(densities, colours, depths)
 
+        # Fine samples are more likely where coarse samples contributed much to the colour. These
+        # weights only choose depths, so no gradient flows through them.
         weights = coarse.weights.detach()
         fine_depths = weighted_depths(uniforms[..., count:], weights, depths, rays.near)
-        depths, order = torch.cat((depths, fine_depths), dim=-1).sort(dim=-1)
+        all_depths, order = torch.cat((depths, fine_depths), dim=-1).sort(dim=-1)
+
+        # Fine pass: a second net evaluates all samples. With one net for both passes, the coarse
+        # samples' values are already known, and only the fine ones are evaluated.
         if self.fine is not None:
-            densities, colours = self.fine(keys_values[layers:], points_along_rays(rays, depths))
+            fine_keys_values = keys_values[self.config.decoder_layers :]
+            points = points_along_rays(rays, all_depths)  # (b, r, coarse + fine, 3)
+            densities, colours = self.fine(fine_keys_values, points)
         else:
-            fine = self.coarse(keys_values, points_along_rays(rays, fine_depths))
-            densities = torch.cat((densities, fine[0]), dim=-1).gather(-1, order)
-            colours = torch.cat((colours, fine[1]), dim=-2)
-            colours = colours.gather(-2, order[..., None].expand_as(colours))
-        seen = composite(densities, colours, depths)
-        return Prediction(seen.colours, seen.depth, coarse.colours)
+            fine_values = self.coarse(keys_values, points_along_rays(rays, fine_depths))
+            densities, colours = merge_samples((densities, colours), fine_values, order)
+        final = composite(densities, colours, all_depths)
+        return Prediction(final.colours, final.depth, coarse.colours)
+
+    def sample_uniforms(self, rays: Rays) -> Float[Tensor, "b r uniforms"]:
+        """Return the numbers in [0, 1] that choose the samples of each ray.
+
+        In training they are random. Elsewhere they are the same for all rays, so that a ray always
+        looks the same.
+        """
+        if rays.uniforms is not None:
+            return rays.uniforms
+        samples = (self.config.coarse_samples, self.config.fine_samples)
+        return even_uniforms(*samples, rays.directions).expand(*rays.directions.shape[:2], -1)
 
 
-@runtime_checkable
-class Decoder(Protocol):
-    """What decodes rays: a decoder of the register below, or the same compiled."""
-
-    def scene_keys_values(self, tokens: Float[Tensor, "b m c"]) -> list[LayerKeysValues]:
-        """Return what the queries of a scene attend to, one entry a layer."""
-
-    def __call__(self, keys_values: list[LayerKeysValues], rays: Rays) -> Prediction:
-        """Return the colours of the rays."""
-
-
+# The decoder of each model, by the name in its configuration.
 DECODERS: dict[str, type[LightFieldDecoder | VolumeDecoder]] = {
     "srt": LightFieldDecoder,
     "isrt": LightFieldDecoder,
@@ -199,22 +255,39 @@ DECODERS: dict[str, type[LightFieldDecoder | VolumeDecoder]] = {
 
 
 def uniforms_per_ray(config: ModelConfig) -> int:
-    """Returns how many random numbers a ray needs in training: one for each of its samples."""
+    """Return how many random numbers a ray needs in training: one for each of its samples."""
     return config.coarse_samples + config.fine_samples if config.name == "vsrt" else 0
 
 
 def points_along_rays(rays: Rays, depths: Float[Tensor, "b r s"]) -> Float[Tensor, "b r s 3"]:
-    """Returns the points at distances along rays."""
+    """Return the points at these distances from the rays' origins."""
     return rays.origins[:, :, None] + depths[..., None] * rays.directions[:, :, None]
 
 
+def merge_samples(
+    coarse: tuple[Float[Tensor, "b r _"], Float[Tensor, "b r _ 3"]],
+    fine: tuple[Float[Tensor, "b r _"], Float[Tensor, "b r _ 3"]],
+    order: Int[Tensor, "b r s"],
+) -> tuple[Float[Tensor, "b r s"], Float[Tensor, "b r s 3"]]:
+    """Return the densities and colours of both kinds of samples, from near to far.
+
+    Args:
+        order: for each position from near to far, the sample's number among all of its ray, coarse
+            ones first.
+    """
+    densities = torch.cat((coarse[0], fine[0]), dim=-1).gather(-1, order)
+    colours = torch.cat((coarse[1], fine[1]), dim=-2)
+    return densities, colours.gather(-2, order[..., None].expand_as(colours))
+
+
 def make_perceptron(*widths: int) -> nn.Sequential:
-    """Returns linear layers of these widths, from the input's to the output's, ReLU between."""
-    pairs = itertools.pairwise(widths)
-    layers = [layer for pair in pairs for layer in (nn.Linear(*pair), nn.ReLU())]
+    """Return linear layers of these widths, from input to output, with ReLUs between them."""
+    layers: list[nn.Module] = []
+    for in_features, out_features in itertools.pairwise(widths):
+        layers += [nn.Linear(in_features, out_features), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 
 def hidden_widths(config: ModelConfig) -> list[int]:
-    """Returns the widths between what a query gathered and its colour or density."""
+    """Return the hidden widths of the MLP from a query's features to its colour or density."""
     return [config.decoder_hidden] * config.decoder_hidden_layers

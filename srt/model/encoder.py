@@ -1,8 +1,17 @@
-"""Posed images -> scene tokens: a CNN over pixels and rays, then a transformer over all patches.
+"""The encoder: input images with their cameras -> scene tokens (SRT, section 3.1).
 
-SRT, section 3.1, with pre-norm self-attention as in OSRT, which the published weights use. ISRT's
-has no learned places (OSRT, appendix A.4): `model.pixel_embedding` is null.
-b scenes, v input views, h x w pixels, p patches of a view, c channels of a token.
+    pixels    each pixel is its colour and the Fourier encoding of its ray
+    patches   a CNN turns every block of pixels, a patch, into one vector
+    tokens    a transformer lets the patches of all views attend to each other
+
+The set of tokens that comes out is the scene. Decoders attend to it and never see the images.
+
+The published weights decide what the paper leaves open. Self-attention is pre-norm, as in OSRT.
+ISRT adds no learned embeddings to its patches (OSRT, appendix A.4): there `model.pixel_embedding`
+is null.
+
+b scenes, v input views, h x w pixels, c channels, m tokens of a scene. `bv` is a dimension of
+b · v images, one view after the other.
 """
 
 from __future__ import annotations
@@ -28,69 +37,31 @@ from srt.model.positional_encoding import (
 )
 
 
-class PixelChannels(nn.Module):
-    """What the first convolution sees of a pixel: its colour and the direction of its ray."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-
-    def forward(
-        self, images: Float[Tensor, "b v h w 3"], directions: Float[Tensor, "b v h w 3"]
-    ) -> Float[Tensor, "bv h w channels"]:
-        inputs = direction_inputs(directions, self.config)
-        if uses_bfloat16(images):  # products of whole eights of channels are faster
-            return encode_padded(inputs, 8, beside=images).flatten(0, 1)
-        return torch.cat((images, encode_inputs(inputs)), dim=-1).flatten(0, 1)
-
-
-class CameraAndPixels(nn.Module):
-    """Adds to a convolution of pixels that of its camera's position, then the ReLU.
-
-    The position is the same all over an image: what it gives are nine values, inside and at each
-    edge and corner, as of an image of 3 x 3 pixels.
-    """
-
-    def forward(
-        self, pixels: Float[Tensor, "bv c h w"], camera: Float[Tensor, "bv c 3 3"]
-    ) -> Float[Tensor, "bv c h w"]:
-        if uses_bfloat16(pixels) and kernels_available():
-            return camera_relu(pixels, camera)
-        values = camera.permute(0, 2, 3, 1)
-        for dim, size in ((1, pixels.shape[2]), (2, pixels.shape[3])):
-            first, inside, last = values.split(1, dim=dim)
-            repeated = inside.expand(*(size - 2 if d == dim else -1 for d in range(4)))
-            values = torch.cat((first, repeated, last), dim=dim)
-        return F.relu(pixels + values.permute(0, 3, 1, 2))
-
-
 class Encoder(nn.Module):
-    """The set-latent encoder. The first input view is the canonical one."""
+    """The encoder of SRT, ISRT and VSRT. The first input view is the canonical one."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        channels, convolutions = 3 + ray_channels(config), []
-        for block in range(config.conv_blocks):
-            width = config.conv_channels * 2**block
-            convolutions.append(nn.Conv2d(channels, width, 3, stride=1, padding=1, bias=False))
-            convolutions.append(nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=False))
-            channels = 2 * width
-        self.pixel_channels, self.camera_and_pixels = PixelChannels(config), CameraAndPixels()
-        self.convolutions = nn.ModuleList(convolutions)
-        if config.conv_init == "he":
-            for convolution in convolutions:
-                nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-            # Three colours beside all the channels of a ray: the image is to weigh as much as they.
-            convolutions[0].weight.data[:, :3] *= (ray_channels(config) / 3) ** 0.5
+
+        # The CNN: pixels -> patches.
+        self.pixel_channels = PixelChannels(config)
+        self.camera_and_pixels = CameraAndPixels()
+        self.convolutions = make_convolutions(config)
+        channels = cast(nn.Conv2d, self.convolutions[-1]).out_channels
         self.patch_projection = nn.Conv2d(channels, config.latent_dim, kernel_size=1)
+
+        # What tells patches apart: where each is in its image, and whether its camera is the first
+        # or another one. The values start standard normal, not scaled down, because the published
+        # weights were trained like that.
         if config.pixel_embedding is not None:
-            # Standard normal, not scaled down: as the published weights were trained.
             self.pixel_embedding = nn.Parameter(
                 torch.randn(1, config.latent_dim, *config.pixel_embedding)
             )
             self.canonical_embedding = nn.Parameter(torch.randn(1, 1, config.latent_dim))
             self.other_embedding = nn.Parameter(torch.randn(1, 1, config.latent_dim))
+
+        # The transformer: patches -> tokens.
         self.layers = nn.ModuleList(
             nn.Sequential(
                 SelfAttention(config.latent_dim, config.heads, config.head_dim),
@@ -105,28 +76,33 @@ class Encoder(nn.Module):
         origins: Float[Tensor, "b v 3"],
         directions: Float[Tensor, "b v h w 3"],
     ) -> Float[Tensor, "b m c"]:
-        """Returns the scene tokens, m = v · p, view after view."""
+        """Return the scene tokens: one for each patch of each view, view after view.
+
+        Args:
+            images: colours in [0, 1].
+            origins: the cameras' positions.
+            directions: the unit directions of the pixels' rays.
+        """
+        # The CNN sees each image alone. Every second convolution halves height and width, so that
+        # in the end each position stands for a patch of 2^conv_blocks x 2^conv_blocks pixels.
         views = images.shape[1]
-        pixels = self.first_convolution(images, origins, directions)
+        pixels = self.first_convolution(images, origins, directions)  # (bv, conv_channels, h, w)
         for convolution in self.convolutions[1:]:
-            pixels = self.convolve(cast(nn.Conv2d, convolution), pixels)
-        patches = self.patch_projection(pixels).unflatten(0, (-1, views))  # (b, v, c, rows, cols)
+            pixels = self.convolve(cast(nn.Conv2d, convolution), pixels)  # (bv, ..., rows, columns)
+        patches = self.patch_projection(pixels)  # (bv, c, rows, columns)
+        patches = patches.unflatten(0, (-1, views))  # (b, v, c, rows, columns)
+
+        # Attention does not see the order of its tokens. The embeddings tell it where a patch is
+        # in its image, and which view is the first, whose camera may define the world.
         if self.config.pixel_embedding is not None:
-            patches = (
-                patches + self.patch_embeddings(*patches.shape[3:]) + self.camera_embeddings(views)
-            )
-        tokens = patches.flatten(3).transpose(2, 3).flatten(1, 2)
+            rows, columns = patches.shape[3:]
+            patches = patches + self.patch_embeddings(rows, columns) + self.camera_embeddings(views)
+
+        # The patches of all views attend to each other, which combines the views into one scene.
+        tokens = patches.flatten(3).transpose(2, 3).flatten(1, 2)  # (b, m, c)
         for layer in self.layers:
             tokens = layer(tokens)
         return tokens
-
-    def convolve(
-        self, convolution: nn.Conv2d, pixels: Float[Tensor, "bv c h w"]
-    ) -> Float[Tensor, "bv d rows columns"]:
-        """Returns a convolution's ReLU."""
-        if uses_bfloat16(pixels) and torch.version.cuda is not None:
-            return convolution_relu(pixels, convolution.weight, convolution.stride[0])
-        return F.relu(convolution(pixels), inplace=True)
 
     def first_convolution(
         self,
@@ -134,29 +110,151 @@ class Encoder(nn.Module):
         origins: Float[Tensor, "b v 3"],
         directions: Float[Tensor, "b v h w 3"],
     ) -> Float[Tensor, "bv c h w"]:
-        """Returns the first convolution of colours and rays: of what varies, plus what does not."""
-        weight = cast(nn.Conv2d, self.convolutions[0]).weight
+        """Return the first convolution, with its ReLU, of each pixel's colour and encoded ray.
+
+        A ray is a position and a direction, and all rays of an image start at the same position.
+        About half of the input channels are therefore constant over an image. A convolution is
+        linear, so theirs is computed once for an image and then added to that of the others.
+        """
+        pixels = self.convolve_pixels(images, directions)  # (bv, c, h, w)
+        nine_values = self.convolve_positions(origins)  # (bv, c, 3, 3)
+        return self.camera_and_pixels(pixels, nine_values)
+
+    def convolve_pixels(
+        self, images: Float[Tensor, "b v h w 3"], directions: Float[Tensor, "b v h w 3"]
+    ) -> Float[Tensor, "bv c h w"]:
+        """Return the first convolution of what differs between pixels: colour and direction."""
+        # In the weights, the channels of the position are between those of colour and direction.
+        weight = cast(nn.Conv2d, self.convolutions[0]).weight  # (c, 3 + ray_channels, 3, 3)
         positions = point_channels(self.config)
-        pixels = self.pixel_channels(images, directions)
-        varying = torch.cat((weight[:, :3], weight[:, 3 + positions :]), dim=1)
-        varying = F.pad(varying, (0, 0, 0, 0, 0, pixels.shape[-1] - varying.shape[1]))
-        seen = F.conv2d(pixels.permute(0, 3, 1, 2), varying, padding=1)
-        camera = encode_inputs(point_inputs(origins, self.config)).flatten(0, 1)[..., None, None]
-        position = weight[:, 3 : 3 + positions]
-        constant = F.conv2d(camera.expand(-1, -1, 3, 3), position, padding=1)
-        return self.camera_and_pixels(seen, constant)
+        channels = self.pixel_channels(images, directions)  # (bv, h, w, channels)
+        pixel_weight = torch.cat((weight[:, :3], weight[:, 3 + positions :]), dim=1)
+
+        # `PixelChannels` may have appended channels of 0, for which the weights need channels too.
+        padding = channels.shape[-1] - pixel_weight.shape[1]
+        pixel_weight = F.pad(pixel_weight, (0, 0, 0, 0, 0, padding))  # (c, channels, 3, 3)
+        return F.conv2d(channels.permute(0, 3, 1, 2), pixel_weight, padding=1)  # (bv, c, h, w)
+
+    def convolve_positions(self, origins: Float[Tensor, "b v 3"]) -> Float[Tensor, "bv c 3 3"]:
+        """Return the first convolution of the cameras' positions, as nine values for each image.
+
+        The convolution of a constant image has nine different values: one inside, and others at the
+        four edges and four corners, where the padding of 0 begins. An image of 3 x 3 pixels has all
+        nine, however large the real one is.
+        """
+        # Make an image of 3 x 3 pixels from each encoded position.
+        camera = encode_inputs(point_inputs(origins, self.config)).flatten(0, 1)  # (bv, positions)
+        small_images = camera[..., None, None].expand(-1, -1, 3, 3)  # (bv, positions, 3, 3)
+
+        # The weights of the position follow those of the colour.
+        weight = cast(nn.Conv2d, self.convolutions[0]).weight  # (c, 3 + ray_channels, 3, 3)
+        position_weight = weight[:, 3 : 3 + camera.shape[1]]
+        return F.conv2d(small_images, position_weight, padding=1)  # (bv, c, 3, 3)
+
+    def convolve(
+        self, convolution: nn.Conv2d, pixels: Float[Tensor, "bv c h w"]
+    ) -> Float[Tensor, "bv d rows columns"]:
+        """Return the ReLU of a convolution."""
+        # cuDNN computes both in one pass, which saves reading and writing the image once more.
+        if uses_bfloat16(pixels) and torch.version.cuda is not None:
+            return convolution_relu(pixels, convolution.weight, convolution.stride[0])
+        return F.relu(convolution(pixels), inplace=True)
 
     def camera_embeddings(self, views: int) -> Float[Tensor, "{views} c 1 1"]:
-        """Returns what tells the first camera's patches from the others'."""
-        others = self.other_embedding.expand(views - 1, 1, -1)
-        return torch.cat((self.canonical_embedding, others)).transpose(1, 2)[..., None]
+        """Return the canonical embedding for the first view, and the other one for all others."""
+        repeated = self.other_embedding.expand(views - 1, 1, -1)  # (v - 1, 1, c)
+        return torch.cat((self.canonical_embedding, repeated)).transpose(1, 2)[..., None]
 
     def patch_embeddings(self, rows: int, columns: int) -> Float[Tensor, "1 c {rows} {columns}"]:
-        """Returns the learned places of an image's patches."""
-        most_rows, most_columns = self.config.pixel_embedding or (0, 0)
-        if rows > most_rows or columns > most_columns:
+        """Return the learned embedding of each patch position in an image.
+
+        Raises:
+            ValueError: the image has more patches than there are embeddings.
+        """
+        # The learned map may be larger than an image has patches. Its upper left part is used.
+        max_rows, max_columns = self.config.pixel_embedding or (0, 0)
+        if rows > max_rows or columns > max_columns:
             raise ValueError(
-                f"an image has {rows} x {columns} patches, more than model.pixel_embedding"
-                f" [{most_rows}, {most_columns}] has places for; enlarge it in params.yaml"
+                f"an image has {rows} x {columns} patches, but model.pixel_embedding has"
+                f" embeddings for {max_rows} x {max_columns} only; enlarge it in params.yaml"
             )
         return self.pixel_embedding[:, :, :rows, :columns]
+
+
+def make_convolutions(config: ModelConfig) -> nn.ModuleList:
+    """Return the 3 x 3 convolutions of the CNN, two for each block, without biases.
+
+    The first one of a block keeps the size of the image; the second one halves it and doubles the
+    channels.
+    """
+    channels = 3 + ray_channels(config)
+    convolutions = []
+    for block in range(config.conv_blocks):
+        width = config.conv_channels * 2**block
+        convolutions.append(nn.Conv2d(channels, width, 3, stride=1, padding=1, bias=False))
+        convolutions.append(nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=False))
+        channels = 2 * width
+
+    # The published code keeps PyTorch's initialisation. He's keeps the variance of activations
+    # through ReLUs. The three colours are scaled up, so that they have as much influence at the
+    # beginning as the many channels of the ray together.
+    if config.conv_init == "he":
+        for convolution in convolutions:
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+        convolutions[0].weight.data[:, :3] *= (ray_channels(config) / 3) ** 0.5
+    return nn.ModuleList(convolutions)
+
+
+class PixelChannels(nn.Module):
+    """Turns each pixel into its colour and its encoded direction.
+
+    It is a module, so that a training can compile it.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(
+        self, images: Float[Tensor, "b v h w 3"], directions: Float[Tensor, "b v h w 3"]
+    ) -> Float[Tensor, "bv h w channels"]:
+        # In bfloat16, convolutions are faster if the number of channels is a multiple of eight.
+        inputs = direction_inputs(directions, self.config)
+        if uses_bfloat16(images):
+            return encode_padded(inputs, 8, leading=images).flatten(0, 1)
+        return torch.cat((images, encode_inputs(inputs)), dim=-1).flatten(0, 1)
+
+
+class CameraAndPixels(nn.Module):
+    """Adds the convolution of the camera's position to that of the pixels, then takes the ReLU.
+
+    It is a module, so that a training can compile it.
+    """
+
+    def forward(
+        self, pixels: Float[Tensor, "bv c h w"], camera: Float[Tensor, "bv c 3 3"]
+    ) -> Float[Tensor, "bv c h w"]:
+        """Return ReLU(pixels + camera), with the nine values of `camera` repeated to the size.
+
+        Args:
+            camera: the values at the corners, at the edges and, in the middle, inside.
+        """
+        if uses_bfloat16(pixels) and kernels_available():
+            return camera_relu(pixels, camera)
+
+        # Channels are last in memory, as in `pixels`.
+        height, width = pixels.shape[2:]
+        values = camera.permute(0, 2, 3, 1)  # (bv, 3, 3, c)
+        values = repeat_middle(values, 1, height)  # (bv, h, 3, c)
+        values = repeat_middle(values, 2, width)  # (bv, h, w, c)
+        return F.relu(pixels + values.permute(0, 3, 1, 2))
+
+
+def repeat_middle(
+    values: Float[Tensor, "bv rows columns c"], dim: int, size: int
+) -> Float[Tensor, "bv _ _ c"]:
+    """Return `values` with the middle one of three slices repeated until there are `size`."""
+    first, middle, last = values.split(1, dim=dim)
+    shape = [-1, -1, -1, -1]
+    shape[dim] = size - 2
+    return torch.cat((first, middle.expand(shape), last), dim=dim)

@@ -1,4 +1,4 @@
-"""How a model runs: its precision, and how many rays it decodes at once."""
+"""How a model runs: in which precision, and how many rays it decodes at once."""
 
 from __future__ import annotations
 
@@ -13,11 +13,19 @@ from srt.geometry.rays import Rays
 from srt.model.decoder import LayerKeysValues, Prediction
 from srt.model.srt import SRT
 
-BYTES_PER_QUERY = 100_000  # at most, in training, of all models: of it, the input pixels' share
-MAX_QUERIES = 131_072  # more are hardly faster
-# Times as many without gradients: nothing is kept, and in bfloat16 launches are what takes long.
+# The memory that a query needs in training, at most: the largest of all models, with its share of
+# the input images.
+BYTES_PER_QUERY = 100_000
+
+# Larger groups of queries are hardly faster.
+MAX_QUERIES = 131_072
+
+# How many times as many queries are decoded at once without gradients. Nothing is saved for a
+# backward pass then, and the launches of small groups take longer than their work in bfloat16.
 INFERENCE_FACTOR = 4
-ATTENTION_BACKENDS = [  # the fastest first; the first that can is taken
+
+# PyTorch's implementations of attention, the fastest first. The first one that can is used.
+ATTENTION_BACKENDS = [
     SDPBackend.CUDNN_ATTENTION,
     SDPBackend.FLASH_ATTENTION,
     SDPBackend.EFFICIENT_ATTENTION,
@@ -27,7 +35,10 @@ ATTENTION_BACKENDS = [  # the fastest first; the first that can is taken
 
 @contextlib.contextmanager
 def training_precision(device: torch.device) -> Iterator[None]:
-    """Products in bfloat16 on a GPU; the ray encoding, norms and loss stay in float32."""
+    """Compute matrix products and convolutions in bfloat16 on a GPU, and in float32 elsewhere.
+
+    The ray encoding, the norms and the loss stay in float32 everywhere.
+    """
     if device.type != "cuda":
         yield
         return
@@ -37,28 +48,36 @@ def training_precision(device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def float32_precision() -> Iterator[None]:
-    """Convolutions in float32 too: on a GPU PyTorch takes TF32 for them, of ten bits' fraction."""
-    before = torch.backends.cudnn.allow_tf32
+    """Compute convolutions in float32, as matrix products are by default.
+
+    On a GPU, PyTorch's default for convolutions is TF32, which has a fraction of only ten bits.
+    """
+    previous = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        torch.backends.cudnn.allow_tf32 = previous
 
 
 def queries_for_memory(free_bytes: int) -> int:
-    """Returns how many queries to decode at once in so much memory: a power of two."""
-    return min(MAX_QUERIES, 1 << (max(1, free_bytes // 2 // BYTES_PER_QUERY)).bit_length() - 1)
+    """Return how many queries to decode at once with this much free memory: a power of two."""
+    # Half of the memory is left to everything else.
+    fitting = max(1, free_bytes // 2 // BYTES_PER_QUERY)
+    power_of_two = 1 << fitting.bit_length() - 1
+    return min(MAX_QUERIES, power_of_two)
 
 
 @functools.lru_cache
 def rays_that_fit(device: torch.device) -> int:
-    """Returns the same for what is free on a GPU when it is first asked; on a CPU, always as many.
+    """Return how many queries fit into the GPU memory that was free at the first call.
 
-    So the groups of a training do not change while it runs, and on a CPU never.
+    The answer is cached, so that a run never changes its groups. On a CPU it is always the maximum.
     """
     if device.type != "cuda":
         return MAX_QUERIES
+
+    # PyTorch keeps memory that it has freed, so the GPU counts it as used.
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return queries_for_memory(torch.cuda.mem_get_info(device)[0] + unused)
 
@@ -66,16 +85,21 @@ def rays_that_fit(device: torch.device) -> int:
 def decode_in_groups(
     model: SRT, keys_values: list[LayerKeysValues], rays: Rays, queries_per_group: int | None
 ) -> Prediction:
-    """Returns colours and depth of any number of rays, decoding `queries_per_group` at once.
+    """Return colours and depth of any number of rays, decoding one group after the other.
 
-    A ray is `model.decoder.queries_per_ray` queries; at least one ray of each scene is decoded.
-    None: as many as fit.
+    Args:
+        queries_per_group: how many queries are decoded at once, of all scenes together; None: as
+            many as fit. A ray is `model.decoder.queries_per_ray` queries. A group has at least one
+            ray of each scene.
     """
+    # Choose how many rays of each scene are in a group.
     scenes = rays.origins.shape[0]
     queries = queries_per_group or rays_that_fit(rays.origins.device)
     if queries_per_group is None and rays.origins.is_cuda and not torch.is_grad_enabled():
         queries *= INFERENCE_FACTOR
     size = max(1, queries // (scenes * model.decoder.queries_per_ray))
+
+    # Rays do not see each other, so the groups' results together are those of all rays at once.
     groups = [model.decode(keys_values, group) for group in rays.split(size)]
     depths = [group.depth for group in groups if group.depth is not None]
     return Prediction(

@@ -1,4 +1,9 @@
-"""The models: each encodes posed images to scene tokens and decodes rays from them."""
+"""The models: an encoder (images -> scene tokens) and a decoder (tokens and rays -> colours).
+
+`srt`   Scene Representation Transformer, Sajjadi et al., CVPR 2022
+`isrt`  the improved SRT of OSRT, Sajjadi et al., NeurIPS 2022, appendix A.4
+`vsrt`  SRT with the volumetric decoder of the published code, stelzner/srt
+"""
 
 from __future__ import annotations
 
@@ -13,10 +18,9 @@ from srt.model.encoder import Encoder
 
 
 class SRT(nn.Module):
-    """Scene Representation Transformer, or one of its variants; sizes from the configuration.
+    """One of the models. The configuration says which, and how large it is.
 
-    `srt`: Sajjadi et al., CVPR 2022. `isrt`: as improved in OSRT, Sajjadi et al., NeurIPS 2022,
-    appendix A.4. `vsrt`: with the volumetric decoder of stelzner/srt.
+    b scenes, v input views, h x w pixels, m scene tokens of c channels.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -30,16 +34,27 @@ class SRT(nn.Module):
         origins: Float[Tensor, "b v 3"],
         directions: Float[Tensor, "b v h w 3"],
     ) -> Float[Tensor, "b m c"]:
-        """Returns the scene tokens of posed images with colours in [0, 1]."""
+        """Return the scene tokens of input images.
+
+        Args:
+            images: colours in [0, 1].
+            origins: the cameras' positions.
+            directions: the unit directions of the pixels' rays.
+        """
         return self.encoder(images, origins, directions)
 
     def decode(self, keys_values: list[LayerKeysValues], rays: Rays) -> Prediction:
-        """Returns what rays see, given `decoder.keys_values(tokens)`."""
+        """Return the colours of rays.
+
+        Args:
+            keys_values: what `decoder.scene_keys_values` returns for the scene tokens.
+        """
         return self.decoder(keys_values, rays)
 
 
 def build_model(config: ModelConfig, seed: int) -> SRT:
-    """Returns the configured model in float32, the same weights for the same seed."""
+    """Return a new model in float32. A seed always gives the same weights."""
+    # The caller's random numbers are not touched.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return SRT(config)

@@ -1,7 +1,11 @@
-"""Sampling and compositing along rays: NeRF, Mildenhall et al. 2020, sections 4 and 5.2.
+"""Volume rendering along rays: where to sample, and how to combine the samples into a colour.
 
-As in stelzner/srt, srt/utils/nerf.py: how weights become a histogram, and the endless last segment.
-All of it is in float32 or float64, never in bfloat16. s samples of a ray, from near to far.
+Both follow NeRF (Mildenhall et al. 2020, sections 4 and 5.2) in the details of the published code,
+stelzner/srt, srt/utils/nerf.py: the last segment of a ray is endless, the background is white, and
+the weights of the coarse samples become a histogram in the way of `weighted_depths`.
+
+Everything is computed in float32 or float64, never in bfloat16. A ray has s samples, from near to
+far. A depth is a distance from the ray's origin.
 """
 
 from __future__ import annotations
@@ -15,23 +19,32 @@ from torch import Tensor
 
 from srt.common.shapes import Float
 
-LAST_SEGMENT_LENGTH = 1e10  # the length of the last sample's segment: nothing behind it is seen
-MIN_LOG_TRANSMITTANCE = math.log(1e-10)  # of the light comes through any segment
-MIN_WEIGHT = 1e-5  # of every part of a ray, so that none is left out
+# The length of the last sample's segment. It is so long that almost any density makes it opaque.
+LAST_SEGMENT_LENGTH = 1e10
+
+# The published code adds 1e-10 to the share of the light that passes a segment, so that an opaque
+# one has a finite logarithm.
+MIN_LOG_TRANSMITTANCE = math.log(1e-10)
+
+# This weight is added to every bin of a ray, so that fine samples may lie in any of them.
+MIN_WEIGHT = 1e-5
 
 
 class Composite(NamedTuple):
-    """What is seen along rays, and how much of it each sample contributes."""
+    """What is seen along rays, and how much each sample contributes to it."""
 
-    colours: Float[Tensor, "*rays 3"]  # on white
+    colours: Float[Tensor, "*rays 3"]  # on a white background
     depth: Float[Tensor, "*rays"]  # the mean distance
     weights: Float[Tensor, "*rays s"]
 
 
 def even_uniforms(coarse: int, fine: int, like: Float[Tensor, "*_"]) -> Float[Tensor, "uniforms"]:
-    """Returns the numbers that stand for random draws where nothing is drawn.
+    """Return numbers in [0, 1] that replace the random ones where nothing may be random.
 
-    The middle of each stratum, then fractions of all weight from 0 to 1.
+    The coarse ones choose the middle of each segment; the fine ones are evenly spread.
+
+    Args:
+        like: a tensor whose device and precision the result has.
     """
     fractions = torch.linspace(0, 1, fine, device=like.device).to(like)
     return torch.cat((like.new_full((coarse,), 0.5), fractions))
@@ -40,10 +53,14 @@ def even_uniforms(coarse: int, fine: int, like: Float[Tensor, "*_"]) -> Float[Te
 def stratified_depths(
     uniforms: Float[Tensor, "*rays s"], near: float, far: float
 ) -> Float[Tensor, "*rays s"]:
-    """Returns one depth in each of s equal parts of near to far; a draw is its place therein."""
+    """Return one depth in each of s equally long segments between near and far.
+
+    Args:
+        uniforms: where in its segment each depth is: 0 is the segment's start, 1 its end.
+    """
     count = uniforms.shape[-1]
-    part = torch.arange(count, device=uniforms.device, dtype=uniforms.dtype)
-    return near + (far - near) / count * (part + uniforms)
+    segment = torch.arange(count, device=uniforms.device, dtype=uniforms.dtype)
+    return near + (far - near) / count * (segment + uniforms)
 
 
 def weighted_depths(
@@ -52,14 +69,21 @@ def weighted_depths(
     depths: Float[Tensor, "*rays s"],
     near: float,
 ) -> Float[Tensor, "*rays fine"]:
-    """Returns depths that are drawn in proportion to the weights of coarser samples.
+    """Return depths distributed in proportion to the weights of the coarse samples.
 
-    A sample's weight lies to three quarters in the segment before it and to one in that behind it.
+    Args:
+        uniforms: the fraction of the whole weight that lies before each depth.
+        weights: what each coarse sample contributes to the colour.
+        depths: those of the coarse samples.
     """
+    # The coarse samples are the borders of the bins. The first bin begins at near, the last one
+    # ends half a step behind the last sample.
     last, previous = depths[..., -1:], depths[..., -2:-1]
     end = last + (last - previous) / 2
-    borders = torch.cat((torch.full_like(last, near), depths, end), dim=-1)
-    histogram = F.pad(0.75 * weights, (0, 1)) + F.pad(0.25 * weights, (1, 0))
+    borders = torch.cat((torch.full_like(last, near), depths, end), dim=-1)  # (*rays, s + 2)
+
+    # Three quarters of a sample's weight go to the bin before it, one quarter to the one behind.
+    histogram = F.pad(0.75 * weights, (0, 1)) + F.pad(0.25 * weights, (1, 0))  # (*rays, s + 1)
     return invert_histogram(uniforms, histogram + MIN_WEIGHT, borders)
 
 
@@ -68,15 +92,25 @@ def invert_histogram(
     weights: Float[Tensor, "*rays bins"],
     borders: Float[Tensor, "*rays bins+1"],
 ) -> Float[Tensor, "*rays n"]:
-    """Returns where the weight so far reaches each draw, or the last border where it never does."""
-    reached = F.pad(weights.cumsum(dim=-1), (1, 0))
-    above = torch.searchsorted(reached, uniforms.contiguous(), right=True)
+    """Return where the sum of the weights reaches each of the numbers.
+
+    This is the last border where the sum never reaches the number.
+
+    Args:
+        uniforms: sums of weights; if they are random, the result has the histogram's distribution.
+        borders: where each bin begins, and where the last one ends.
+    """
+    # Find the bin in which the number is reached, by the sums of weights at the bins' borders.
+    sums = F.pad(weights.cumsum(dim=-1), (1, 0))  # (*rays, bins + 1)
+    above = torch.searchsorted(sums, uniforms.contiguous(), right=True)  # (*rays, n)
     below = (above - 1).clamp(min=0)
     above = above.clamp(max=weights.shape[-1])
+
+    # Interpolate linearly within the bin. A bin of almost no weight would divide by almost 0.
     start, end = borders.gather(-1, below), borders.gather(-1, above)
-    weight = reached.gather(-1, above) - reached.gather(-1, below)
+    weight = sums.gather(-1, above) - sums.gather(-1, below)
     weight = torch.where(weight < MIN_WEIGHT, 1, weight)
-    return start + (uniforms - reached.gather(-1, below)) / weight * (end - start)
+    return start + (uniforms - sums.gather(-1, below)) / weight * (end - start)
 
 
 def composite(
@@ -84,12 +118,23 @@ def composite(
     colours: Float[Tensor, "*rays s 3"],
     depths: Float[Tensor, "*rays s"],
 ) -> Composite:
-    """Returns what is seen of sorted samples on white; each fills the segment up to the next."""
+    """Return the colour and mean depth of rays, on a white background (NeRF, equation 3).
+
+    Args:
+        densities: how much light each sample absorbs per unit of length.
+        depths: those of the samples, from near to far.
+    """
+    # Each sample fills the segment up to the next one. The light that passes segments is the
+    # product of what passes each of them, and is summed as logarithms.
     segments = F.pad(depths.diff(dim=-1), (0, 1), value=LAST_SEGMENT_LENGTH)
     thickness = densities * segments
-    light = torch.logaddexp(-thickness, torch.full_like(thickness, MIN_LOG_TRANSMITTANCE))
-    light = light.cumsum(dim=-1).exp()  # that comes through a segment and all before it
+    log_light = torch.logaddexp(-thickness, torch.full_like(thickness, MIN_LOG_TRANSMITTANCE))
+    light = log_light.cumsum(dim=-1).exp()  # (*rays, s): behind each segment
+
+    # A sample contributes what its segment absorbs of the light that arrives there.
     weights = F.pad(light[..., :-1], (1, 0), value=1.0) * -torch.expm1(-thickness)
+
+    # The light that passes all segments reaches the background, which is white.
     return Composite(
         colours=(weights[..., None] * colours).sum(dim=-2) + light[..., -1:],
         depth=(weights * depths).sum(dim=-1),

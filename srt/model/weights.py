@@ -1,4 +1,9 @@
-"""Weights as safetensors files, written atomically, the configuration in the header."""
+"""Weights as safetensors files, written atomically, with the configuration in the header.
+
+A safetensors file has named tensors and a header of texts. Our header has one text, `srt`: a JSON
+object. For weights it is {"config": ...}, the configuration that they were trained with. The states
+of a training (srt/training/states.py) are files of the same kind with more in the object.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +24,15 @@ from srt.model.srt import SRT, build_model
 
 
 class StateError(UserError):
-    """A resume state cannot be used; the text names the file and the difference."""
+    """A file of weights or a state cannot be used; the message says which file, and why."""
 
 
 def training_config(experiment: Experiment, data_digest: str) -> dict[str, Any]:
-    """Returns all that a training depends on, as plain values."""
+    """Return everything that the result of a training depends on, as values for JSON.
+
+    Args:
+        data_digest: a checksum of the packed dataset.
+    """
     return {
         "experiment": experiment.name,
         "seed": experiment.seed,
@@ -36,12 +45,20 @@ def training_config(experiment: Experiment, data_digest: str) -> dict[str, Any]:
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], config: dict[str, Any]) -> None:
-    """Writes the weights with the training's configuration in the header."""
+    """Write weights, with the configuration of their training in the header.
+
+    Args:
+        config: what `training_config` returns.
+    """
     write_tensors(path, weights, {"config": config})
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Returns weights and the configuration they were trained with."""
+    """Return weights and the configuration that they were trained with.
+
+    Raises:
+        StateError: the file cannot be read, or is a state of a training.
+    """
     try:
         weights, header = read_tensors(path)
         if "progress" in header:
@@ -49,32 +66,35 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return weights, header["config"]
     except (safetensors.SafetensorError, OSError, KeyError, TypeError) as error:
         raise StateError(
-            f"{path}: not readable as weights of this project ({error}); delete it, then run again:"
-            " a finished training only writes it anew"
+            f"{path}: not readable as weights of this project ({error}); delete the file and run"
+            " again: a finished training is not repeated, it only writes its weights anew"
         ) from error
 
 
 def read_weights_header(path: Path) -> dict[str, Any]:
-    """Returns what a file of weights or a state says of itself, without its tensors."""
+    """Return the header of a file of weights or of a state, without reading its tensors."""
     with safetensors.safe_open(path, framework="pt") as file:
         return json.loads(file.metadata()["srt"])
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-    # One entry: safetensors writes several in an order that differs from process to process.
+    """Write tensors and a header. The same content always gives the same bytes."""
+    # The header has a single entry, because safetensors writes several ones in an order that
+    # differs from process to process.
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     content = safetensors.torch.save(contiguous, {"srt": json.dumps(header, sort_keys=True)})
     write_atomically(path, content)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the header that `write_tensors` wrote."""
     with safetensors.safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return tensors, json.loads(file.metadata()["srt"])
 
 
 def load_model(path: Path, device: torch.device) -> tuple[SRT, dict[str, Any]]:
-    """Returns a trained model, ready to be used, and the configuration it was trained with."""
+    """Return a trained model, ready for inference, and the configuration it was trained with."""
     weights, settings = load_weights(path)
     model = build_model(read(ModelConfig, settings["model"], f"{path}: model"), seed=0)
     model.load_state_dict(weights)

@@ -1,4 +1,4 @@
-"""Parity with the published code's recorded outputs, of every model."""
+"""Every model gives the outputs that were recorded from the published code, stelzner/srt."""
 
 import dataclasses
 import json
@@ -35,14 +35,15 @@ CONFIGS = {
 
 
 def manifest(name):
-    """The names and shapes of the tensors of a published checkpoint."""
+    """Return the names and shapes of the tensors of a published checkpoint."""
     return json.loads((REFERENCE / f"manifest_{name}.json").read_text())["tensors"]
 
 
 def reference_weights(name):
-    """The rule by which every tensor of the reference run was filled.
+    """Return the weights with which the outputs were recorded.
 
-    VSRT's one net has two names there; it holds what the second, `decoder.fine_net`, stands for.
+    They are random numbers whose seed is the tensor's published name. VSRT's only net has two names
+    in the published code; it has the numbers of the second one, `decoder.fine_net`.
     """
     weights = {}
     for published, shape in manifest(name).items():
@@ -78,32 +79,34 @@ def model(name):
     return model.requires_grad_()
 
 
-def doubles(reference, *names):
+def float64_tensors(reference, *names):
     return [torch.tensor(reference[name]).double() for name in names]
 
 
 def mean_loss(model, reference):
-    """The tokens, what is predicted, and the loss of each scene, as the published trainer's."""
-    images, *rays = doubles(reference, "input_images", "input_camera_pos", "input_rays")
+    """Return the scene tokens, the prediction and the published trainer's loss of each scene."""
+    images, *rays = float64_tensors(reference, "input_images", "input_camera_pos", "input_rays")
     tokens = model.encode(images.permute(0, 1, 3, 4, 2), *rays)
-    *rays, pixels = doubles(reference, "target_camera_pos", "target_rays", "target_pixels")
+
+    # VSRT's loss has a second term, for the colours of the coarse samples.
+    *rays, pixels = float64_tensors(reference, "target_camera_pos", "target_rays", "target_pixels")
     predicted = model.decode(
         model.decoder.scene_keys_values(tokens), Rays(*rays, near=0.5, far=6.0)
     )
-    parts = (predicted.colours, predicted.coarse_colours)
-    loss = sum((part - pixels).square().mean(dim=(1, 2)) for part in parts if part is not None)
+    predictions = (predicted.colours, predicted.coarse_colours)
+    loss = sum((p - pixels).square().mean(dim=(1, 2)) for p in predictions if p is not None)
     return tokens, predicted, loss
 
 
-def close(found, reference, name, rtol=1e-6, atol=1e-7):
-    np.testing.assert_allclose(found.detach(), reference[name], rtol=rtol, atol=atol, err_msg=name)
+def assert_recorded(value, reference, name, rtol=1e-6, atol=1e-7):
+    np.testing.assert_allclose(value.detach(), reference[name], rtol=rtol, atol=atol, err_msg=name)
 
 
-def test_published_size_has_the_published_number_of_parameters(name, model):
+def test_a_model_of_published_size_has_the_published_number_of_parameters(name, model):
     assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[name]
 
 
-def test_every_published_tensor_has_one_of_ours_and_every_one_of_ours_its_names_there(name, model):
+def test_published_and_our_tensors_correspond_to_each_other(name, model):
     ours = {published: our_name(CONFIGS[name], published) for published in manifest(name)}
     assert set(ours.values()) == model.state_dict().keys()
     assert set(published_order(CONFIGS[name], model.state_dict().keys())) == set(ours.items())
@@ -111,7 +114,7 @@ def test_every_published_tensor_has_one_of_ours_and_every_one_of_ours_its_names_
         our_name(CONFIGS[name], "decoder.slots")
 
 
-def test_tokens_predictions_loss_and_gradients_equal_the_published_codes(name, model, reference):
+def test_tokens_predictions_loss_and_gradients_are_the_recorded_ones(name, model, reference):
     model.zero_grad()
     tokens, predicted, loss = mean_loss(model, reference)
     loss.mean().backward()
@@ -121,30 +124,35 @@ def test_tokens_predictions_loss_and_gradients_equal_the_published_codes(name, m
         for tensor, norm in zip(reference["grad_norm_names"], reference["grad_norms"])
     }
     assert norms.keys() == published.keys()
+
     # The recorded tensors are float32, the losses and norms float64.
-    close(tokens, reference, "scene_tokens", atol=1e-6)
-    close(predicted.colours, reference, "pred_pixels")
-    close(loss, reference, "loss", atol=0)
+    assert_recorded(tokens, reference, "scene_tokens", atol=1e-6)
+    assert_recorded(predicted.colours, reference, "pred_pixels")
+    assert_recorded(loss, reference, "loss", atol=0)
     for tensor, norm in published.items():
         np.testing.assert_allclose(norms[tensor], norm, rtol=1e-6, atol=1e-15, err_msg=tensor)
 
 
-def test_a_volumetric_models_depths_and_coarse_image_equal_the_published_codes(monkeypatch):
+def test_a_volumetric_models_depths_and_coarse_image_are_the_recorded_ones(monkeypatch):
+    # The coarse depth is not part of the prediction, so every compositing is recorded.
     composites = []
-    monkeypatch.setattr(
-        "srt.model.decoder.composite",
-        lambda *samples: composites.append(composite(*samples)) or composites[-1],
-    )
+
+    def composite_and_record(*samples):
+        composites.append(composite(*samples))
+        return composites[-1]
+
+    monkeypatch.setattr("srt.model.decoder.composite", composite_and_record)
     reference = dict(np.load(REFERENCE / "model_vsrt.npz"))
     model = build_model(CONFIGS["vsrt"], seed=0).double()
     model.load_state_dict(reference_weights("vsrt"))
     _, predicted, _ = mean_loss(model, reference)
-    close(predicted.depth, reference, "extra_depth")
-    close(predicted.coarse_colours, reference, "extra_coarse_img")
-    close(composites[0].depth, reference, "extra_coarse_depth")
+    assert_recorded(predicted.depth, reference, "extra_depth")
+    assert_recorded(predicted.coarse_colours, reference, "extra_coarse_img")
+    assert_recorded(composites[0].depth, reference, "extra_coarse_depth")
 
 
-def test_four_adam_steps_equal_the_published_trainers(model, reference):
+def test_the_losses_of_four_adam_steps_are_the_recorded_ones(model, reference):
+    # The model is restored afterwards, because other tests use it too.
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     optimizer = torch.optim.Adam(model.parameters())
     losses = []

@@ -1,7 +1,12 @@
-"""Attention to a few hundred tokens as an operator that PyTorch's compiler does not look into.
+"""Operators for PyTorch: attention to at most a few hundred tokens.
 
-Its kernels are in srt/model/kernels/triton_attention.py; attention.py says when they are used, and has
-the plain version. b scenes, n queries, m tokens, h heads of d channels.
+The kernels are in srt/model/kernels/triton_attention.py. The plain version, and the decision when
+to use which, are in srt/model/attention.py. How operators are built is told in operators.py.
+
+Transposing heads would take a pass over memory, so there is none. Inputs are views of the products
+that they come from. Results are written as (b, n, h, d): the next product reads them as (b, n, hd).
+
+b scenes, n queries, m tokens, h heads of d channels.
 """
 # mypy: disable-error-code="untyped-decorator, no-untyped-call"
 
@@ -22,12 +27,18 @@ def kernel_attention(
     value: Float[Tensor, "b h m d"],
     scale: float,
 ) -> Float[Tensor, "b n hd"]:
-    """Returns what queries gather from tokens, their heads side by side."""
+    """Return the values that the queries attend to, averaged by their weights.
+
+    Args:
+        scale: what scores are multiplied by before the softmax.
+    """
     out: Tensor = _KernelAttention.apply(query, key, value, scale)
     return out.flatten(2)
 
 
 class _KernelAttention(torch.autograd.Function):
+    """Saves the logarithms of the softmax's sums instead of the weights, which would be larger."""
+
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         out, logsum = _attention(query, key, value, scale)
@@ -37,14 +48,15 @@ class _KernelAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        found = _attention_backward(*ctx.saved_tensors, dy.contiguous(), ctx.scale)
-        return (*(gradient.transpose(1, 2) for gradient in found), None)
+        gradients = _attention_backward(*ctx.saved_tensors, dy.contiguous(), ctx.scale)
+        dquery, dkey, dvalue = (gradient.transpose(1, 2) for gradient in gradients)
+        return dquery, dkey, dvalue, None
 
 
 def kernel_self_attention(
     projected: Float[Tensor, "b n three_hd"], heads: int
 ) -> Float[Tensor, "b n hd"]:
-    """Returns what tokens gather from each other.
+    """Return what tokens gather from each other by attention.
 
     Args:
         projected: their queries, keys and values, side by side.
@@ -54,11 +66,11 @@ def kernel_self_attention(
 
 
 class _KernelSelfAttention(torch.autograd.Function):
-    """Its gradient is written where it belongs: three of their own would be put together again."""
+    """Writes the gradient of `projected` as one tensor, where three would have to be joined."""
 
     @staticmethod
     def forward(ctx: Any, projected: Tensor, heads: int) -> Tensor:
-        query, key, value = _dealt_out(projected, heads)
+        query, key, value = _split_projected(projected, heads)
         out, logsum = _attention(query, key, value, query.shape[-1] ** -0.5)
         ctx.save_for_backward(projected, out, logsum)
         return out
@@ -68,22 +80,23 @@ class _KernelSelfAttention(torch.autograd.Function):
         return _self_attention_backward(*ctx.saved_tensors, dy.contiguous()), None
 
 
-def _dealt_out(projected: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns views: queries, keys and values of each head (b h n d)."""
+def _split_projected(projected: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return views of the queries, keys and values (b h n d)."""
     query, key, value = projected.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind()
     return query, key, value
 
 
 @operator("attention", "(Tensor query, Tensor key, Tensor value, float scale) -> (Tensor, Tensor)")
 def _attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Return what queries gather (b n h d), and what the backward pass needs (b h n)."""
     from srt.model.kernels import triton_attention
 
-    return triton_attention.forward(*_in_place(query, key, value), scale)
+    return triton_attention.forward(*_with_kernel_strides(query, key, value), scale)
 
 
 @_attention.register_fake
 def _(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    return _rows_of_heads(query), query.new_empty(query.shape[:3], dtype=torch.float32)
+    return _empty_rows_first(query), query.new_empty(query.shape[:3], dtype=torch.float32)
 
 
 @operator(
@@ -100,13 +113,15 @@ def _attention_backward(
     dy: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of queries, keys and values, as (b n h d) and (b m h d)."""
     from srt.model.kernels import triton_attention
 
-    found = tuple(_rows_of_heads(part) for part in (query, key, value))
-    into = tuple(part.transpose(1, 2) for part in found)
-    seen = _in_place(query, key, value)
-    triton_attention.backward(*seen, out, logsum, dy, scale, into)  # type: ignore[arg-type]
-    return found  # type: ignore[return-value]
+    # The kernels write to views that have the heads before the rows.
+    gradients = (_empty_rows_first(query), _empty_rows_first(key), _empty_rows_first(value))
+    dquery, dkey, dvalue = (gradient.transpose(1, 2) for gradient in gradients)
+    inputs = _with_kernel_strides(query, key, value)
+    triton_attention.backward(*inputs, out, logsum, dy, scale, (dquery, dkey, dvalue))
+    return gradients
 
 
 @_attention_backward.register_fake
@@ -119,17 +134,22 @@ def _(
     dy: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _rows_of_heads(query), _rows_of_heads(key), _rows_of_heads(value)
+    return _empty_rows_first(query), _empty_rows_first(key), _empty_rows_first(value)
 
 
-def _rows_of_heads(of_heads: Tensor) -> Tensor:
-    """Returns room for b h n d as b n h d."""
-    scenes, heads, count, dim = of_heads.shape
-    return of_heads.new_empty(scenes, count, heads, dim)
+def _empty_rows_first(tensor: Tensor) -> Tensor:
+    """Return uninitialised memory of shape (b n h d), for a tensor of shape (b h n d)."""
+    scenes, heads, count, dim = tensor.shape
+    return tensor.new_empty(scenes, count, heads, dim)
 
 
-def _in_place(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns them as the kernels read them: channels side by side, keys and values alike."""
+def _with_kernel_strides(
+    query: Tensor, key: Tensor, value: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the tensors, copied if their memory is not arranged as the kernels expect.
+
+    Neighbouring channels must be neighbours in memory, and keys and values must have equal strides.
+    """
     if query.stride(-1) != 1:
         query = query.contiguous()
     if key.stride(-1) != 1 or key.stride() != value.stride():
@@ -141,12 +161,16 @@ def _in_place(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor
     "self_attention_backward", "(Tensor projected, Tensor out, Tensor logsum, Tensor dy) -> Tensor"
 )
 def _self_attention_backward(projected: Tensor, out: Tensor, logsum: Tensor, dy: Tensor) -> Tensor:
+    """Return the gradient of `projected`."""
     from srt.model.kernels import triton_attention
 
-    found, (heads, dim) = torch.empty_like(projected), out.shape[2:]
-    seen, into = _dealt_out(projected, heads), _dealt_out(found, heads)
-    triton_attention.backward(*seen, out, logsum, dy, dim**-0.5, into)
-    return found
+    # The kernels write into the three parts of one tensor.
+    heads, dim = out.shape[2:]
+    gradient = torch.empty_like(projected)
+    inputs = _split_projected(projected, heads)
+    outputs = _split_projected(gradient, heads)
+    triton_attention.backward(*inputs, out, logsum, dy, dim**-0.5, outputs)
+    return gradient
 
 
 @_self_attention_backward.register_fake
