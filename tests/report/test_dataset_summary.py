@@ -43,7 +43,7 @@ def test_counts_and_camera_ranges_are_those_of_the_scenes(folder):
 
 def test_ranges_do_not_depend_on_the_blocks_that_are_read(folder, monkeypatch):
     whole = camera_ranges(Scenes(folder, CPU))
-    monkeypatch.setattr("srt.report.dataset_summary.BLOCK", 2)
+    monkeypatch.setattr("srt.report.dataset_summary.SCENES_PER_BLOCK", 2)
     assert camera_ranges(Scenes(folder, CPU)) == whole
 
 
