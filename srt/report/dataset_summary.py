@@ -19,11 +19,16 @@ from srt.data.packed.reader import Scenes
 from srt.visualization.pictures import caption, enlarge, outline, tile, with_margin
 from srt.visualization.plots import COLOURS, figure_pixels
 
-SHEET_SCENES = 3  # of each split
+# The contact sheet: scenes of each split, views of each scene, pixels of an image's shorter side.
+SHEET_SCENES = 3
 SHEET_VIEWS = 8
-SHEET_IMAGE = 96  # an image is enlarged until its shorter side has at least so many pixels
-PLOTTED_CAMERAS = 1000  # of each split
-SCENES_PER_BLOCK = 10_000  # whose cameras are in memory at once
+SHEET_IMAGE = 96
+
+# The plot shows at most so many cameras of each split.
+PLOTTED_CAMERAS = 1000
+
+# The cameras of so many scenes are in memory at once.
+SCENES_PER_BLOCK = 10_000
 
 
 def split_summary(scenes: Scenes, header: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,6 +93,7 @@ def camera_measures(
 
 def contact_sheet(splits: Mapping[str, Scenes]) -> UInt8[np.ndarray, "height width 3"]:
     """Return a picture of a few scenes of each split: a row a scene, its views side by side."""
+    # Splits stand below one another, so that a difference between them is seen.
     rows = []
     for split, scenes in splits.items():
         for index in spread_indices(len(scenes), SHEET_SCENES).unique().tolist():

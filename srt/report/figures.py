@@ -1,7 +1,6 @@
 """The figures of a report: learning curves, quality against compute, PSNR by class.
 
-Each function draws one figure of all runs and returns its pixels. A model has the same colour in
-all figures.
+Each function draws one figure of all runs. A model has the same colour in all figures.
 """
 
 from __future__ import annotations
@@ -21,12 +20,19 @@ from srt.results.published_figures import Result, published_result
 from srt.results.runs import Run, by_dataset
 from srt.visualization.plots import COLOURS, LINES, MARKERS, figure_pixels
 
-POINTS_PER_LINE = 100  # at most: unaveraged noise would be wider than the line and hide others
-LABELLED_BARS = 40  # at most: the numbers above more bars would overlap
-BARS_WIDTH = 0.8  # of the space of a class; the gap separates it from the next class
-WIDEST_BAR = 0.3  # so that one or two runs do not become blocks
-UPRIGHT_NAMES = 8  # class names at most that fit side by side without being turned
-CURVES = ("train_psnr", "validation_psnr")  # the columns of history.csv that are drawn
+# The columns of history.csv that are drawn.
+CURVES = ("train_psnr", "validation_psnr")
+
+# A curve has at most so many points: noise that is wider than the line would hide other lines.
+POINTS_PER_LINE = 100
+
+# The bars of a class take so much of its space, but a single bar is no wider than WIDEST_BAR.
+BARS_WIDTH = 0.8
+WIDEST_BAR = 0.3
+
+# With more bars the numbers above them would overlap; with more classes their names would.
+LABELLED_BARS = 40
+LEVEL_NAMES = 8
 
 
 def learning_curves(runs: Sequence[Run], profile: str) -> UInt8[np.ndarray, "height width 3"]:
@@ -39,6 +45,7 @@ def learning_curves(runs: Sequence[Run], profile: str) -> UInt8[np.ndarray, "hei
     groups, models = by_dataset(runs), model_names(runs)
 
     def draw(panels: Any) -> None:
+        # A dataset has a row of two panels, and each of its runs a colour in both.
         for (data, group), (by_step, by_time) in zip(groups.items(), panels, strict=True):
             for run in group:
                 style = _line_style(models.index(run.model))
@@ -102,6 +109,7 @@ def quality_by_compute(runs: Sequence[Run], profile: str) -> UInt8[np.ndarray, "
     ]
 
     def draw(panels: Any) -> None:
+        # All panels show the same quality, each by another cost.
         for axes, (name, cost) in zip(panels[0], costs, strict=True):
             for group, marker in zip(groups.values(), itertools.cycle(MARKERS)):
                 _draw_quality(axes, group, cost, models, marker)
@@ -128,6 +136,7 @@ def _draw_quality(
     marker: str,
 ) -> None:
     """Draw a dataset's runs, and a line through those that no cheaper run reaches."""
+    # The line is grey and behind the marks.
     by_cost = sorted(group, key=cost)
     points = [(cost(run), _quality(run)) for run in by_cost]
     axes.plot(*zip(*front(points)), color="0.75", zorder=1)
@@ -205,6 +214,7 @@ def _draw_classes(axes: Any, group: Sequence[Run], models: Sequence[str]) -> Non
         if len(names) * len(group) <= LABELLED_BARS:
             axes.bar_label(bars, fmt="%.1f", fontsize="small", padding=1)
 
+    # A published result is a diamond in the middle of each class.
     for result in comparable_results(group):
         heights = _bar_heights([published_class(result, name) for name in names])
         style = {"color": "black", "markerfacecolor": "white", "markersize": 7}
@@ -212,13 +222,14 @@ def _draw_classes(axes: Any, group: Sequence[Run], models: Sequence[str]) -> Non
 
     # A name may list synonyms, of which the first is enough for a label.
     labels = [name.split(",")[0] for name in names]
-    turned = {"rotation": 30, "ha": "right"} if len(names) > UPRIGHT_NAMES else {}
+    turned = {"rotation": 30, "ha": "right"} if len(names) > LEVEL_NAMES else {}
     axes.set_xticks(range(len(names)), labels, **turned)
     axes.grid(visible=False, axis="x")
 
 
 def _bar_heights(classes: Sequence[dict[str, Any] | None]) -> list[float]:
     """Return the PSNR of each class, or nan, which matplotlib leaves out."""
+    # A run or a publication may lack the class, or the figure of it.
     values = [None if figures is None else figures.get("psnr") for figures in classes]
     return [math.nan if value is None else value for value in values]
 
@@ -231,9 +242,11 @@ def moving_average(curve: Curve, points: int) -> Float[np.ndarray, "points 2"]:
     array = np.reshape(curve, (-1, 2))
     if len(array) == 0:
         return array
+
+    # Groups of equally many neighbours are averaged. The last group may be smaller.
     neighbours = math.ceil(len(array) / points)
     starts = np.arange(0, len(array), neighbours)
-    counts = np.diff(starts, append=len(array))  # the last group may be smaller
+    counts = np.diff(starts, append=len(array))
     averages: np.ndarray = np.add.reduceat(array, starts) / counts[:, None]
     return averages
 

@@ -21,15 +21,24 @@ from srt.report.tables.datasets import data_label, datasets_table
 from srt.results.runs import Run
 
 TEMPLATES = PACKAGE / "report" / "templates"
-MLFLOW = "http://127.0.0.1:5000/#/models"  # where `mlflow ui` shows the models and their runs
-WIDEST_PICTURE = 1800  # pixels of a picture on the page
-FEW_CAMERAS = "../camera_overfitting"  # the benchmark's folder, seen from a report's; its page: .md
+
+# Where `mlflow ui` shows the models and their runs.
+MLFLOW = "http://127.0.0.1:5000/#/models"
+
+# The folder of the benchmark on few cameras, seen from a report's. Its text has this name and .md.
+FEW_CAMERAS = "../camera_overfitting"
+
+# How a recorded commit ends if files differed from it.
+UNCOMMITTED = " and changes"
+
+# The figures of the runs, and the most pixels that a picture on the page is wide.
 FIGURES = ("curves", "compute", "classes")
-UNCOMMITTED = " and changes"  # how a recorded commit ends if files differed from it
+WIDEST_PICTURE = 1800
 
 # Lossless WebP takes half the bytes of a PNG. The quality is how hard the encoder tries.
 WEBP: dict[str, Any] = {"format": "webp", "lossless": True, "method": 2, "quality": 50}
 
+# What stands below each picture, on the page and in results.md.
 CAPTIONS = {
     "curves": "Learning curves by step and by time: thick on validation scenes, thin on the"
     " training's rays, as means of neighbours. The ring is the model that was selected and is"
@@ -46,7 +55,8 @@ CAPTIONS = {
     "extremes": "The best, the median and the worst of the measured scenes, by PSNR over all target"
     " views; one of these views is shown.",
 }
-SECTIONS = {  # the anchor and the title of each section of the page
+# The anchor and the title of each section of the page.
+SECTIONS = {
     "results": "Results",
     "equal": "Equal cost",
     "scenes": "Scenes and videos",
@@ -184,6 +194,7 @@ def render_template(name: str, **values: Any) -> str:
         name: of the file in templates/.
         values: the variables of the template. A missing one is an error.
     """
+    # Only the stage that makes reports needs these packages.
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -213,11 +224,13 @@ def embed_picture(path: Path) -> EmbeddedPicture:
     """Return a picture for the page, made smaller if it is wider than a screen shows."""
     from PIL import Image
 
+    # A figure for print has more pixels than a screen.
     with Image.open(path) as file:
         picture = file.convert("RGB")
     if picture.width > WIDEST_PICTURE:
         size = (WIDEST_PICTURE, round(picture.height * WIDEST_PICTURE / picture.width))
         picture = picture.resize(size, Image.Resampling.BOX)
+
     content = io.BytesIO()
     picture.save(content, **WEBP)
     return EmbeddedPicture(data_url(content.getvalue(), "image/webp"), *picture.size)
@@ -264,6 +277,7 @@ def trained_sentence(trainings: Sequence[Mapping[str, Any]]) -> str:
     days = sorted(_distinct_values(trainings, "finished"))
     period = " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "not recorded"
 
+    # Of the other values, all that differ are named.
     hardware = [format_threads(name) for name in _distinct_values(trainings, "hardware")]
     commits = [_short_commit(commit) for commit in _distinct_values(trainings, "commit")]
     return (

@@ -22,20 +22,18 @@ from textwrap import wrap
 from typing import NamedTuple
 
 from srt.report.format.numbers import EN_DASH
-from srt.report.format.table import (
-    NOT_MEASURED,
-    NOT_RUN,
-    Table,
-    drop_empty_columns,
-    select_columns,
-)
+from srt.report.format.table import NOT_MEASURED, NOT_RUN, Table, drop_empty_columns, select_columns
 
 PREAMBLE = (
     "% Needs booktabs and adjustbox. In a document of two columns, table* is as wide as both.\n\n"
 )
-GROUP_COLUMN = "dataset"  # its cells stand above their rows
-SOURCE_COLUMN = "source"  # its cells are replaced by numbers
-TOTAL_ROW = "all"  # a rule stands above the row of this name
+
+# The column whose cells stand above their rows, and the one whose cells become numbers.
+GROUP_COLUMN = "dataset"
+SOURCE_COLUMN = "source"
+
+# A rule stands above the row of this name.
+TOTAL_ROW = "all"
 
 # Columns that a note replaces if all rows have the same cell.
 CONDITIONS = ("iterations", "selected", "protocol", "items measured", "seeds")
@@ -262,30 +260,30 @@ def _end_of_merged_cell(cells: Sequence[str], shared_titles: Sequence[str], star
 
     # Cells below different shared words are about different things, so they stay apart.
     while end < len(cells) and cells[end] == cells[start]:
-        left, right = shared_titles[end - 1], shared_titles[end]
-        if left and right and left != right:
+        titles = {title for title in shared_titles[end - 1 : end + 1] if title}
+        if len(titles) > 1:
             break
         end += 1
     return end
 
 
-def _cell(text: str, line: str, side: str) -> str:
+def _cell(text: str, level: str, side: str) -> str:
     """Return a cell, as a small tabular of several lines if its text is long.
 
     Args:
-        line: `b` or `t`, the line that is level with the row.
+        level: `b` or `t`, the line that is level with the row.
         side: `l` or `r`, how its lines are aligned.
     """
-    lines = _wrap_cell(text, line)
+    lines = _wrap_cell(text, level)
     if len(lines) == 1:
         return escape_latex(text)
     content = r" \\ ".join(map(escape_latex, lines))
-    return rf"\begin{{tabular}}[{line}]{{@{{}}{side}@{{}}}}{content}\end{{tabular}}"
+    return rf"\begin{{tabular}}[{level}]{{@{{}}{side}@{{}}}}{content}\end{{tabular}}"
 
 
-def _wrap_cell(text: str, line: str) -> list[str]:
+def _wrap_cell(text: str, level: str) -> list[str]:
     """Return the lines of a cell in the header, `b`, or below it, `t`."""
-    return wrap(text, LINE_WIDTH[line], break_long_words=False, break_on_hyphens=False) or [""]
+    return wrap(text, LINE_WIDTH[level], break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def _merged_cell(columns: int, side: str, latex: str) -> str:

@@ -42,20 +42,13 @@ def _class_table(data: str, protocol: str, departure: str, runs: Sequence[Run]) 
     measures = [name for name in defined if any(figure[name] is not None for figure in figures)]
     notes = [f"{MEASURES[name][0]} {NOT_MEASURED}." for name in defined if name not in measures]
 
-    # The columns of the runs come first, then those of published results.
-    columns: list[tuple[str, ClassFigures]] = [
-        (run.name, {**figure["classes"], "all": figure})
-        for run, figure in zip(runs, figures, strict=True)
-    ]
-    for run in runs:
-        result = published_result(run.name, protocol)
-        if result and result.classes and is_comparable(result, run):
-            title = f"{result.method}, published"
-            if title not in dict(columns):
-                columns.append((title, published_classes(result)))
-                notes.append(f"{result.method}, published: {result.source} ({result.mark}).")
+    # The runs come first, then published results. A note names the source of each of these.
+    columns = [(run.name, _run_classes(figure)) for run, figure in zip(runs, figures, strict=True)]
+    for result in _comparable_results(runs, protocol):
+        columns.append((f"{result.method}, published", published_classes(result)))
+        notes.append(f"{result.method}, published: {result.source} ({result.mark}).")
 
-    # Each column has a cell for every measure.
+    # Every measure of a run or result is a column, every class a row.
     header = ["class"]
     for title, _ in columns:
         header += [f"{title} {MEASURES[name][0]}" for name in measures]
@@ -67,6 +60,7 @@ def _class_table(data: str, protocol: str, departure: str, runs: Sequence[Run]) 
             row += [_class_cell(column, class_name, name) for name in measures]
         rows.append(row)
 
+    # Evaluations with changed conditions say so in the title.
     conditions = f"{protocol}, {departure}" if departure else protocol
     return Table(
         title=f"By class: {data}, protocol {conditions}",
@@ -75,6 +69,22 @@ def _class_table(data: str, protocol: str, departure: str, runs: Sequence[Run]) 
         rows=rows,
         notes=notes,
     )
+
+
+def _run_classes(figures: dict[str, Any]) -> ClassFigures:
+    """Return what a run measured of each class, and of all classes together."""
+    return {**figures["classes"], "all": figures}
+
+
+def _comparable_results(runs: Sequence[Run], protocol: str) -> list[Result]:
+    """Return the published results by class that are comparable with these runs."""
+    # Several runs may reproduce the same method, which is shown once.
+    results: dict[str, Result] = {}
+    for run in runs:
+        result = published_result(run.name, protocol)
+        if result and result.classes and is_comparable(result, run):
+            results.setdefault(result.method, result)
+    return list(results.values())
 
 
 def published_classes(result: Result) -> ClassFigures:

@@ -9,6 +9,12 @@ from srt.report.format.table import Table
 from srt.report.tables.results import COUNTED, TIMED
 from srt.results.runs import Run
 
+# Notes on the costs of a trained model, and on those of its training.
+INFERENCE_NOTE = (
+    "Of one scene with its input views, and of one frame of the dataset's size, in float32."
+    " Operations of matrix products, convolutions and attention, counted; a multiplication"
+    " and an addition are two. Times are medians of the evaluation's machine."
+)
 TRAINING_NOTE = (
     "To train: GPUs times hours of training, validation included, and, where it was measured, the"
     " energy that their boards used meanwhile and the most memory taken on one of them."
@@ -21,11 +27,7 @@ def costs_table(runs: Sequence[Run]) -> Table:
     header += ["encode time", "render time", "hardware"]
     align = "llrrrrrl"
     rows = [_inference_cells(run) for run in runs]
-    notes = [
-        "Of one scene with its input views, and of one frame of the dataset's size, in float32."
-        " Operations of matrix products, convolutions and attention, counted; a multiplication"
-        " and an addition are two. Times are medians of the evaluation's machine.",
-    ]
+    notes = [INFERENCE_NOTE]
 
     # GPU hours exist only for trainings on GPUs, so the column is left out if there is none.
     if any(run.gpu_hours is not None for run in runs):
@@ -38,6 +40,7 @@ def costs_table(runs: Sequence[Run]) -> Table:
 
 def _inference_cells(run: Run) -> list[str]:
     """Return the cells of what a trained model needs: operations and times of the evaluation."""
+    # Operations are those of a scene and of a frame, in the order of the header.
     counts = run.metrics["costs"]
     operations = [counts[name] for name in COUNTED if name != "parameters"]
     return [
@@ -54,6 +57,8 @@ def _training_cell(run: Run) -> str:
     """Return e.g. `0.15 GPU hours, 96 Wh, 6.7 GB`, without what was not measured."""
     if run.gpu_hours is None:
         return EN_DASH
+
+    # Runs from before energy and memory were measured have only their hours. 1 Wh is 3600 J.
     costs = [f"{run.gpu_hours:.2f} GPU hours"]
     if (joules := run.training.get("joules")) is not None:
         costs.append(f"{count(round(joules / 3600))} Wh")

@@ -32,6 +32,7 @@ def datasets_table(surveys: Sequence[dict[str, Any]]) -> Table:
 
 def _dataset_row(survey: dict[str, Any]) -> list[str]:
     """Return a dataset's cells: scenes of each split, bytes of all, cameras of the training's."""
+    # Cameras and classes are those of the training split, which is the largest.
     splits = survey["splits"]
     train = splits["train"]
     total_bytes = sum(split["uncompressed_bytes"] for split in splits.values())
@@ -50,6 +51,7 @@ def _dataset_row(survey: dict[str, Any]) -> list[str]:
 
 def _camera_range(split: Mapping[str, Any], name: str, digits: int, unit: str) -> str:
     """Return e.g. `10 to 35°`, or one value if both ends look equal."""
+    # Of the smallest, median and largest value, the table shows the ends.
     low, _, high = (f"{value:.{digits}f}" for value in split["cameras"][name])
     return f"{low}{unit}" if low == high else f"{low} to {high}{unit}"
 

@@ -16,7 +16,8 @@ from srt.results.curves import value_at
 from srt.results.published_figures import PROTOCOLS
 from srt.results.runs import Equal, Run, by_dataset, equal_cost
 
-Groups = list[list[Run]]  # the runs of one dataset each, of several models
+# The runs of each dataset, which are of several models.
+Groups = list[list[Run]]
 
 
 def equal_cost_table(runs: Sequence[Run], profile: str) -> Table | None:
@@ -24,6 +25,7 @@ def equal_cost_table(runs: Sequence[Run], profile: str) -> Table | None:
 
     It is None if there is no such dataset.
     """
+    # A dataset that one model alone was trained on has nothing to compare.
     datasets = by_dataset(runs).values()
     groups = [group for group in datasets if equal_cost(group).steps is not None]
     if not groups:
@@ -45,37 +47,43 @@ def equal_cost_table(runs: Sequence[Run], profile: str) -> Table | None:
 
 def _row(run: Run, equal: Equal, test_columns: Sequence[tuple[str, str]]) -> list[str]:
     """Return the cells of a run, which is compared with others at `equal`."""
-    steps, seconds = run.training["steps"], run.training["seconds"]
-
-    # A training does not write when each step was, so its time is spread evenly over its steps.
-    at_equal_steps = [EN_DASH] * 3
-    if equal.steps is not None:
-        at_equal_steps = [
-            count(int(equal.steps)),
-            format_decibels(value_at(run.by_step, equal.steps)),
-            format_precise_duration(equal.steps * seconds / steps),
-        ]
-    at_equal_time = [EN_DASH] * 3
-    if equal.seconds is not None:
-        at_equal_time = [
-            format_precise_duration(equal.seconds),
-            format_decibels(value_at(run.by_time, equal.seconds)),
-            count(round(equal.seconds * steps / seconds)),
-        ]
-
+    # Not every run is measured by every protocol.
     protocols = run.metrics["protocols"]
+    test_cells = [
+        format_measure(protocols[protocol], name) if protocol in protocols else EN_DASH
+        for protocol, name in test_columns
+    ]
     return [
         run.name,
         run.data,
-        *at_equal_steps,
-        *at_equal_time,
-        count(steps),
-        format_precise_duration(seconds),
-        *(
-            format_measure(protocols[protocol], name) if protocol in protocols else EN_DASH
-            for protocol, name in test_columns
-        ),
+        *_cells_at_equal_steps(run, equal.steps),
+        *_cells_at_equal_time(run, equal.seconds),
+        count(run.training["steps"]),
+        format_precise_duration(run.training["seconds"]),
+        *test_cells,
     ]
+
+
+def _cells_at_equal_steps(run: Run, steps: float | None) -> list[str]:
+    """Return the steps, the PSNR after them and the time that they took."""
+    if steps is None:
+        return [EN_DASH] * 3
+
+    # A training does not write when each step was, so its time is spread evenly over its steps.
+    seconds = steps * run.training["seconds"] / run.training["steps"]
+    psnr = value_at(run.by_step, steps)
+    return [count(int(steps)), format_decibels(psnr), format_precise_duration(seconds)]
+
+
+def _cells_at_equal_time(run: Run, seconds: float | None) -> list[str]:
+    """Return the time, the PSNR after it and the steps until then."""
+    if seconds is None:
+        return [EN_DASH] * 3
+
+    # Here, too, the time is spread evenly over the steps.
+    steps = seconds * run.training["steps"] / run.training["seconds"]
+    psnr = value_at(run.by_time, seconds)
+    return [format_precise_duration(seconds), format_decibels(psnr), count(round(steps))]
 
 
 def _test_columns(groups: Groups) -> list[tuple[str, str]]:
@@ -83,7 +91,8 @@ def _test_columns(groups: Groups) -> list[tuple[str, str]]:
 
     Of each run, a measure is shown by the first protocol that has it.
     """
-    columns: dict[tuple[str, str], None] = {}  # as an ordered set
+    # A dictionary keeps the order in which the columns are added.
+    columns: dict[tuple[str, str], None] = {}
     for run in (run for group in groups for run in group):
         measured: set[str] = set()
         for protocol, figures in run.metrics["protocols"].items():

@@ -15,6 +15,14 @@ from srt.report.format.table import Table
 
 TITLE = "Known limit: few cameras"
 
+# How to read the table. The second note on it depends on the measurement.
+ANGLE_NOTE = (
+    "PSNR in dB of new synthetic objects, by the angle between the camera that shows them"
+    " and the nearest of 24 fixed cameras. Fixed: trained on these cameras alone, as NMR"
+    " has them; dense: on cameras anywhere; jitter: with every item's world turned at"
+    " random."
+)
+
 
 def few_cameras_table(measured: Mapping[str, Any]) -> Table:
     """Return the PSNR by the angle to the nearest training camera, a row a model and a baseline.
@@ -38,10 +46,7 @@ def few_cameras_table(measured: Mapping[str, Any]) -> Table:
         header=["model, cameras", "steps", *ranges],
         rows=rows,
         notes=[
-            "PSNR in dB of new synthetic objects, by the angle between the camera that shows them"
-            " and the nearest of 24 fixed cameras. Fixed: trained on these cameras alone, as NMR"
-            " has them; dense: on cameras anywhere; jitter: with every item's world turned at"
-            " random.",
+            ANGLE_NOTE,
             f"Not of this profile's runs: models of the published sizes, each trained for"
             f" {measured['seconds_of_training']:g} s of one {measured['device']} on"
             f" {count(measured['objects'])} objects and measured on {measured['test_objects']}"

@@ -21,7 +21,8 @@ from srt.report.tables.results import MEASURES, Row, format_measure
 from srt.results.published_figures import PROTOCOLS, QUOTED, RESULTS, UNKNOWN
 from srt.results.runs import Run
 
-REPORTED = ("psnr", "ssim", "lpips")  # the measures that papers report
+# The measures that papers report.
+REPORTED = ("psnr", "ssim", "lpips")
 
 # The columns that stay None where nothing was measured.
 OPTIONAL_COLUMNS = (*REPORTED, "source", "mark", "steps", "step_seconds")
@@ -107,7 +108,8 @@ def _own_rows(
 
 
 def _step_cost(plan: Experiment, performance: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the cost of the fastest timed step at the plan's batch size; empty if none was timed."""
+    """Return what a step and the whole training cost; empty if no step of this size was timed."""
+    # Only our own ways of computing a step count, at the batch size of the experiment.
     steps = [
         row
         for row in performance["rows"]
@@ -116,6 +118,8 @@ def _step_cost(plan: Experiment, performance: Mapping[str, Any]) -> dict[str, An
     ]
     if not steps:
         return {}
+
+    # The training takes as many of the fastest steps as the experiment has.
     fastest = min(steps, key=lambda row: row["median_ms"])
     return {
         "step_seconds": round(fastest["median_ms"] / 1000, 6),
@@ -130,22 +134,11 @@ def reproduction_table(rows: Sequence[Row]) -> Table:
     totals = [row for row in rows if row["class"] == "all"]
     header = ["dataset", "protocol", "method", *(MEASURES[name][0] for name in REPORTED)]
     header += ["iterations", "a step", "GPU hours", "GPU memory", "source"]
-    cells = []
-    for row in totals:
-        marked_source = f"{row['source']} ({row['mark']})" if row["mark"] else row["source"]
-        cells.append(
-            [
-                *(row[key] for key in ("dataset", "protocol", "method")),
-                *(_measure_cell(row, name) for name in REPORTED),
-                *_cost_cells(row),
-                marked_source or EN_DASH,
-            ]
-        )
     return Table(
         title="Reproduction: published figures and ours",
         align="lllrrrrrrrl",
         header=header,
-        rows=cells,
+        rows=[_total_cells(row) for row in totals],
         notes=[
             f"{NOT_RUN.capitalize()}: this experiment was not run on the published data. Only rows"
             " of one dataset and one protocol can be compared. The protocols are defined below the"
@@ -157,6 +150,19 @@ def reproduction_table(rows: Sequence[Row]) -> Table:
             " size was timed.",
         ],
     )
+
+
+def _total_cells(row: Row) -> list[str]:
+    """Return the cells of a row: what was measured by whom, its cost, and where it was read."""
+    source = row["source"] or EN_DASH
+    return [
+        row["dataset"],
+        row["protocol"],
+        row["method"],
+        *(_measure_cell(row, name) for name in REPORTED),
+        *_cost_cells(row),
+        f"{source} ({row['mark']})" if row["mark"] else source,
+    ]
 
 
 def _measure_cell(row: Row, name: str) -> str:
@@ -175,6 +181,7 @@ def _measure_cell(row: Row, name: str) -> str:
 
 def _cost_cells(row: Row) -> list[str]:
     """Return iterations, time of a step, GPU hours and memory; dashes for the work of others."""
+    # Papers report costs on other hardware, so only ours are in the table.
     if not row["ours"]:
         return [EN_DASH] * 4
     if row["step_seconds"] is None:
@@ -199,29 +206,21 @@ def class_table(rows: Sequence[Row]) -> Table:
     keys = {(row["dataset"], row["protocol"]) for row in published}
     comparable = [row for row in rows if (row["dataset"], row["protocol"]) in keys]
 
-    # Published methods come first. A dataset may name a class by several synonyms.
+    # Published methods come first. Each method has a column for every measure.
     methods = list(dict.fromkeys(row["method"] for row in published))
     methods += dict.fromkeys(row["method"] for row in comparable if row["ours"])
-    figures = {
-        (row["method"], synonym): row for row in comparable for synonym in row["class"].split(",")
-    }
     header = ["class"]
     for method in methods:
         header += [f"{method.split(',')[0]} {MEASURES[name][0]}" for name in REPORTED]
-    cells = []
-    for class_name in (*dict.fromkeys(row["class"] for row in published), "all"):
-        line = [class_name]
-        for method in methods:
-            row = figures.get((method, class_name))
-            line += [_measure_cell(row, name) if row else NOT_RUN for name in REPORTED]
-        cells.append(line)
 
+    # The classes have the names and the order of the publication. The title says what they are of.
+    classes = [*dict.fromkeys(row["class"] for row in published), "all"]
     datasets = " and ".join(f"{dataset}, protocol {protocol}" for dataset, protocol in sorted(keys))
     return Table(
         title=f"Reproduction by class: {datasets}",
         align="l" + "r" * (len(header) - 1),
         header=header,
-        rows=cells,
+        rows=_class_rows(comparable, classes, methods),
         notes=[
             f"{row['method']}: {row['source']} ({row['mark']})."
             for row in comparable
@@ -230,9 +229,35 @@ def class_table(rows: Sequence[Row]) -> Table:
     )
 
 
+def _class_rows(
+    rows: Sequence[Row], classes: Sequence[str], methods: Sequence[str]
+) -> list[list[str]]:
+    """Return the cells of each class: its name, then the measures of every method."""
+    # A dataset may name a class by several synonyms, so each of them leads to its row.
+    by_class: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        for synonym in row["class"].split(","):
+            by_class[row["method"], synonym] = row
+
+    # A class that a method has no figures of was not run.
+    cells = []
+    for class_name in classes:
+        class_cells = [class_name]
+        for method in methods:
+            figures = by_class.get((method, class_name))
+            if figures is None:
+                class_cells += [NOT_RUN] * len(REPORTED)
+            else:
+                class_cells += [_measure_cell(figures, name) for name in REPORTED]
+        cells.append(class_cells)
+    return cells
+
+
 def reproduction_page(tables: Sequence[Table]) -> str:
     """Return the Markdown of reproduction.md: the tables and the protocols' definitions."""
     lines = ["# Published figures and their reproduction", "", *map(to_markdown, tables)]
+
+    # The tables name the protocols; their definitions stand below.
     lines += ["## Protocols", ""]
     lines += [f"- Protocol {name}: {protocol.text}." for name, protocol in PROTOCOLS.items()]
     return "\n".join([*lines, ""])

@@ -3,8 +3,7 @@
 `result_rows` makes the raw figures, which are published as CSV. `results_table` formats them and
 says in notes how to read them.
 
-In a row, figures that are equal on every machine come first. Those that depend on the machine, its
-times and its hardware, come last.
+A row ends with what depends on the machine: times and hardware.
 """
 
 from __future__ import annotations
@@ -27,15 +26,16 @@ from srt.results.runs import Equal, Run, by_dataset, equal_cost
 
 Row = dict[str, Any]
 
-MEASURES = {  # the title of each measure, and its decimals
+# The title of each measure, and its number of decimals.
+MEASURES = {
     "psnr": ("PSNR", 2),
     "ssim": ("SSIM", 3),
     "lpips": ("LPIPS", 3),
     "lpips_alex": ("LPIPS (AlexNet)", 3),
 }
 
-# Predictions that need no training (srt/evaluation/scores.py). The peer knows the cameras, as a
-# model does; the others do not, so that the gain is over the better of them.
+# Predictions that need no training (srt/evaluation/scores.py). The gain is over the better of the
+# baselines. The peer stands apart, because it knows the cameras, as a model does.
 BASELINES = {"mean_colour": "mean colour", "input_view": "input copied"}
 PEER = "warped_input"
 
@@ -45,10 +45,8 @@ TIMED = ("encode_seconds", "frame_seconds")
 
 
 def result_rows(runs: Sequence[Run]) -> list[Row]:
-    """Return the raw figures, a row for each run and protocol.
-
-    A value is None if it was not measured or does not exist.
-    """
+    """Return the raw figures, a row for each run and protocol. None is what was not measured."""
+    # Where a dataset's trainings are compared depends on all of its runs.
     equal = {data: equal_cost(group) for data, group in by_dataset(runs).items()}
     return [
         result_row(run, protocol, equal[run.data])
@@ -92,8 +90,11 @@ def _published_values(run: Run, protocol: str, figures: Row) -> Row:
     Synthetic scenes have no published result, nor has an evaluation that departs from its protocol.
     The difference is None if the result was published for another test set.
     """
+    # Only an unchanged evaluation on the published data reproduces a result.
     reproduces = not run.metrics["synthetic"] and not run.departure
     published = published_result(run.name, protocol) if reproduces else None
+
+    # Even then, part of the data may have been evaluated: a difference would mislead.
     difference = None
     if published and is_comparable(published, run):
         difference = round(figures["psnr"] - published.psnr, 6)
@@ -124,6 +125,7 @@ def _baseline_values(figures: Row) -> Row:
 
 def _seed_values(run: Run, protocol: str) -> Row:
     """Return the number of seeds, and the mean and standard deviation of each measure over them."""
+    # A single seed has neither mean nor spread.
     statistics = {name: run.over_seeds(protocol, name) or (None, None) for name in MEASURES}
     return {
         "seeds": len(run.seeds),
@@ -269,6 +271,7 @@ def _protocol_cell(row: Row) -> str:
 
 def _defined_measures(rows: Sequence[Row]) -> list[str]:
     """Return the measures that the protocol of any row defines."""
+    # They stay in the order of MEASURES, which is the order of the columns.
     protocols = {row["protocol"] for row in rows}
     defined = {name for protocol in protocols for name in PROTOCOLS[protocol].measures}
     return [name for name in MEASURES if name in defined]

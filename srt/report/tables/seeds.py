@@ -10,23 +10,31 @@ from srt.report.tables.results import MEASURES
 from srt.results.published_figures import PROTOCOLS
 from srt.results.runs import Run
 
+# The note below the table.
+NOTE = (
+    "Mean ± standard deviation of trainings that differ in nothing but their seed: the"
+    " first weights, and the order of scenes, views and rays. The data are the same. The"
+    " other tables show the seed of params.yaml."
+)
+
 
 def seeds_table(runs: Sequence[Run], profile: str) -> Table | None:
-    """Return a row for each protocol of each run with several seeds; None if there is no such run.
-
-    A measure has a column if any of these runs has it.
-    """
+    """Return a row for each protocol of a run with several seeds; None if there is no such run."""
+    # A single seed has no spread, and its figures are in the table of results.
     repeated = [
         (run, protocol) for run in runs if run.repeats for protocol in run.metrics["protocols"]
     ]
     if not repeated:
         return None
+
+    # A measure has a column if any of these runs has it.
     measures = [
         name
         for name in MEASURES
         if any(run.over_seeds(protocol, name) is not None for run, protocol in repeated)
     ]
 
+    # Each run is measured by several protocols, which have different measures.
     rows = []
     for run, protocol in repeated:
         cells = [_mean_and_spread(run, protocol, name) for name in measures]
@@ -36,11 +44,7 @@ def seeds_table(runs: Sequence[Run], profile: str) -> Table | None:
         align="lllr" + "r" * len(measures),
         header=["run", "dataset", "protocol", "seeds", *(MEASURES[name][0] for name in measures)],
         rows=rows,
-        notes=[
-            "Mean ± standard deviation of trainings that differ in nothing but their seed: the"
-            " first weights, and the order of scenes, views and rays. The data are the same. The"
-            " other tables show the seed of params.yaml."
-        ],
+        notes=[NOTE],
     )
 
 
