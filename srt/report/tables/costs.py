@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from srt.report.format.numbers import EN_DASH, count, format_threads, format_three_digits
 from srt.report.format.table import Table
-from srt.report.tables.results import COUNTED, TIMED
+from srt.report.tables.results import COST_COUNTS, COST_TIMES
 from srt.results.runs import Run
 
 # Notes on the costs of a trained model, and on those of its training.
@@ -42,13 +42,13 @@ def _inference_cells(run: Run) -> list[str]:
     """Return the cells of what a trained model needs: operations and times of the evaluation."""
     # Operations are those of a scene and of a frame, in the order of the header.
     counts = run.metrics["costs"]
-    operations = [counts[name] for name in COUNTED if name != "parameters"]
+    operations = [counts[name] for name in COST_COUNTS if name != "parameters"]
     return [
         run.name,
         run.data,
         count(counts["parameters"]),
         *(f"{format_three_digits(number / 1e9)} GFLOP" for number in operations),
-        *(f"{format_three_digits(1000 * run.costs[name])} ms" for name in TIMED),
+        *(f"{format_three_digits(1000 * run.costs[name])} ms" for name in COST_TIMES),
         format_threads(run.costs["hardware"]),
     ]
 

@@ -40,8 +40,8 @@ BASELINES = {"mean_colour": "mean colour", "input_view": "input copied"}
 PEER = "warped_input"
 
 # What a model costs: counts are in metrics.json, times in costs.json.
-COUNTED = ("parameters", "encode_flops", "frame_flops")
-TIMED = ("encode_seconds", "frame_seconds")
+COST_COUNTS = ("parameters", "encode_flops", "frame_flops")
+COST_TIMES = ("encode_seconds", "frame_seconds")
 
 
 def result_rows(runs: Sequence[Run]) -> list[Row]:
@@ -77,7 +77,7 @@ def result_row(run: Run, protocol: str, equal: Equal) -> Row:
         **_published_values(run, protocol, figures),
         **_baseline_values(figures),
         **_seed_values(run, protocol),
-        **{name: run.metrics["costs"][name] for name in COUNTED},
+        **{name: run.metrics["costs"][name] for name in COST_COUNTS},
         "equal_steps": equal.steps and int(equal.steps),
         "equal_steps_psnr": value_at(run.by_step, equal.steps),
         **_machine_values(run, equal),
@@ -139,7 +139,7 @@ def _machine_values(run: Run, equal: Equal) -> Row:
     return {
         "equal_seconds": equal.seconds and round(equal.seconds, 6),
         "equal_seconds_psnr": value_at(run.by_time, equal.seconds),
-        **{name: run.costs[name] for name in TIMED},
+        **{name: run.costs[name] for name in COST_TIMES},
         "gpu_hours": run.gpu_hours,
         "joules": run.training.get("joules"),
         "training_peak_gigabytes": run.training.get("peak_gigabytes"),
