@@ -60,9 +60,9 @@ def learning_curves(runs: Sequence[Run], profile: str) -> UInt8[np.ndarray, "hei
         panels[-1][0].set_xlabel("step")
         panels[-1][1].set_xlabel("minutes of training")
 
+    rows = len(groups)
     title = f"Learning curves, profile {profile}"
-    height = 1.2 + 2.0 * len(groups)
-    return figure_pixels(title, height, draw, rows=len(groups), sharey="row", squeeze=False)
+    return figure_pixels(title, 1.2 + 2.0 * rows, draw, rows=rows, sharey="row", squeeze=False)
 
 
 def _lower_limit(group: Sequence[Run]) -> float:
@@ -209,16 +209,17 @@ def _draw_classes(axes: Any, group: Sequence[Run], models: Sequence[str]) -> Non
         offset = (number - (len(group) - 1) / 2) * width
         measured = last_protocol_figures(run)["classes"]
         heights = _bar_heights([measured.get(name) for name in names])
-        style = {"color": _colour(models, run.model), "label": run.model.upper()}
-        bars = axes.bar(np.arange(len(names)) + offset, heights, width * 0.92, **style)
+        centres = np.arange(len(names)) + offset
+        colour, label = _colour(models, run.model), run.model.upper()
+        bars = axes.bar(centres, heights, width * 0.92, color=colour, label=label)
         if len(names) * len(group) <= LABELLED_BARS:
             axes.bar_label(bars, fmt="%.1f", fontsize="small", padding=1)
 
     # A published result is a diamond in the middle of each class.
     for result in comparable_results(group):
         heights = _bar_heights([published_class(result, name) for name in names])
-        style = {"color": "black", "markerfacecolor": "white", "markersize": 7}
-        axes.plot(heights, "D", label=f"{result.method} (published)", **style)
+        label = f"{result.method} (published)"
+        axes.plot(heights, "D", color="black", markerfacecolor="white", markersize=7, label=label)
 
     # A name may list synonyms, of which the first is enough for a label.
     labels = [name.split(",")[0] for name in names]
@@ -247,8 +248,7 @@ def moving_average(curve: Curve, points: int) -> Float[np.ndarray, "points 2"]:
     neighbours = math.ceil(len(array) / points)
     starts = np.arange(0, len(array), neighbours)
     counts = np.diff(starts, append=len(array))
-    averages: np.ndarray = np.add.reduceat(array, starts) / counts[:, None]
-    return averages
+    return np.add.reduceat(array, starts) / counts[:, None]
 
 
 def model_names(runs: Sequence[Run]) -> list[str]:

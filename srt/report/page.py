@@ -55,6 +55,7 @@ CAPTIONS = {
     "extremes": "The best, the median and the worst of the measured scenes, by PSNR over all target"
     " views; one of these views is shown.",
 }
+
 # The anchor and the title of each section of the page.
 SECTIONS = {
     "results": "Results",

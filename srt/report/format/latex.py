@@ -36,8 +36,8 @@ SOURCE_COLUMN = "source"
 TOTAL_ROW = "all"
 
 # Columns that a note replaces if all rows have the same cell.
-CONDITIONS = ("iterations", "selected", "protocol", "items measured", "seeds")
-CONDITIONS += ("training time", "hardware")
+CONDITIONS = {"iterations", "selected", "protocol", "items measured", "seeds"}
+CONDITIONS |= {"training time", "hardware"}
 
 COLUMN = 56  # characters that fit side by side into one of two columns of a page
 LINE_WIDTH = {"b": 10, "t": 36}  # characters of a cell's line in the header and below it

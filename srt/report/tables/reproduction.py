@@ -25,8 +25,8 @@ from srt.results.runs import Run
 REPORTED = ("psnr", "ssim", "lpips")
 
 # The columns that stay None where nothing was measured.
-OPTIONAL_COLUMNS = (*REPORTED, "source", "mark", "steps", "step_seconds")
-OPTIONAL_COLUMNS += ("gpu_hours", "peak_gigabytes", "hardware")
+OPTIONAL_COLUMNS = [*REPORTED, "source", "mark", "steps", "step_seconds"]
+OPTIONAL_COLUMNS += ["gpu_hours", "peak_gigabytes", "hardware"]
 
 
 def reproduction_rows(
@@ -109,7 +109,7 @@ def _own_rows(
 
 def _step_cost(plan: Experiment, performance: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a step and the whole training cost; empty if no step of this size was timed."""
-    # Only our own ways of computing a step count, at the batch size of the experiment.
+    # The benchmark also times plain PyTorch, and other batch sizes. Neither is how we train.
     steps = [
         row
         for row in performance["rows"]
