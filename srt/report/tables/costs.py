@@ -61,7 +61,8 @@ def _training_cell(run: Run) -> str:
     # Runs from before energy and memory were measured have only their hours. 1 Wh is 3600 J.
     costs = [f"{run.gpu_hours:.2f} GPU hours"]
     if (joules := run.training.get("joules")) is not None:
-        costs.append(f"{count(round(joules / 3600))} Wh")
+        watt_hours = count(round(joules / 3600))
+        costs.append(f"{watt_hours} Wh")
     if (peak := run.training.get("peak_gigabytes")) is not None:
         costs.append(f"{peak:.1f} GB")
     return ", ".join(costs)

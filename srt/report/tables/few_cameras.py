@@ -40,6 +40,7 @@ def few_cameras_table(measured: Mapping[str, Any]) -> Table:
         for name, run in measured["runs"].items()
     ]
     rows += [_row(name, EN_DASH, values) for name, values in measured["baselines"].items()]
+    objects = count(measured["objects"])
     return Table(
         title=TITLE,
         align="l" + "r" * (1 + len(ranges)),
@@ -49,7 +50,7 @@ def few_cameras_table(measured: Mapping[str, Any]) -> Table:
             ANGLE_NOTE,
             f"Not of this profile's runs: models of the published sizes, each trained for"
             f" {measured['seconds_of_training']:g} s of one {measured['device']} on"
-            f" {count(measured['objects'])} objects and measured on {measured['test_objects']}"
+            f" {objects} objects and measured on {measured['test_objects']}"
             " others.",
         ],
     )

@@ -258,10 +258,8 @@ def _dataset_cell(row: Row) -> str:
 
 def _items_cell(row: Row) -> str:
     """Return how many items were measured, and of which split if it is not the test split."""
-    total = count(row["items_of"])
-    text = f"{count(row['items'])} of {total}"
-    if row["items"] == row["items_of"]:
-        text = f"all {total}"
+    measured, total = count(row["items"]), count(row["items_of"])
+    text = f"all {total}" if measured == total else f"{measured} of {total}"
     return text if row["split"] == "test" else f"{text}, {row['split']}"
 
 
