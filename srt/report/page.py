@@ -1,7 +1,7 @@
 """The texts of a report: results.md, and index.html, which holds all its pictures and videos.
 
 A report is of all runs of one profile. `Report` has its tables and files.
-`markdown` and `page` put them into texts. The HTML is in templates/, as is its style.
+`markdown` and `page` put them into texts. The HTML and its style are in templates/.
 """
 
 from __future__ import annotations

@@ -258,7 +258,8 @@ def _dataset_cell(row: Row) -> str:
 
 def _items_cell(row: Row) -> str:
     """Return how many items were measured, and of which split if it is not the test split."""
-    measured, total = count(row["items"]), count(row["items_of"])
+    measured = count(row["items"])
+    total = count(row["items_of"])
     text = f"all {total}" if measured == total else f"{measured} of {total}"
     return text if row["split"] == "test" else f"{text}, {row['split']}"
 
