@@ -42,7 +42,8 @@ def learning_curves(runs: Sequence[Run], profile: str) -> UInt8[np.ndarray, "hei
     """
     from matplotlib.ticker import EngFormatter
 
-    groups, models = by_dataset(runs), model_names(runs)
+    groups = by_dataset(runs)
+    models = model_names(runs)
 
     def draw(panels: Any) -> None:
         # A dataset has a row of two panels, and each of its runs a colour in both.
@@ -101,7 +102,8 @@ def quality_by_compute(runs: Sequence[Run], profile: str) -> UInt8[np.ndarray, "
 
     A mark is a run: its colour is the model and its form the dataset.
     """
-    groups, models = by_dataset(runs), model_names(runs)
+    groups = by_dataset(runs)
+    models = model_names(runs)
     costs: list[tuple[str, Callable[[Run], float]]] = [
         ("GFLOP for a scene and a frame", lambda run: _operations(run) / 1e9),
         ("milliseconds to render a frame", lambda run: 1000 * run.costs["frame_seconds"]),
@@ -136,7 +138,6 @@ def _draw_quality(
     marker: str,
 ) -> None:
     """Draw a dataset's runs, and a line through those that no cheaper run reaches."""
-    # The line is grey and behind the marks.
     by_cost = sorted(group, key=cost)
     points = [(cost(run), _quality(run)) for run in by_cost]
     axes.plot(*zip(*front(points)), color="0.75", zorder=1)
@@ -210,8 +211,8 @@ def _draw_classes(axes: Any, group: Sequence[Run], models: Sequence[str]) -> Non
         measured = last_protocol_figures(run)["classes"]
         heights = _bar_heights([measured.get(name) for name in names])
         centres = np.arange(len(names)) + offset
-        colour, label = _colour(models, run.model), run.model.upper()
-        bars = axes.bar(centres, heights, width * 0.92, color=colour, label=label)
+        colour = _colour(models, run.model)
+        bars = axes.bar(centres, heights, width * 0.92, color=colour, label=run.model.upper())
         if len(names) * len(group) <= LABELLED_BARS:
             axes.bar_label(bars, fmt="%.1f", fontsize="small", padding=1)
 
@@ -263,8 +264,7 @@ def last_protocol(run: Run) -> str:
 
 def last_protocol_figures(run: Run) -> dict[str, Any]:
     """Return what a run measured by its last protocol."""
-    figures: dict[str, Any] = run.metrics["protocols"][last_protocol(run)]
-    return figures
+    return run.metrics["protocols"][last_protocol(run)]
 
 
 def class_names(group: Sequence[Run]) -> list[str]:
