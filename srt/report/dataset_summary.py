@@ -1,4 +1,8 @@
-"""A look at a packed dataset: statistics, a contact sheet, and where its cameras stand."""
+"""Statistics and pictures of a packed dataset, to check the data before training on them.
+
+`workflow.survey` writes what is made here: the counts, pixel statistics and camera ranges of each
+split, a contact sheet of its scenes, and a plot of where its cameras stand.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +14,30 @@ from typing import Any
 import numpy as np
 import torch
 
-from srt.common.shapes import Float, UInt8
+from srt.common.shapes import Float, Int, UInt8
 from srt.data.packed.reader import Scenes
 from srt.visualization.pictures import caption, enlarge, outline, tile, with_margin
 from srt.visualization.plots import COLOURS, figure_pixels
 
-SHEET_SCENES = 3  # of each split
+# The contact sheet: scenes of each split, views of each scene, pixels of an image's shorter side.
+SHEET_SCENES = 3
 SHEET_VIEWS = 8
-SHEET_IMAGE = 96  # an image is enlarged until its shorter side has at least so many pixels
-DRAWN_CAMERAS = 1000  # of each split
-BLOCK = 10_000  # scenes whose cameras are in memory at once
+SHEET_IMAGE = 96
+
+# The plot shows at most so many cameras of each split.
+PLOTTED_CAMERAS = 1000
+
+# The cameras of so many scenes are in memory at once.
+SCENES_PER_BLOCK = 10_000
 
 
 def split_summary(scenes: Scenes, header: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a split's counts, pixel statistics, and ranges over all of its cameras.
+    """Return a split's counts, pixel statistics, and ranges over all of its cameras.
 
     Args:
         header: of the split, from `read_split_header`.
     """
-    geometry = camera_ranges(scenes)
+    ranges = camera_ranges(scenes)
     counts = Counter(scenes.info(index).class_name for index in range(len(scenes)))
     return {
         "scenes": len(scenes),
@@ -37,81 +46,108 @@ def split_summary(scenes: Scenes, header: Mapping[str, Any]) -> dict[str, Any]:
         "storage": header["storage"],
         "uncompressed_bytes": scenes.bytes,
         "classes": dict(sorted(counts.items())),
-        "pixels": {
-            name: [round(value, 4) for value in values]
-            for name, values in header["statistics"].items()
-        },
-        "cameras": {name: [round(value, 4) for value in row] for name, row in geometry.items()},
+        "pixels": _round_values(header["statistics"]),
+        "cameras": _round_values(ranges),
     }
 
 
+def _round_values(values: Mapping[str, list[float]]) -> dict[str, list[float]]:
+    return {name: [round(value, 4) for value in row] for name, row in values.items()}
+
+
 def camera_ranges(scenes: Scenes) -> dict[str, list[float]]:
-    """Returns smallest, median and largest value of what tells cameras apart."""
-    parts: dict[str, list[np.ndarray]] = {}
-    for start in range(0, len(scenes), BLOCK):
-        block = torch.arange(start, min(start + BLOCK, len(scenes)))
-        intrinsics, poses = (cameras.cpu().numpy() for cameras in scenes.cameras(block))
-        position = poses[..., :3, 3].reshape(-1, 3)
-        distance = np.linalg.norm(position, axis=1)
-        focal = intrinsics[..., 0, 0].ravel()
-        towards = -(poses[..., :3, 2].reshape(-1, 3) * position).sum(axis=1) / distance
-        values = {
-            "distance_to_origin": distance,
-            "elevation_degrees": np.degrees(np.arcsin(position[:, 2] / distance)),
-            "angle_off_origin_degrees": np.degrees(np.arccos(towards.clip(-1, 1))),
-            "field_of_view_degrees": np.degrees(2 * np.arctan(scenes.width / 2 / focal)),
-        }
-        for name, array in values.items():
-            parts.setdefault(name, []).append(array)
-    joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    """Return the smallest, median and largest value of each of `camera_measures`."""
+    # A dataset may have millions of cameras, so their matrices are read block by block.
+    blocks = []
+    for start in range(0, len(scenes), SCENES_PER_BLOCK):
+        indices = torch.arange(start, min(start + SCENES_PER_BLOCK, len(scenes)))
+        blocks.append(camera_measures(scenes, indices))
+
+    # The median needs all values at once, which are much smaller than the matrices.
+    ranges = {}
+    for name in blocks[0]:
+        values = np.concatenate([block[name] for block in blocks])
+        ranges[name] = [float(values.min()), float(np.median(values)), float(values.max())]
+    return ranges
+
+
+def camera_measures(
+    scenes: Scenes, indices: Int[torch.Tensor, "scenes"]
+) -> dict[str, Float[np.ndarray, "cameras"]]:
+    """Return where the cameras of these scenes stand, and how they look at the world's origin."""
+    intrinsics, poses = (cameras.cpu().numpy() for cameras in scenes.cameras(indices))
+    positions = poses[..., :3, 3].reshape(-1, 3)  # (cameras, 3)
+    distances = np.linalg.norm(positions, axis=1)
+    focal_lengths = intrinsics[..., 0, 0].ravel()
+
+    # The third column of a pose is the camera's viewing direction, and the origin is at -position.
+    viewing_directions = poses[..., :3, 2].reshape(-1, 3)
+    cosines = -(viewing_directions * positions).sum(axis=1) / distances
     return {
-        name: [float(array.min()), float(np.median(array)), float(array.max())]
-        for name, array in joined.items()
+        "distance_to_origin": distances,
+        "elevation_degrees": np.degrees(np.arcsin(positions[:, 2] / distances)),
+        "angle_off_origin_degrees": np.degrees(np.arccos(cosines.clip(-1, 1))),
+        "field_of_view_degrees": np.degrees(2 * np.arctan(scenes.width / 2 / focal_lengths)),
     }
 
 
 def contact_sheet(splits: Mapping[str, Scenes]) -> UInt8[np.ndarray, "height width 3"]:
-    """Returns a few scenes of each split, a row each, its views side by side."""
+    """Return a picture of a few scenes of each split: a row a scene, its views side by side."""
+    # Splits stand below one another, so that a difference between them is seen.
     rows = []
     for split, scenes in splits.items():
-        chosen = torch.linspace(0, len(scenes) - 1, min(SHEET_SCENES, len(scenes))).round().long()
-        for index in chosen.unique().tolist():
-            info = scenes.info(index)
+        for index in spread_indices(len(scenes), SHEET_SCENES).unique().tolist():
+            # Read whole views, and no single pixels.
             views = torch.arange(min(SHEET_VIEWS, scenes.views), device=scenes.device)[None]
             scene = torch.tensor([index], device=scenes.device)
-            images, _ = scenes.gather(scene, views, views[:, :0], 1)
+            images, _ = scenes.gather(scene, views, views[:, :0], stride=1)  # (1, v, h, w, 3)
+
+            # Above the views stands which scene it is.
             row = tile(list(outline(enlarge(images[0].cpu().numpy(), SHEET_IMAGE))), axis=1)
-            of = f"{len(views[0])} of {scenes.views} views"
-            text = f"{split} {index}: {info.class_name}, {info.name}, {of}"
+            info = scenes.info(index)
+            number_of_views = f"{len(views[0])} of {scenes.views} views"
+            text = f"{split} {index}: {info.class_name}, {info.name}, {number_of_views}"
             rows += [caption(text, row.shape[1]), row]
     return with_margin(tile(rows, axis=0))
 
 
 def camera_figure(splits: Mapping[str, Scenes], title: str) -> UInt8[np.ndarray, "height width 3"]:
-    """Returns the camera positions seen from above, and their height by distance from the axis."""
+    """Draw the camera positions as seen from above, and their height by distance from the z axis.
 
-    def draw(axes: Any) -> None:
-        above, beside = axes
+    Args:
+        title: the name of the dataset.
+    """
+
+    def draw(panels: Any) -> None:
+        from_above, by_height = panels
         for (split, scenes), colour in zip(splits.items(), COLOURS):
-            position = camera_positions(scenes)
-            size = 3 + 200 / math.sqrt(len(position))
+            # The more cameras there are, the smaller are their dots.
+            positions = camera_positions(scenes)
+            size = 3 + 200 / math.sqrt(len(positions))
             style = {"s": size, "color": colour, "alpha": 0.5, "linewidths": 0, "label": split}
-            above.scatter(position[:, 0], position[:, 1], **style)
-            level = np.linalg.norm(position[:, :2], axis=1)
-            beside.scatter(level, position[:, 2], **style)
-        for axis, name, x, y in (
-            (above, "from above", "x", "y"),
-            (beside, "height by distance from the z axis", "distance", "z"),
+            from_above.scatter(positions[:, 0], positions[:, 1], **style)
+            axis_distances = np.linalg.norm(positions[:, :2], axis=1)
+            by_height.scatter(axis_distances, positions[:, 2], **style)
+
+        # A cross marks the world's origin.
+        for axes, name, x_label, y_label in (
+            (from_above, "from above", "x", "y"),
+            (by_height, "height by distance from the z axis", "distance", "z"),
         ):
-            axis.plot(0, 0, "k+", markersize=10)
-            axis.set(title=name, xlabel=x, ylabel=y, aspect="equal")
-            axis.set_title(name, fontsize="medium")
+            axes.plot(0, 0, "k+", markersize=10)
+            axes.set(title=name, xlabel=x_label, ylabel=y_label, aspect="equal")
+            axes.set_title(name, fontsize="medium")
 
     return figure_pixels(f"Cameras of {title} (+: the world's origin)", 5.0, draw)
 
 
 def camera_positions(scenes: Scenes) -> Float[np.ndarray, "cameras 3"]:
-    """Returns the positions of cameras of scenes that are spread evenly over the split."""
-    count = max(1, min(len(scenes), DRAWN_CAMERAS // scenes.views))
-    chosen = torch.linspace(0, len(scenes) - 1, count).round().long()
-    return scenes.cameras(chosen)[1][..., :3, 3].reshape(-1, 3).cpu().numpy()
+    """Return the camera positions of as many scenes of a split as the plot has room for."""
+    indices = spread_indices(len(scenes), max(1, PLOTTED_CAMERAS // scenes.views))
+    _, poses = scenes.cameras(indices)
+    return poses[..., :3, 3].reshape(-1, 3).cpu().numpy()
+
+
+def spread_indices(scenes: int, most: int) -> Int[torch.Tensor, "indices"]:
+    """Return the numbers of at most `most` scenes, spread evenly over the first to the last."""
+    return torch.linspace(0, scenes - 1, min(most, scenes)).round().long()

@@ -1,4 +1,8 @@
-"""The report's texts: Markdown, and one page that holds all its pictures and videos."""
+"""The texts of a report: results.md, and index.html, which holds all its pictures and videos.
+
+A report is of all runs of one profile. `Report` has its tables and files.
+`markdown` and `page` put them into texts. The HTML and its style are in templates/.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +21,24 @@ from srt.report.tables.datasets import data_label, datasets_table
 from srt.results.runs import Run
 
 TEMPLATES = PACKAGE / "report" / "templates"
-MLFLOW = "http://127.0.0.1:5000/#/models"  # where `mlflow ui` shows the models and their runs
-WIDEST = 1800  # pixels of a picture on the page
-LOSSLESS: dict[str, Any] = {
-    "format": "webp",
-    "lossless": True,
-    "method": 2,
-    "quality": 50,
-}  # half of a PNG
-FEW_CAMERAS = "../camera_overfitting"  # from a report's folder; with .md: what it is about
+
+# Where `mlflow ui` shows the models and their runs.
+MLFLOW = "http://127.0.0.1:5000/#/models"
+
+# The folder of the benchmark on few cameras, seen from a report's. Its text has this name and .md.
+FEW_CAMERAS = "../camera_overfitting"
+
+# How a recorded commit ends if files differed from it.
+UNCOMMITTED = " and changes"
+
+# The figures of the runs, and the most pixels that a picture on the page is wide.
 FIGURES = ("curves", "compute", "classes")
+WIDEST_PICTURE = 1800
+
+# Lossless WebP takes half the bytes of a PNG. The quality is how hard the encoder tries.
+WEBP: dict[str, Any] = {"format": "webp", "lossless": True, "method": 2, "quality": 50}
+
+# What stands below each picture, on the page and in results.md.
 CAPTIONS = {
     "curves": "Learning curves by step and by time: thick on validation scenes, thin on the"
     " training's rays, as means of neighbours. The ring is the model that was selected and is"
@@ -43,6 +55,8 @@ CAPTIONS = {
     "extremes": "The best, the median and the worst of the measured scenes, by PSNR over all target"
     " views; one of these views is shown.",
 }
+
+# The anchor and the title of each section of the page.
 SECTIONS = {
     "results": "Results",
     "equal": "Equal cost",
@@ -65,37 +79,40 @@ class Report:
     data: list[str]  # a sentence for each dataset
     results: Table
     equal: Table | None  # the models of a dataset after equal steps and equal time
-    seeds: Table | None  # means over seeds, where there are several
+    seeds: Table | None  # means over seeds, if a run has several
     costs: Table
     classes: list[Table]
     few_cameras: Table
-    by_angle: Path  # the figure to it
+    by_angle: Path  # the figure of `few_cameras`
     reproduction: list[Table]
-    surveys: list[dict[str, Any]]
+    surveys: list[dict[str, Any]]  # statistics.json of each dataset
     runs: list[Run]
 
     @property
     def tables(self) -> list[Table]:
-        """All of the runs, in the order in which they are shown."""
-        some = [table for table in (self.seeds, self.equal) if table]
-        return [self.results, *some, self.costs, *self.classes]
+        """The tables of the runs, in the order in which results.md has them."""
+        optional = [table for table in (self.seeds, self.equal) if table]
+        return [self.results, *optional, self.costs, *self.classes]
 
     @property
     def sections(self) -> dict[str, str]:
-        """Those of SECTIONS that have anything to show."""
+        """The sections of SECTIONS that are not empty."""
         empty = {"equal": not self.equal, "classes": not self.classes}
         return {key: title for key, title in SECTIONS.items() if not empty.get(key)}
 
     @property
     def title(self) -> str:
+        """The heading of the report."""
         return f"Scene Representation Transformers, profile {self.profile}"
 
     @property
     def trained_sentence(self) -> str:
+        """Where, when and from which commit the runs were trained."""
         return trained_sentence([run.training for run in self.runs])
 
     @property
     def commands(self) -> list[str]:
+        """The commands that make the runs, or only the report, again."""
         return [
             f"snakemake --cores all --config profile={self.profile} -- results",
             f"dvc repro    # where params.yaml says profile: {self.profile}",
@@ -104,37 +121,38 @@ class Report:
 
 
 def markdown(report: Report) -> str:
-    """Returns results.md."""
-    figures = [f"![{CAPTIONS[name]}]({name}.png)\n" for name in FIGURES if name in report.sections]
-    datasets = [survey["dataset"] for survey in report.surveys]
-    return "\n".join(
-        [
-            f"# {report.title}\n",
-            *(f"{sentence}\n" for sentence in report.data),
-            *map(to_markdown, report.tables),
-            *figures,
-            to_markdown(report.few_cameras),
-            f"![{CAPTIONS['few_cameras']}]({FEW_CAMERAS}/psnr_by_angle.png)\n",
-            f"[How it was measured, and what was tried against it]({FEW_CAMERAS}.md)\n",
-            "Published figures beside these: [reproduction.md](reproduction.md). Scenes and videos"
-            " of every run: `index.html`.\n",
-            to_markdown(datasets_table(report.surveys)),
-            *(f"![{name}](datasets/{name}/scenes.png)\n" for name in datasets),
-            "## To reproduce\n",
-            f"{report.trained_sentence}\n",
-            *(f"    {command}" for command in report.commands),
-            "",
-        ]
-    )
+    """Return the content of results.md."""
+    # The runs: their tables first, then their figures.
+    lines = [f"# {report.title}\n"]
+    lines += [f"{sentence}\n" for sentence in report.data]
+    lines += map(to_markdown, report.tables)
+    lines += [f"![{CAPTIONS[name]}]({name}.png)\n" for name in FIGURES if name in report.sections]
+
+    # What is not of these runs: the known limit, and publications.
+    lines += [
+        to_markdown(report.few_cameras),
+        f"![{CAPTIONS['few_cameras']}]({FEW_CAMERAS}/psnr_by_angle.png)\n",
+        f"[How it was measured, and what was tried against it]({FEW_CAMERAS}.md)\n",
+        "Published figures beside these: [reproduction.md](reproduction.md). Scenes and videos"
+        " of every run: `index.html`.\n",
+    ]
+
+    # The data, and how to make everything again.
+    lines.append(to_markdown(datasets_table(report.surveys)))
+    for survey in report.surveys:
+        lines.append(f"![{survey['dataset']}](datasets/{survey['dataset']}/scenes.png)\n")
+    lines += ["## To reproduce\n", f"{report.trained_sentence}\n"]
+    lines += [f"    {command}" for command in report.commands]
+    return "\n".join([*lines, ""])
 
 
 def page(report: Report, folder: Path) -> str:
-    """Returns index.html, which loads nothing: pictures and videos are inside.
+    """Return the content of index.html. It loads nothing: pictures and videos are inside.
 
     Args:
-        folder: of the report, where they lie.
+        folder: of the report, which has the pictures and videos.
     """
-    return from_template(
+    return render_template(
         "page.html",
         title=report.title,
         synthetic=all(run.metrics["synthetic"] for run in report.runs),
@@ -142,37 +160,42 @@ def page(report: Report, folder: Path) -> str:
         captions=CAPTIONS,
         results=drop_empty_columns(report.results),
         seeds=report.seeds,
-        equal=report.equal,
+        equal_cost=report.equal,
         costs=report.costs,
         classes=report.classes,
         reproduction=report.reproduction,
         data=report.data,
         datasets=datasets_table(report.surveys),
-        runs=[_shown_run(run, folder / "runs" / run.name, report.profile) for run in report.runs],
+        runs=[_run_values(run, folder / "runs" / run.name, report.profile) for run in report.runs],
         figures={name: embed_picture(folder / f"{name}.png") for name in FIGURES},
         few_cameras=report.few_cameras,
-        by_angle=embed_picture(report.by_angle),
+        angle_figure=embed_picture(report.by_angle),
         few_cameras_page=f"{FEW_CAMERAS}.md",
-        surveys=[_shown_survey(survey, folder / "datasets") for survey in report.surveys],
-        trained=report.trained_sentence,
+        surveys=[_survey_values(survey, folder / "datasets") for survey in report.surveys],
+        trained_sentence=report.trained_sentence,
         commands=report.commands,
     )
 
 
 def overview(profiles: Sequence[dict[str, Any]]) -> str:
-    """Returns the page that leads to the report of each profile.
+    """Return the page that links to the report of each profile.
 
     Args:
-        profiles: of each its `name`, how many `runs` of which `datasets`, whether all is
-            `synthetic`, and how it was `trained`.
+        profiles: of each its `name`, the number of `runs`, the names of the `datasets`, whether all
+            are `synthetic`, whether there is a `teaser`, and how it was `trained`, a sentence.
     """
-    return from_template(
-        "overview.html", title="Scene Representation Transformers", profiles=profiles
-    )
+    title = "Scene Representation Transformers"
+    return render_template("overview.html", title=title, profiles=profiles)
 
 
-def from_template(name: str, **values: Any) -> str:
-    """Returns a page in the reports' style."""
+def render_template(name: str, **values: Any) -> str:
+    """Return a page in the style of the reports.
+
+    Args:
+        name: of the file in templates/.
+        values: the variables of the template. A missing one is an error.
+    """
+    # Only the stage that makes reports needs these packages.
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -184,72 +207,91 @@ def from_template(name: str, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+
+    # The style is in the page as well, and must not be escaped.
     style = Markup((TEMPLATES / "page.css").read_text().strip())
     return environment.get_template(name).render(style=style, **values).lstrip()
 
 
-class Embedded(NamedTuple):
-    """A picture as an address that holds it."""
+class EmbeddedPicture(NamedTuple):
+    """A picture for the page, in pixels, with an address that contains it."""
 
     address: str
     width: int
     height: int
 
 
-def embed_picture(path: Path) -> Embedded:
-    """Returns a picture for the page, smaller where it is wider than a screen shows."""
+def embed_picture(path: Path) -> EmbeddedPicture:
+    """Return a picture for the page, made smaller if it is wider than a screen shows."""
     from PIL import Image
 
+    # A figure for print has more pixels than a screen.
     with Image.open(path) as file:
         picture = file.convert("RGB")
-    if picture.width > WIDEST:
-        size = (WIDEST, round(picture.height * WIDEST / picture.width))
+    if picture.width > WIDEST_PICTURE:
+        size = (WIDEST_PICTURE, round(picture.height * WIDEST_PICTURE / picture.width))
         picture = picture.resize(size, Image.Resampling.BOX)
+
     content = io.BytesIO()
-    picture.save(content, **LOSSLESS)
-    return Embedded(data_address(content.getvalue(), "image/webp"), *picture.size)
+    picture.save(content, **WEBP)
+    return EmbeddedPicture(data_url(content.getvalue(), "image/webp"), *picture.size)
 
 
-def data_address(content: bytes, kind: str) -> str:
-    """Returns an address that is the content itself."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+def data_url(content: bytes, media_type: str) -> str:
+    """Return a URL that contains the content itself."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
-def _shown_run(run: Run, folder: Path, profile: str) -> dict[str, Any]:
+def _run_values(run: Run, folder: Path, profile: str) -> dict[str, Any]:
+    """Return what the template shows of a run, whose pictures are in this folder."""
+    # The first protocol is the one that all experiments share.
     protocol, figures = next(iter(run.metrics["protocols"].items()))
     video = folder / "video.mp4"
     return {
         "name": run.name,
         "label": run.label,
         "quality": f"test PSNR {figures['psnr']:.2f} dB, protocol {protocol}",
-        "video": data_address(video.read_bytes(), "video/mp4") if video.is_file() else None,
+        "video": data_url(video.read_bytes(), "video/mp4") if video.is_file() else None,
         "comparison": embed_picture(folder / "comparison.png"),
         "extremes": embed_picture(folder / "extremes.png"),
         "mlflow": f"{MLFLOW}/{quote(f'{profile}-{run.name}')}",
     }
 
 
-def _shown_survey(survey: dict[str, Any], folder: Path) -> dict[str, Any]:
-    pictures = {
-        name: embed_picture(folder / survey["dataset"] / f"{name}.png")
-        for name in ("scenes", "cameras")
+def _survey_values(survey: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return what the template shows of a dataset, whose pictures are in this folder."""
+    pictures = folder / survey["dataset"]
+    return {
+        "label": data_label(survey),
+        "scenes": embed_picture(pictures / "scenes.png"),
+        "cameras": embed_picture(pictures / "cameras.png"),
     }
-    return {"label": data_label(survey), **pictures}
 
 
 def trained_sentence(trainings: Sequence[Mapping[str, Any]]) -> str:
-    """Returns a sentence of all runs' training.json; files of older runs have no date or commit."""
-    days = sorted(_known(trainings, "finished"))
-    commits = [
-        f"{commit[:7]}{' and changes' * commit.endswith(' and changes')}"
-        for commit in _known(trainings, "commit")
-    ]
-    day = " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "not recorded"
+    """Return where, when and from which commit runs were trained.
+
+    Args:
+        trainings: the content of the runs' training.json. Older files have no date and no commit.
+    """
+    # The first and the last day, or the only one.
+    days = sorted(_distinct_values(trainings, "finished"))
+    period = " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "not recorded"
+
+    # Of the other values, all that differ are named.
+    hardware = [format_threads(name) for name in _distinct_values(trainings, "hardware")]
+    commits = [_short_commit(commit) for commit in _distinct_values(trainings, "commit")]
     return (
-        f"Trained on {', '.join(map(format_threads, _known(trainings, 'hardware')))};"
-        f" date: {day}; commit: {', '.join(commits) or 'not recorded'}."
+        f"Trained on {', '.join(hardware)};"
+        f" date: {period}; commit: {', '.join(commits) or 'not recorded'}."
     )
 
 
-def _known(trainings: Iterable[Mapping[str, Any]], key: str) -> list[str]:
+def _short_commit(commit: str) -> str:
+    """Return the first seven digits of a commit, and whether files differed from it."""
+    return commit[:7] + (UNCOMMITTED if commit.endswith(UNCOMMITTED) else "")
+
+
+def _distinct_values(trainings: Iterable[Mapping[str, Any]], key: str) -> list[str]:
+    """Return the different values of a key in the order of the trainings that have it."""
     return list(dict.fromkeys(training[key] for training in trainings if training.get(key)))

@@ -1,4 +1,4 @@
-"""What a survey says and shows of a packed dataset."""
+"""The statistics and pictures of a packed dataset."""
 
 import math
 
@@ -13,18 +13,22 @@ from srt.report.dataset_summary import camera_figure, camera_ranges, contact_she
 
 CPU = torch.device("cpu")
 SCENES, VIEWS, SIZE = 5, 3, 8
+DISTANCES = 2 + torch.arange(SCENES * VIEWS, dtype=torch.float64)  # of all cameras, from the origin
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (SCENES, VIEWS, SIZE, SIZE, 3), dtype=np.uint8)
+    """Return a split of two classes, whose cameras look at the origin from 45 degrees above."""
+    # Each camera has a distance of its own, and a random direction.
     azimuth = torch.rand(SCENES, VIEWS, dtype=torch.float64) * 6
-    distance = 2 + torch.arange(SCENES * VIEWS, dtype=torch.float64).view(SCENES, VIEWS)
-    level = torch.stack((azimuth.cos(), azimuth.sin(), torch.ones_like(azimuth)), dim=-1)
-    positions = distance[..., None] * level / math.sqrt(2)  # 45 degrees up
+    directions = torch.stack((azimuth.cos(), azimuth.sin(), torch.ones_like(azimuth)), dim=-1)
+    positions = DISTANCES.view(SCENES, VIEWS, 1) * directions / math.sqrt(2)
+
+    # A focal length of half the image's width makes a field of view of 90 degrees.
     poses = look_at(positions, torch.zeros_like(positions))
     intrinsics = pinhole(1.0, 2.0, SIZE, SIZE).expand(SCENES, VIEWS, 3, 3)
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (SCENES, VIEWS, SIZE, SIZE, 3), dtype=np.uint8)
     target = tmp_path_factory.mktemp("packed") / "train"
     return write_split(target, images, intrinsics, poses, classes=("cube", "ball"))
 
@@ -34,6 +38,8 @@ def test_counts_and_camera_ranges_are_those_of_the_scenes(folder):
     assert (summary["scenes"], summary["views"], summary["image_size"]) == (5, 3, [8, 8])
     assert summary["classes"] == {"ball": 2, "cube": 3}
     assert summary["uncompressed_bytes"] == 5 * 3 * 8 * 8 * 3
+
+    # The smallest, the median and the largest value.
     ranges = summary["cameras"]
     assert ranges["distance_to_origin"] == pytest.approx([2, 9, 16], abs=1e-3)
     assert ranges["elevation_degrees"] == pytest.approx([45] * 3, abs=1e-2)
@@ -41,21 +47,22 @@ def test_counts_and_camera_ranges_are_those_of_the_scenes(folder):
     assert ranges["field_of_view_degrees"] == pytest.approx([90] * 3, abs=1e-2)
 
 
-def test_ranges_do_not_depend_on_the_blocks_that_are_read(folder, monkeypatch):
-    whole = camera_ranges(Scenes(folder, CPU))
-    monkeypatch.setattr("srt.report.dataset_summary.BLOCK", 2)
-    assert camera_ranges(Scenes(folder, CPU)) == whole
+def test_camera_ranges_do_not_depend_on_the_size_of_a_block(folder, monkeypatch):
+    ranges = camera_ranges(Scenes(folder, CPU))
+    monkeypatch.setattr("srt.report.dataset_summary.SCENES_PER_BLOCK", 2)
+    assert camera_ranges(Scenes(folder, CPU)) == ranges
 
 
-def test_the_sheet_has_a_row_for_each_scene_that_is_shown(folder):
+def test_a_contact_sheet_grows_by_the_rows_of_each_split(folder):
     scenes = Scenes(folder, CPU)
-    one, two = (contact_sheet(splits) for splits in ({"a": scenes}, {"a": scenes, "b": scenes}))
-    assert two.shape[1] == one.shape[1]
-    assert 1.8 * one.shape[0] < two.shape[0] < 2 * one.shape[0]
-    assert (one[: one.shape[0] // 3] != one[0, 0]).any()
+    one_split = contact_sheet({"a": scenes})
+    two_splits = contact_sheet({"a": scenes, "b": scenes})
+    assert two_splits.shape[1] == one_split.shape[1]
+    assert 1.8 * one_split.shape[0] < two_splits.shape[0] < 2 * one_split.shape[0]
+    assert (one_split[: one_split.shape[0] // 3] != one_split[0, 0]).any()
 
 
-def test_the_cameras_of_all_splits_are_drawn(folder):
+def test_the_camera_figure_is_not_blank(folder):
     scenes = Scenes(folder, CPU)
     figure = camera_figure({"train": scenes, "val": scenes}, "cubes")
     colours = {tuple(colour) for colour in figure.reshape(-1, 3)[::7].tolist()}

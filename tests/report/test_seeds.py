@@ -1,4 +1,4 @@
-"""Several seeds of an experiment: mean and spread in the tables, and nothing else may differ."""
+"""Several seeds of an experiment: their mean and spread, and the check that only seeds differ."""
 
 import dataclasses
 import json
@@ -7,54 +7,57 @@ import statistics
 
 import pytest
 from support.small_runs import write_run
-from test_tables import PARAMS, cells, make_report
+from test_tables import PARAMS, make_report, table_rows, write_runs
 
 from srt.common.errors import UserError
-from srt.config.load import load_experiments, load_params
+from srt.config.load import load_experiments
 from srt.report.tables.seeds import seeds_table
 from workflow.common.stage_files import read_run, seed_folders
 
-OF = {"stelzner": 768, "pixelnerf": 32}
+# The items of each protocol, and the experiment that has several seeds.
+ITEMS = {"stelzner": 768, "pixelnerf": 32}
 NAME = "nmr_srt"
 
 
 def write_seed(outputs, seed, **changes):
-    """Writes what training and evaluating from another seed leave; the figures differ a bit."""
+    """Write the files of a training from another seed, whose PSNR differs by 0.1 dB a seed."""
     folder = outputs / NAME / "seeds" / str(seed)
-    write_run(folder, "quick", True, OF, items=32)
-    change(folder / "metrics.json", experiment=NAME)
+    write_run(folder, "quick", True, ITEMS, items=32)
     metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["experiment"] = NAME
     for figures in metrics["protocols"].values():
         figures["psnr"] += 0.1 * seed
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    change(folder / "training.json", **{"seed": seed, "but_for_seed": "abc", **changes})
+    change_json(folder / "training.json", **{"seed": seed, "but_for_seed": "abc", **changes})
 
 
-def change(path, **changes):
+def change_json(path, **changes):
+    """Replace values in a JSON file."""
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 @pytest.fixture
 def outputs(tmp_path):
-    """All experiments, and two more seeds of one."""
-    for name in load_params(PARAMS).experiments:
-        write_run(tmp_path / "outputs" / name, "quick", True, OF, items=32)
-    change(tmp_path / "outputs" / NAME / "training.json", seed=0, but_for_seed="abc")
+    """Return the folder of all experiments, one of which has two more seeds."""
+    write_runs(tmp_path / "outputs", "quick", True, ITEMS, items=32)
+    change_json(tmp_path / "outputs" / NAME / "training.json", seed=0, but_for_seed="abc")
     for seed in (1, 12):
         write_seed(tmp_path / "outputs", seed)
     return tmp_path / "outputs"
 
 
-def plan():
+def experiment():
+    """Return the configuration of the experiment that has several seeds."""
     return next(plan for plan in load_experiments(PARAMS, "quick") if plan.name == NAME)
 
 
 def read_all(outputs):
     """Return the run with the repeats in its own folder."""
-    return read_run(outputs / NAME, plan(), seed_folders(outputs / NAME / "seeds"))
+    return read_run(outputs / NAME, experiment(), seed_folders(outputs / NAME / "seeds"))
 
 
-def psnrs(outputs, protocol):
+def psnr_of_seeds(outputs, protocol):
+    """Return the PSNR of each seed by a protocol."""
     folders = [outputs / NAME, *(outputs / NAME / "seeds").iterdir()]
     files = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
     return [file["protocols"][protocol]["psnr"] for file in files]
@@ -64,14 +67,16 @@ def test_the_table_has_mean_and_spread_of_all_seeds(outputs):
     run = read_all(outputs)
     table = seeds_table([run], "quick")
     rows = [dict(zip(table.header, row, strict=True)) for row in table.rows]
-    assert [row["protocol"] for row in rows] == list(OF)
+    assert [row["protocol"] for row in rows] == list(ITEMS)
     for row in rows:
-        values = psnrs(outputs, row["protocol"])
+        values = psnr_of_seeds(outputs, row["protocol"])
         assert row["PSNR"] == f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
         assert row["seeds"] == "3"
-    assert rows[0]["SSIM"] == "–"  # protocol stelzner defines none
+
+    # Protocol stelzner defines no SSIM, and LPIPS was not measured.
+    assert rows[0]["SSIM"] == "–"
     assert " ± " in rows[1]["SSIM"]
-    assert "LPIPS" not in table.header  # none was measured
+    assert "LPIPS" not in table.header
 
 
 def test_a_single_seed_has_no_spread(outputs):
@@ -80,26 +85,30 @@ def test_a_single_seed_has_no_spread(outputs):
     assert run.over_seeds("stelzner", "psnr") is None
 
 
-def test_a_report_with_seeds_is_made_again_from_the_files_that_it_keeps(outputs, tmp_path):
-    first, again = tmp_path / "first", tmp_path / "again"
+def test_a_report_with_seeds_can_be_made_again_from_the_files_beside_it(outputs, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
     make_report(profile="quick", outputs=outputs, out=first, params=PARAMS)
-    shutil.copytree(first / "seeds", again / "seeds")
-    make_report(profile="quick", outputs=first / "runs", out=again, params=PARAMS)
+    shutil.copytree(first / "seeds", second / "seeds")
+    make_report(profile="quick", outputs=first / "runs", out=second, params=PARAMS)
     for name in ("results.csv", "results.md", "results.tex", "index.html"):
-        assert (first / name).read_bytes() == (again / name).read_bytes()
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+
+    # The mean over the seeds is in the Markdown and in the CSV.
     assert "## Over seeds, profile quick" in (first / "results.md").read_text()
-    (row,) = [row for row in cells(first, table=1) if row["protocol"] == "stelzner"]
+    (row,) = [row for row in table_rows(first, table=1) if row["protocol"] == "stelzner"]
     assert row["run"] == NAME
     line = (first / "results.csv").read_text().splitlines()[1]
-    assert f"{statistics.mean(psnrs(outputs, 'stelzner')):.6g}" in line
+    assert f"{statistics.mean(psnr_of_seeds(outputs, 'stelzner')):.6g}" in line
 
 
-def test_remarks_on_runs_are_shown_and_kept_with_them_and_go_with_them(outputs, tmp_path):
+def test_remarks_on_runs_are_in_the_report_until_they_are_deleted(outputs, tmp_path):
+    # The report copies the remarks beside it, so it can be made again from there.
     first = tmp_path / "first"
     (outputs / "remarks.txt").write_text("Of one chair.\n")
     for source in (outputs, first / "runs"):
         make_report(profile="quick", outputs=source, out=first, params=PARAMS)
         assert "\n- Of one chair.\n" in (first / "results.md").read_text()
+
     (outputs / "remarks.txt").unlink()
     for source in (outputs, first / "runs"):
         make_report(profile="quick", outputs=source, out=first, params=PARAMS)
@@ -113,7 +122,7 @@ def test_repeats_that_are_not_run_again_stay_in_the_report(outputs, tmp_path):
     shutil.rmtree(first / "runs")  # as DVC and Snakemake do before they run the stage
     for source in (outputs, first / "runs"):
         make_report(profile="quick", outputs=source, out=first, params=PARAMS)
-        (row,) = [row for row in cells(first, table=1) if row["protocol"] == "stelzner"]
+        (row,) = [row for row in table_rows(first, table=1) if row["protocol"] == "stelzner"]
         assert row["seeds"] == "3"
 
 
@@ -132,7 +141,7 @@ def test_repeats_of_a_run_that_changed_leave_the_report_and_the_log_says_so(
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"seed": 5}, "trained from seed 5"),
         ({"but_for_seed": "another"}, "its but_for_seed is not that"),
@@ -151,13 +160,13 @@ def test_the_experiments_own_seed_is_not_counted_twice(outputs):
         read_all(outputs)
 
 
-def test_a_seed_that_was_measured_otherwise_is_refused(outputs):
-    change(outputs / NAME / "seeds" / "1" / "metrics.json", split="val")
+def test_a_seed_that_was_measured_with_other_settings_is_refused(outputs):
+    change_json(outputs / NAME / "seeds" / "1" / "metrics.json", split="val")
     with pytest.raises(UserError, match="not measured as"):
         read_all(outputs)
 
 
-def test_a_seed_that_was_not_evaluated_is_named_with_its_stage(outputs):
+def test_a_seed_that_was_not_evaluated_is_named_with_the_command_for_it(outputs):
     (outputs / NAME / "seeds" / "12" / "metrics.json").unlink()
     with pytest.raises(UserError, match=r"python -m workflow\.evaluate. for nmr_srt, seed 12,"):
         read_all(outputs)

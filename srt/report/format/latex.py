@@ -1,28 +1,48 @@
-"""A table -> LaTeX to paste into a paper: the same figures in less width than in Markdown.
+"""A table as LaTeX to paste into a paper.
 
-Letters of a column are l or r; `[b]` and `[t]` say which of its lines a cell stands on.
+A paper's column is narrower than a web page, so the same figures take less width here:
+
+    - columns without any figure are dropped;
+    - conditions that are equal in all rows move into a note;
+    - sources become numbers, which a note explains;
+    - the dataset stands on a line of its own, above its rows;
+    - words that neighbouring titles share stand once, above these columns.
+
+A cell is aligned `l` or `r`. A long cell has several lines. LaTeX aligns them with the row by their
+last line, `b`, in the header and by their first line, `t`, below it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Iterator, Sequence
-from itertools import groupby, takewhile
+from collections.abc import Sequence
+from itertools import groupby
 from textwrap import wrap
+from typing import NamedTuple
 
 from srt.report.format.numbers import EN_DASH
-from srt.report.format.table import NOT_MEASURED, NOT_RUN, Table, drop_empty_columns
+from srt.report.format.table import NOT_MEASURED, NOT_RUN, Table, drop_empty_columns, select_columns
 
 PREAMBLE = (
     "% Needs booktabs and adjustbox. In a document of two columns, table* is as wide as both.\n\n"
 )
-ABOVE = "dataset"  # the column whose cells stand above their rows
-CITED = "source"  # the column whose cells are numbered, and said below
-CONDITIONS = {"iterations", "selected", "protocol", "items measured", "seeds"}  # said once where
-CONDITIONS |= {"training time", "hardware"}  # all rows are alike
-LAST = "all"  # a row that is ruled off
-COLUMN = 56  # characters that fit beside one another in one of two columns
-WIDTH = {"b": 10, "t": 36}  # characters of a line, in the header and below it
+
+# The column whose cells stand above their rows, and the one whose cells become numbers.
+GROUP_COLUMN = "dataset"
+SOURCE_COLUMN = "source"
+
+# A rule stands above the row of this name.
+TOTAL_ROW = "all"
+
+# Columns that a note replaces if all rows have the same cell.
+CONDITIONS = {"iterations", "selected", "protocol", "items measured", "seeds"}
+CONDITIONS |= {"training time", "hardware"}
+
+COLUMN = 56  # characters that fit side by side into one of two columns of a page
+LINE_WIDTH = {"b": 10, "t": 36}  # characters of a cell's line in the header and below it
+COLUMN_GAP = 2  # characters between two columns
+
 ESCAPES = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -34,167 +54,243 @@ ESCAPES = str.maketrans(
         "±": r"$\pm$",
         "°": r"$^\circ$",
         "\u00a0": "~",
-        "[": "{[}",  # at the start of a line it would be an argument of the line's end
+        "[": "{[}",  # directly after `\\`, a bracket would begin an argument
         **{character: f"${character}$" for character in "<>|"},
         **{character: f"\\{character}" for character in "_%&#${}"},
     }
 )
 
 
+class TitleSpan(NamedTuple):
+    """Neighbouring columns: the words that their titles share, and what each title adds."""
+
+    shared: str
+    subtitles: list[str]
+
+
 def to_latex(table: Table) -> str:
-    """Returns a table environment no wider than the line; needs booktabs and adjustbox."""
-    told = _cited(_without_conditions(drop_empty_columns(table)))
-    spans = list(_spans([title for title in told.header if title != ABOVE]))
-    align = "".join(
-        side for side, title in zip(told.align, told.header, strict=True) if title != ABOVE
-    )
-    environment = "table*" if _characters(told) > COLUMN else "table"
-    return "\n".join(
-        [
-            rf"\begin{{{environment}}}",
-            rf"\caption{{{escape_latex(told.title)}}}",
-            rf"\label{{tab:{re.sub('[^a-z0-9]+', '-', told.title.lower())}}}",
-            r"\par\smallskip",
-            r"\begin{adjustbox}{max width=\linewidth, center}",
-            r"\footnotesize\setlength{\tabcolsep}{4pt}%",
-            rf"\begin{{tabular}}{{@{{}}{align}@{{}}}}",
-            r"\toprule",
-            *_head(spans, align),
-            r"\midrule",
-            *_body(told, [above for above, below in spans for _ in below]),
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{adjustbox}",
-            *(
-                [rf"\par\smallskip\footnotesize {escape_latex(' '.join(told.notes))}"]
-                * bool(told.notes)
-            ),
-            rf"\end{{{environment}}}",
-            "",
-        ]
-    )
+    """Return a table environment that is no wider than the line.
+
+    It needs the packages booktabs and adjustbox.
+    """
+    # Make the table narrower before its width is estimated.
+    table = number_sources(move_conditions_to_notes(drop_empty_columns(table)))
+    environment = "table*" if estimate_width(table) > COLUMN else "table"
+
+    # adjustbox shrinks the table if it is still wider than the line.
+    lines = [
+        rf"\begin{{{environment}}}",
+        rf"\caption{{{escape_latex(table.title)}}}",
+        rf"\label{{tab:{re.sub('[^a-z0-9]+', '-', table.title.lower())}}}",
+        r"\par\smallskip",
+        r"\begin{adjustbox}{max width=\linewidth, center}",
+        r"\footnotesize\setlength{\tabcolsep}{4pt}%",
+        *_tabular_lines(table),
+        r"\end{adjustbox}",
+    ]
+    if table.notes:
+        lines.append(rf"\par\smallskip\footnotesize {escape_latex(' '.join(table.notes))}")
+    return "\n".join([*lines, rf"\end{{{environment}}}", ""])
 
 
 def escape_latex(text: str) -> str:
-    """Returns text as LaTeX that prints it."""
+    """Return LaTeX that prints the text as it is."""
     return text.translate(ESCAPES)
 
 
-def _without_conditions(table: Table) -> Table:
-    """Returns a table whose notes say under which conditions all rows are."""
+def move_conditions_to_notes(table: Table) -> Table:
+    """Return the table with a note instead of each condition that is equal in all rows."""
+    # In a table of one row, every column would be equal in all rows.
+    if len(table.rows) < 2:
+        return table
     columns = list(zip(*table.rows, strict=True))
-    several = len(table.rows) > 1
-    alike = [several and len(set(cells)) == 1 for cells in columns]
-    same = [i for i, title in enumerate(table.header) if alike[i] and title in CONDITIONS]
-    if not same:
+    constant = [
+        index
+        for index, title in enumerate(table.header)
+        if title in CONDITIONS and len(set(columns[index])) == 1
+    ]
+    if not constant:
         return table
-    said = "; ".join(f"{table.header[i]} {columns[i][0]}" for i in same)
-    kept = [i for i in range(len(columns)) if i not in same]
-    return Table(
-        title=table.title,
-        align="".join(table.align[i] for i in kept),
-        header=[table.header[i] for i in kept],
-        rows=[[row[i] for i in kept] for row in table.rows],
-        notes=[f"In all rows: {said}.", *table.notes],
-    )
+
+    # The note comes first, because it says what the whole table is about.
+    conditions = "; ".join(f"{table.header[index]} {columns[index][0]}" for index in constant)
+    varying = [index for index in range(len(columns)) if index not in constant]
+    notes = [f"In all rows: {conditions}.", *table.notes]
+    return dataclasses.replace(select_columns(table, varying), notes=notes)
 
 
-def _cited(table: Table) -> Table:
-    """Returns a table with the number of each source in its place, and a note that has them all."""
-    if CITED not in table.header:
+def number_sources(table: Table) -> Table:
+    """Return the table with a number instead of each source, and a note that lists the sources."""
+    if SOURCE_COLUMN not in table.header:
         return table
-    place = table.header.index(CITED)
-    sources = list(dict.fromkeys(row[place] for row in table.rows if row[place] != EN_DASH))
-    number = {EN_DASH: EN_DASH} | {text: f"[{i}]" for i, text in enumerate(sources, start=1)}
-    rows = [[*row[:place], number[row[place]], *row[place + 1 :]] for row in table.rows]
-    said = "; ".join(f"{number[text]} {text}" for text in sources)
-    return Table(table.title, table.align, table.header, rows, [*table.notes, f"{said}."])
+
+    # The sources are numbered in the order in which the rows name them.
+    column = table.header.index(SOURCE_COLUMN)
+    sources = list(dict.fromkeys(row[column] for row in table.rows if row[column] != EN_DASH))
+    numbers = {source: f"[{number}]" for number, source in enumerate(sources, start=1)}
+    listed = "; ".join(f"{number} {source}" for source, number in numbers.items())
+
+    # A row without a source keeps its dash.
+    rows = []
+    for row in table.rows:
+        cell = numbers.get(row[column], EN_DASH)
+        rows.append([*row[:column], cell, *row[column + 1 :]])
+    return dataclasses.replace(table, rows=rows, notes=[*table.notes, f"{listed}."])
 
 
-def _spans(header: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Yields what neighbouring titles begin with alike, and what is left of each below it."""
-    for _, alike in groupby(header, key=lambda title: title.split(" ")[0]):
-        words = [title.split(" ") for title in alike]
-        heads = zip(*(title[:-1] for title in words), strict=False)
-        shared = sum(1 for _ in takewhile(lambda head: len(set(head)) == 1, heads))
-        shared *= len(words) > 1
-        yield " ".join(words[0][:shared]), [" ".join(title[shared:]) for title in words]
-
-
-def _head(spans: Sequence[tuple[str, list[str]]], align: str) -> list[str]:
-    titles = [title for _, below in spans for title in below]
-    lower = [_lines(title, "b", side) for title, side in zip(titles, align, strict=True)]
-    if not any(above for above, _ in spans):
-        return [_row(lower)]
-    upper, rules, first = [], "", 1
-    for above, below in spans:
-        if above:
-            upper.append(_over(len(below), "c", escape_latex(above)))
-            rules += rf"\cmidrule(lr){{{first}-{first + len(below) - 1}}}"
-        else:
-            upper += [""] * len(below)
-        first += len(below)
-    return [_row(upper), rules, _row(lower)]
-
-
-def _body(table: Table, above: Sequence[str]) -> Iterator[str]:
-    place = table.header.index(ABOVE) if ABOVE in table.header else None
-    sides = [table.align[i] for i in range(len(table.align)) if i != place]
-    for name, rows in groupby(table.rows, key=lambda row: "" if place is None else row[place]):
-        if place is not None:
-            yield r"\addlinespace" * (name != table.rows[0][place]) + _row(
-                [_over(len(sides), "@{}l", rf"\itshape {escape_latex(name)}")]
-            )
-        for row in rows:
-            if row[0] == LAST:
-                yield r"\midrule"
-            yield _row(_merged([row[i] for i in range(len(row)) if i != place], sides, above))
-
-
-def _merged(cells: Sequence[str], sides: Sequence[str], above: Sequence[str]) -> Iterator[str]:
-    """Yields the cells; neighbours that have no figure for the same reason are one."""
-    start = 0
-    while start < len(cells):
-        end = start + 1
-        if cells[start] in (NOT_RUN, NOT_MEASURED):
-            while end < len(cells) and cells[end] == cells[start]:
-                if above[end] and above[end - 1] and above[end] != above[end - 1]:
-                    break
-                end += 1
-        if end - start > 1:
-            yield _over(end - start, "c", escape_latex(cells[start]))
-        else:
-            yield _lines(cells[start], "t", sides[start])
-        start = end
-
-
-def _characters(table: Table) -> int:
-    """Returns about how wide a table is."""
+def estimate_width(table: Table) -> int:
+    """Return about how many characters wide the table will be."""
     width = 0
-    for i, title in enumerate(table.header):
-        lines = _wrapped(title, "b")
+    for index, title in enumerate(table.header):
+        # The dataset takes no width: it stands above its rows.
+        if title == GROUP_COLUMN:
+            continue
+        lines = _wrap_cell(title, "b")
         for row in table.rows:
-            lines += _wrapped(row[i], "t")
-        width += (max(map(len, lines)) + 2) * (title != ABOVE)
+            lines += _wrap_cell(row[index], "t")
+        width += max(map(len, lines)) + COLUMN_GAP
     return width
 
 
-def _lines(text: str, place: str, side: str) -> str:
-    """Returns a cell, in several lines where it is long."""
-    lines = _wrapped(text, place)
+def _tabular_lines(table: Table) -> list[str]:
+    """Return the lines of the tabular environment."""
+    # The dataset has no column, so it has neither a title nor an alignment.
+    titles = [title for title in table.header if title != GROUP_COLUMN]
+    columns = zip(table.header, table.align, strict=True)
+    align = "".join(side for title, side in columns if title != GROUP_COLUMN)
+
+    # Cells of the body stay apart where the titles above them differ.
+    spans = _title_spans(titles)
+    shared_titles = [span.shared for span in spans for _ in span.subtitles]
+    return [
+        rf"\begin{{tabular}}{{@{{}}{align}@{{}}}}",
+        r"\toprule",
+        *_header_lines(spans, align),
+        r"\midrule",
+        *_body_lines(table, align, shared_titles),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+
+
+def _title_spans(titles: Sequence[str]) -> list[TitleSpan]:
+    """Return the columns, grouped by the first words that neighbouring titles share.
+
+    `a PSNR` and `a SSIM` become `PSNR` and `SSIM` below `a`. The shared words of a title that has
+    no such neighbour are empty.
+    """
+    spans = []
+    for _, group in groupby(titles, key=lambda title: title.split(" ")[0]):
+        words = [title.split(" ") for title in group]
+
+        # The last word of a title is never shared: every column has a title of its own.
+        shared = 0
+        if len(words) > 1:
+            for same_position in zip(*(title[:-1] for title in words), strict=False):
+                if len(set(same_position)) > 1:
+                    break
+                shared += 1
+        subtitles = [" ".join(title[shared:]) for title in words]
+        spans.append(TitleSpan(" ".join(words[0][:shared]), subtitles))
+    return spans
+
+
+def _header_lines(spans: Sequence[TitleSpan], align: str) -> list[str]:
+    """Return the header: one line of titles, or the shared words and rules above it."""
+    titles = [title for span in spans for title in span.subtitles]
+    lower = [_cell(title, "b", side) for title, side in zip(titles, align, strict=True)]
+    if not any(span.shared for span in spans):
+        return [_row(lower)]
+
+    # A rule below the shared words shows which columns they are about. LaTeX counts from 1.
+    upper, rules, first = [], "", 1
+    for span in spans:
+        columns = len(span.subtitles)
+        if span.shared:
+            upper.append(_merged_cell(columns, "c", escape_latex(span.shared)))
+            rules += rf"\cmidrule(lr){{{first}-{first + columns - 1}}}"
+        else:
+            upper += [""] * columns
+        first += columns
+    return [_row(upper), rules, _row(lower)]
+
+
+def _body_lines(table: Table, align: str, shared_titles: Sequence[str]) -> list[str]:
+    """Return the rows, each dataset's below a line with its name."""
+    group_column = table.header.index(GROUP_COLUMN) if GROUP_COLUMN in table.header else None
+    lines: list[str] = []
+    for group, rows in groupby(
+        table.rows, key=lambda row: "" if group_column is None else row[group_column]
+    ):
+        # The name stands across all columns, with space above it except at the table's top.
+        if group_column is not None:
+            name = _merged_cell(len(align), "@{}l", rf"\itshape {escape_latex(group)}")
+            space = "" if group == table.rows[0][group_column] else r"\addlinespace"
+            lines.append(space + _row([name]))
+
+        for row in rows:
+            if row[0] == TOTAL_ROW:
+                lines.append(r"\midrule")
+            cells = [cell for index, cell in enumerate(row) if index != group_column]
+            lines.append(_row(_merge_missing_figures(cells, align, shared_titles)))
+    return lines
+
+
+def _merge_missing_figures(
+    cells: Sequence[str], align: str, shared_titles: Sequence[str]
+) -> list[str]:
+    """Return a row's cells as LaTeX; neighbours that lack a figure for one reason are one cell."""
+    merged = []
+    start = 0
+    while start < len(cells):
+        end = _end_of_merged_cell(cells, shared_titles, start)
+        if end - start > 1:
+            merged.append(_merged_cell(end - start, "c", escape_latex(cells[start])))
+        else:
+            merged.append(_cell(cells[start], "t", align[start]))
+        start = end
+    return merged
+
+
+def _end_of_merged_cell(cells: Sequence[str], shared_titles: Sequence[str], start: int) -> int:
+    """Return the index after the last cell that is merged with the one at `start`."""
+    end = start + 1
+    if cells[start] not in (NOT_RUN, NOT_MEASURED):
+        return end
+
+    # Cells below different shared words are about different things, so they stay apart.
+    while end < len(cells) and cells[end] == cells[start]:
+        titles = {title for title in shared_titles[end - 1 : end + 1] if title}
+        if len(titles) > 1:
+            break
+        end += 1
+    return end
+
+
+def _cell(text: str, level: str, side: str) -> str:
+    """Return a cell, as a small tabular of several lines if its text is long.
+
+    Args:
+        level: `b` or `t`, the line that is level with the row.
+        side: `l` or `r`, how its lines are aligned.
+    """
+    lines = _wrap_cell(text, level)
     if len(lines) == 1:
         return escape_latex(text)
-    inside = r" \\ ".join(map(escape_latex, lines))
-    return rf"\begin{{tabular}}[{place}]{{@{{}}{side}@{{}}}}{inside}\end{{tabular}}"
+    content = r" \\ ".join(map(escape_latex, lines))
+    return rf"\begin{{tabular}}[{level}]{{@{{}}{side}@{{}}}}{content}\end{{tabular}}"
 
 
-def _wrapped(text: str, place: str) -> list[str]:
-    return wrap(text, WIDTH[place], break_long_words=False, break_on_hyphens=False) or [""]
+def _wrap_cell(text: str, level: str) -> list[str]:
+    """Return the lines of a cell in the header, `b`, or below it, `t`."""
+    return wrap(text, LINE_WIDTH[level], break_long_words=False, break_on_hyphens=False) or [""]
 
 
-def _over(columns: int, side: str, text: str) -> str:
-    return rf"\multicolumn{{{columns}}}{{{side}}}{{{text}}}"
+def _merged_cell(columns: int, side: str, latex: str) -> str:
+    """Return one cell across several columns."""
+    return rf"\multicolumn{{{columns}}}{{{side}}}{{{latex}}}"
 
 
-def _row(cells: Sequence[str] | Iterator[str]) -> str:
+def _row(cells: Sequence[str]) -> str:
+    """Return one line of a tabular."""
     return " & ".join(cells) + r" \\"

@@ -1,8 +1,12 @@
-"""A table's cells -> Markdown; raw rows -> CSV. The same input, the same bytes."""
+"""The table that all formats are made from, and its Markdown; raw figures as CSV.
+
+The cells of a `Table` are texts, already rounded. Equal tables give equal bytes.
+"""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,24 +14,24 @@ from typing import Any
 
 from srt.report.format.numbers import EN_DASH
 
+# What a cell says if a figure could exist but does not. An en dash says that it cannot exist.
 NOT_MEASURED = "not measured"
-
 NOT_RUN = "not run"
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as they are read; `align` has an l or r for each column."""
+    """A table with its title above it and its notes, a sentence or more each, below it."""
 
     title: str
-    align: str
+    align: str  # l or r for each column
     header: list[str]
     rows: list[list[str]]
     notes: list[str]
 
 
 def to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Returns raw figures under one header line; an empty cell is what was not measured."""
+    """Return raw figures below one header line. A cell is empty where the value is None."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -36,22 +40,35 @@ def to_csv(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """Returns the table under its title, its notes as a list."""
-    rules = [{"l": "---", "r": "---:"}[side] for side in table.align]
+    """Return the table in Markdown, below its title and above its notes as a list."""
+    # A bar inside a cell would begin another column.
     cells = [[cell.replace("|", "\\|") for cell in row] for row in (table.header, *table.rows)]
+    rules = [{"l": "---", "r": "---:"}[side] for side in table.align]
     lines = [f"| {' | '.join(row)} |" for row in (cells[0], rules, *cells[1:])]
-    notes = [f"- {note}" for note in table.notes]
-    return "\n".join([f"## {table.title}", "", *lines, "", *notes, *[""] * bool(notes)])
+
+    # Every block ends with an empty line.
+    blocks = [f"## {table.title}", "", *lines, ""]
+    if table.notes:
+        blocks += [*(f"- {note}" for note in table.notes), ""]
+    return "\n".join(blocks)
 
 
 def drop_empty_columns(table: Table) -> Table:
-    """Returns a table without the columns that have no figure in any row."""
-    columns, silent = range(len(table.header)), {EN_DASH, NOT_MEASURED}
-    told = [i for i in columns if not {row[i] for row in table.rows} <= silent]
-    return Table(
-        title=table.title,
-        align="".join(table.align[i] for i in told),
-        header=[table.header[i] for i in told],
-        rows=[[row[i] for i in told] for row in table.rows],
-        notes=table.notes,
+    """Return the table without the columns that have no figure in any row."""
+    empty = {EN_DASH, NOT_MEASURED}
+    columns = [
+        index
+        for index in range(len(table.header))
+        if not {row[index] for row in table.rows} <= empty
+    ]
+    return select_columns(table, columns)
+
+
+def select_columns(table: Table, columns: Sequence[int]) -> Table:
+    """Return the table with only these columns, which are given by their indices."""
+    return dataclasses.replace(
+        table,
+        align="".join(table.align[index] for index in columns),
+        header=[table.header[index] for index in columns],
+        rows=[[row[index] for index in columns] for row in table.rows],
     )

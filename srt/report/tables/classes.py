@@ -1,4 +1,4 @@
-"""The tables by class, which published figures may stand beside."""
+"""The tables by class: the runs of a dataset, and published figures that are comparable."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from typing import Any
 
 from srt.report.format.numbers import EN_DASH
 from srt.report.format.table import NOT_MEASURED, Table
-from srt.report.tables.results import MEASURES, applies_to, number
+from srt.report.tables.results import MEASURES, format_measure, is_comparable
 from srt.results.published_figures import PROTOCOLS, Result, published_result
 from srt.results.runs import Run
 
+# The measures of each class, by the name of the class. `all` is the whole dataset.
+ClassFigures = dict[str, dict[str, Any]]
+
 
 def class_tables(runs: Sequence[Run]) -> list[Table]:
-    """Returns a table for each dataset and protocol: a row a class, a column a run and measure.
+    """Return a table for each dataset and protocol: a row a class, a column a run and measure.
 
-    There is none where all scenes are of one class. Published columns stand beside runs that were
-    measured on the published test set.
+    A dataset whose scenes are all of one class has no table.
     """
+    # Evaluations that depart from a protocol in the same way are compared with one another only.
     groups: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
         for protocol, figures in run.metrics["protocols"].items():
@@ -28,38 +31,64 @@ def class_tables(runs: Sequence[Run]) -> list[Table]:
 
 
 def _class_table(data: str, protocol: str, departure: str, runs: Sequence[Run]) -> Table:
+    """Return the table of the runs of one dataset, measured by one protocol.
+
+    Args:
+        departure: what these evaluations changed in the protocol; empty if nothing.
+    """
+    # Measures that no run has get no column, but a note.
     figures = [run.metrics["protocols"][protocol] for run in runs]
     defined = PROTOCOLS[protocol].measures
     measures = [name for name in defined if any(figure[name] is not None for figure in figures)]
-    columns = [
-        (run.name, {**figure["classes"], "all": figure})
-        for run, figure in zip(runs, figures, strict=True)
-    ]
-    notes = [f"{MEASURES[m][0]} {NOT_MEASURED}." for m in defined if m not in measures]
-    for run in runs:
-        result = published_result(run.name, protocol)
-        title = f"{result.method}, published" if result else ""
-        if result and result.classes and applies_to(result, run) and title not in dict(columns):
-            columns.append((title, published_classes(result)))
-            notes.append(f"{result.method}, published: {result.source} ({result.mark}).")
+    notes = [f"{MEASURES[name][0]} {NOT_MEASURED}." for name in defined if name not in measures]
+
+    # The runs come first, then published results. A note names the source of each of these.
+    columns = [(run.name, _run_classes(figure)) for run, figure in zip(runs, figures, strict=True)]
+    for result in _comparable_results(runs, protocol):
+        columns.append((f"{result.method}, published", published_classes(result)))
+        notes.append(f"{result.method}, published: {result.source} ({result.mark}).")
+
+    # Every measure of a run or result is a column, every class a row.
+    header = ["class"]
+    for title, _ in columns:
+        header += [f"{title} {MEASURES[name][0]}" for name in measures]
     classes = {name for figure in figures for name in figure["classes"]}
+    rows = []
+    for class_name in (*sorted(classes, key=_natural_order), "all"):
+        row = [class_name]
+        for _, column in columns:
+            row += [_class_cell(column, class_name, name) for name in measures]
+        rows.append(row)
+
+    # Evaluations with changed conditions say so in the title.
+    conditions = f"{protocol}, {departure}" if departure else protocol
     return Table(
-        title=f"By class: {data}, protocol {', '.join(filter(None, (protocol, departure)))}",
-        align="l" + "r" * len(columns) * len(measures),
-        header=["class", *(f"{title} {MEASURES[m][0]}" for title, _ in columns for m in measures)],
-        rows=[
-            [
-                name,
-                *(_class_cell(column, name, m) for _, column in columns for m in measures),
-            ]
-            for name in (*sorted(classes, key=_natural), "all")
-        ],
+        title=f"By class: {data}, protocol {conditions}",
+        align="l" + "r" * (len(header) - 1),
+        header=header,
+        rows=rows,
         notes=notes,
     )
 
 
-def published_classes(result: Result) -> dict[str, dict[str, Any]]:
-    """Returns the measures of each class that a result has, and of all together."""
+def _run_classes(figures: dict[str, Any]) -> ClassFigures:
+    """Return what a run measured of each class, and of all classes together."""
+    return {**figures["classes"], "all": figures}
+
+
+def _comparable_results(runs: Sequence[Run], protocol: str) -> list[Result]:
+    """Return the published results by class that are comparable with these runs."""
+    # Several runs may reproduce the same method, which is shown once.
+    results: dict[str, Result] = {}
+    for run in runs:
+        result = published_result(run.name, protocol)
+        if result and result.classes and is_comparable(result, run):
+            results.setdefault(result.method, result)
+    return list(results.values())
+
+
+def published_classes(result: Result) -> ClassFigures:
+    """Return the published measures of each class, and of all classes together."""
     measures = ("psnr", "ssim", "lpips")
     classes = {
         name: dict(zip(measures, values, strict=True)) for name, values in result.classes.items()
@@ -68,20 +97,28 @@ def published_classes(result: Result) -> dict[str, dict[str, Any]]:
 
 
 def published_class(result: Result, name: str) -> dict[str, Any] | None:
-    """Returns the same of one class; a dataset's name of it may list synonyms."""
-    return _known(published_classes(result), name)
+    """Return the published measures of one class, or None if the result has no such class.
+
+    Args:
+        name: of the class in the dataset, which may list synonyms: `vessel,watercraft`.
+    """
+    return _find_class(published_classes(result), name)
 
 
-def _known(column: dict[str, dict[str, Any]], name: str) -> dict[str, Any] | None:
-    return next((column[word] for word in (name, *name.split(",")) if word in column), None)
+def _find_class(figures: ClassFigures, name: str) -> dict[str, Any] | None:
+    """Return the measures of a class, by its whole name or by the first synonym that matches."""
+    for synonym in (name, *name.split(",")):
+        if synonym in figures:
+            return figures[synonym]
+    return None
 
 
-def _natural(name: str) -> list[str | int]:
-    """Returns what sorts `10 objects` behind `9 objects`."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+def _natural_order(name: str) -> list[str | int]:
+    """Return a key that sorts `10 objects` after `9 objects`."""
+    return [int(word) if word.isdigit() else word for word in re.split(r"(\d+)", name)]
 
 
-def _class_cell(column: dict[str, dict[str, Any]], name: str, measure: str) -> str:
-    """Returns a class's figure; a dataset's name of it may list synonyms: `vessel,watercraft`."""
-    found = _known(column, name)
-    return EN_DASH if found is None else number(found, measure)
+def _class_cell(column: ClassFigures, name: str, measure: str) -> str:
+    """Return a measure of a class, or a dash if the column does not have the class."""
+    figures = _find_class(column, name)
+    return EN_DASH if figures is None else format_measure(figures, measure)

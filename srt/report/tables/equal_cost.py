@@ -1,4 +1,9 @@
-"""The table that compares a dataset's models after the same steps and the same time of training."""
+"""The table that compares a dataset's models after equal steps and after equal time of training.
+
+Models that were trained for different numbers of steps cannot be compared by their final figures
+alone. This table reads their validation curves at the largest step and at the longest time that all
+of them reached.
+"""
 
 from __future__ import annotations
 
@@ -6,76 +11,100 @@ from collections.abc import Sequence
 
 from srt.report.format.numbers import EN_DASH, count, format_decibels, format_precise_duration
 from srt.report.format.table import Table
-from srt.report.tables.results import MEASURES, number
+from srt.report.tables.results import MEASURES, format_measure
 from srt.results.curves import value_at
 from srt.results.published_figures import PROTOCOLS
 from srt.results.runs import Equal, Run, by_dataset, equal_cost
 
-Groups = list[list[Run]]  # of one dataset each, and of several models
+# The runs of each dataset, which are of several models.
+Groups = list[list[Run]]
 
 
 def equal_cost_table(runs: Sequence[Run], profile: str) -> Table | None:
-    """Returns a row a run of each dataset that several models learnt; None where there is none."""
+    """Return a row for each run of a dataset that several models were trained on.
+
+    It is None if there is no such dataset.
+    """
+    # A dataset that one model alone was trained on has nothing to compare.
     datasets = by_dataset(runs).values()
     groups = [group for group in datasets if equal_cost(group).steps is not None]
     if not groups:
         return None
-    tested = _tested(groups)
+
+    # Beside the validation at equal cost stand the test figures at the end of the training.
+    test_columns = _test_columns(groups)
     header = ["run", "dataset", "equal steps", "PSNR there", "time to there"]
     header += ["equal time", "PSNR then", "steps by then", "steps in all", "time in all"]
-    header += [f"test {MEASURES[name][0]}, {protocol}" for protocol, name in tested]
+    header += [f"test {MEASURES[name][0]}, {protocol}" for protocol, name in test_columns]
     return Table(
         title=f"Models after equal steps and equal time, profile {profile}",
         align="ll" + "r" * (len(header) - 2),
         header=header,
-        rows=[_row(run, equal_cost(group), tested) for group in groups for run in group],
+        rows=[_row(run, equal_cost(group), test_columns) for group in groups for run in group],
         notes=_notes(groups),
     )
 
 
-def _row(run: Run, equal: Equal, tested: Sequence[tuple[str, str]]) -> list[str]:
-    in_all, time = run.training["steps"], run.training["seconds"]
-    figures = run.metrics["protocols"]
-    there, then = [EN_DASH] * 3, [EN_DASH] * 3
-    if equal.steps is not None:
-        psnr = format_decibels(value_at(run.by_step, equal.steps))
-        there = [
-            count(int(equal.steps)),
-            psnr,
-            format_precise_duration(equal.steps * time / in_all),
-        ]
-    if equal.seconds is not None:
-        psnr = format_decibels(value_at(run.by_time, equal.seconds))
-        then = [
-            format_precise_duration(equal.seconds),
-            psnr,
-            count(round(equal.seconds * in_all / time)),
-        ]
+def _row(run: Run, equal: Equal, test_columns: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the cells of a run, which is compared with others at `equal`."""
+    # Not every run is measured by every protocol.
+    protocols = run.metrics["protocols"]
+    test_cells = [
+        format_measure(protocols[protocol], name) if protocol in protocols else EN_DASH
+        for protocol, name in test_columns
+    ]
     return [
         run.name,
         run.data,
-        *there,
-        *then,
-        count(in_all),
-        format_precise_duration(time),
-        *(number(figures[p], name) if p in figures else EN_DASH for p, name in tested),
+        *_cells_at_equal_steps(run, equal.steps),
+        *_cells_at_equal_time(run, equal.seconds),
+        count(run.training["steps"]),
+        format_precise_duration(run.training["seconds"]),
+        *test_cells,
     ]
 
 
-def _tested(groups: Groups) -> list[tuple[str, str]]:
-    """Returns the measures of the runs, each by the first protocol of a run that has it."""
-    tested: dict[tuple[str, str], None] = {}  # in order
-    for figures in (run.metrics["protocols"] for group in groups for run in group):
-        shown: set[str] = set()
-        for protocol in figures:
+def _cells_at_equal_steps(run: Run, steps: float | None) -> list[str]:
+    """Return the steps, the PSNR after them and the time that they took."""
+    if steps is None:
+        return [EN_DASH] * 3
+
+    # A training does not write when each step was, so its time is spread evenly over its steps.
+    seconds = steps * run.training["seconds"] / run.training["steps"]
+    psnr = value_at(run.by_step, steps)
+    return [count(int(steps)), format_decibels(psnr), format_precise_duration(seconds)]
+
+
+def _cells_at_equal_time(run: Run, seconds: float | None) -> list[str]:
+    """Return the time, the PSNR after it and the steps until then."""
+    if seconds is None:
+        return [EN_DASH] * 3
+
+    # Here, too, the time is spread evenly over the steps.
+    steps = seconds * run.training["steps"] / run.training["seconds"]
+    psnr = value_at(run.by_time, seconds)
+    return [format_precise_duration(seconds), format_decibels(psnr), count(round(steps))]
+
+
+def _test_columns(groups: Groups) -> list[tuple[str, str]]:
+    """Return the protocol and measure of each column of test figures.
+
+    Of each run, a measure is shown by the first protocol that has it.
+    """
+    # A dictionary keeps the order in which the columns are added.
+    columns: dict[tuple[str, str], None] = {}
+    for run in (run for group in groups for run in group):
+        measured: set[str] = set()
+        for protocol, figures in run.metrics["protocols"].items():
             for name in PROTOCOLS[protocol].measures:
-                if figures[protocol][name] is not None and name not in shown:
-                    tested[protocol, name] = None
-                    shown.add(name)
-    return list(tested)
+                if figures[name] is not None and name not in measured:
+                    columns[protocol, name] = None
+                    measured.add(name)
+    return list(columns)
 
 
 def _notes(groups: Groups) -> list[str]:
+    """Return how to read the table, and which of its runs differ in more than their model."""
     notes = [
         "PSNR there and then: in dB, on validation scenes, at the largest step and at the longest"
         " time that all models of a dataset were validated at or beyond, on a straight line between"
@@ -87,11 +116,14 @@ def _notes(groups: Groups) -> list[str]:
     ]
     if any(equal_cost(group).seconds is None for group in groups):
         notes.append("No equal time: these models were not trained on the same hardware.")
+
+    # Fewer validation items make a curve less exact, so these runs are named.
     for group in groups:
         most = max(run.validation_items for run in group)
-        notes += [
-            f"{run.name} was validated on {run.validation_items} items, not on {most} as others."
-            for run in group
-            if run.validation_items < most
-        ]
+        for run in group:
+            if run.validation_items < most:
+                notes.append(
+                    f"{run.name} was validated on {run.validation_items} items, not on {most} as"
+                    " others."
+                )
     return notes

@@ -1,4 +1,8 @@
-"""What `benchmarks.camera_overfitting` measured of models that saw few camera positions."""
+"""The table of the known limit: how models that were trained on few cameras do between them.
+
+`benchmarks.camera_overfitting` makes the measurement. It is the same in the reports of all
+profiles.
+"""
 
 from __future__ import annotations
 
@@ -11,33 +15,42 @@ from srt.report.format.table import Table
 
 TITLE = "Known limit: few cameras"
 
+# How to read the table. The second note on it depends on the measurement.
+ANGLE_NOTE = (
+    "PSNR in dB of new synthetic objects, by the angle between the camera that shows them"
+    " and the nearest of 24 fixed cameras. Fixed: trained on these cameras alone, as NMR"
+    " has them; dense: on cameras anywhere; jitter: with every item's world turned at"
+    " random."
+)
+
 
 def few_cameras_table(measured: Mapping[str, Any]) -> Table:
-    """Returns the PSNR by the angle to the nearest training camera, a row a model and a baseline.
+    """Return the PSNR by the angle to the nearest training camera, a row a model and a baseline.
 
     Args:
-        measured: results.json.
+        measured: the content of the benchmark's results.json.
     """
+    # A column is a range of angles, which reads `0–10°`.
     edges = measured["angle_edges"]
     ranges = [f"{low:g}–{high:g}°" for low, high in itertools.pairwise(edges)]
-    models = [
+
+    # A baseline is not trained, so it has no steps.
+    rows = [
         _row(_label(name), count(run["steps"]), run["psnr_by_angle"])
         for name, run in measured["runs"].items()
     ]
-    baselines = [_row(name, EN_DASH, values) for name, values in measured["baselines"].items()]
+    rows += [_row(name, EN_DASH, values) for name, values in measured["baselines"].items()]
+    objects = count(measured["objects"])
     return Table(
         title=TITLE,
         align="l" + "r" * (1 + len(ranges)),
         header=["model, cameras", "steps", *ranges],
-        rows=models + baselines,
+        rows=rows,
         notes=[
-            "PSNR in dB of new synthetic objects, by the angle between the camera that shows them"
-            " and the nearest of 24 fixed cameras. Fixed: trained on these cameras alone, as NMR"
-            " has them; dense: on cameras anywhere; jitter: with every item's world turned at"
-            " random.",
+            ANGLE_NOTE,
             f"Not of this profile's runs: models of the published sizes, each trained for"
             f" {measured['seconds_of_training']:g} s of one {measured['device']} on"
-            f" {count(measured['objects'])} objects and measured on {measured['test_objects']}"
+            f" {objects} objects and measured on {measured['test_objects']}"
             " others.",
         ],
     )
@@ -48,5 +61,6 @@ def _row(label: str, steps: str, values: Sequence[float]) -> list[str]:
 
 
 def _label(name: str) -> str:
+    """Return the benchmark's name of a run, `srt, fixed`, with its model in capitals."""
     model, _, cameras = name.partition(", ")
     return f"{model.upper()}, {cameras}"

@@ -1,8 +1,11 @@
-"""What others report beside what was measured here, and what the published scale costs.
+"""The tables of the reproduction: published figures beside ours, and the cost of their scale.
 
-Figures of different protocols never share a row, and a figure says how well its source was read:
-`read` (in a text that was read), `second-hand` (in somebody's note of the paper), `unconfirmed`
-(in no text that could be opened; to be checked before it is quoted).
+Only figures of one dataset and one protocol can be compared, so a row is about one of each. A mark
+says how well the source of a figure was read:
+
+    read            in a text that was read
+    second-hand     in somebody's note of the paper
+    unconfirmed     in no text that could be opened; to be checked before it is quoted
 """
 
 from __future__ import annotations
@@ -14,42 +17,54 @@ from srt.config.schema import Experiment
 from srt.report.format.numbers import EN_DASH, count
 from srt.report.format.table import NOT_MEASURED, NOT_RUN, Table, to_markdown
 from srt.report.tables.classes import published_classes
-from srt.report.tables.results import MEASURES, Row, number
+from srt.report.tables.results import MEASURES, Row, format_measure
 from srt.results.published_figures import PROTOCOLS, QUOTED, RESULTS, UNKNOWN
 from srt.results.runs import Run
 
-SHOWN = ("psnr", "ssim", "lpips")
+# The measures that papers report.
+REPORTED = ("psnr", "ssim", "lpips")
+
+# The columns that stay None where nothing was measured.
+OPTIONAL_COLUMNS = [*REPORTED, "source", "mark", "steps", "step_seconds"]
+OPTIONAL_COLUMNS += ["gpu_hours", "peak_gigabytes", "hardware"]
 
 
 def reproduction_rows(
     runs: Sequence[Run], plans: Sequence[Experiment], performance: Mapping[str, Any]
 ) -> list[Row]:
-    """Returns a row for each figure, by dataset and protocol, the published ones first.
+    """Return a row for each figure, sorted by dataset and protocol, the published ones first.
 
     Args:
-        runs: what was measured; only figures of published data count.
+        runs: the measured runs. Those of synthetic scenes are left out.
         plans: the experiments at the published scale.
-        performance: the steps that were timed, as `benchmarks.training` writes them.
+        performance: the times of training steps, as `benchmarks.training` writes them.
     """
     rows = [*_published_rows(plans), *_quoted_rows(), *_own_rows(runs, plans, performance)]
     datasets = list(dict.fromkeys(plan.dataset_name for plan in plans))
     protocols = [*PROTOCOLS, UNKNOWN]
 
-    def place(row: Row) -> tuple[int, int]:
+    # Sorting is stable: within a dataset and protocol, the rows stay in the order of above.
+    def sort_key(row: Row) -> tuple[int, int]:
         return datasets.index(row["dataset"]), protocols.index(row["protocol"])
 
-    return sorted((row for row in rows if row["dataset"] in datasets), key=place)
+    return sorted((row for row in rows if row["dataset"] in datasets), key=sort_key)
 
 
 def _row(dataset: str, protocol: str, method: str, **values: Any) -> Row:
-    """Returns a row of the table; what is not given is None, which is not measured or not run."""
-    keys = ("psnr", "ssim", "lpips", "source", "mark", "steps", "step_seconds")
-    blank = dict.fromkeys((*keys, "gpu_hours", "peak_gigabytes", "hardware"))
-    head = {"dataset": dataset, "class": "all", "protocol": protocol, "method": method, "ours": ""}
-    return {**head, **blank, **values}
+    """Return a row with these values; all others are None."""
+    return {
+        "dataset": dataset,
+        "class": "all",
+        "protocol": protocol,
+        "method": method,
+        "ours": "",
+        **dict.fromkeys(OPTIONAL_COLUMNS),
+        **values,
+    }
 
 
 def _published_rows(plans: Sequence[Experiment]) -> Iterator[Row]:
+    """Yield the results that the experiments reproduce: of all classes together and of each."""
     for plan in plans:
         for result in RESULTS.get(plan.name, []):
             source = {"source": result.source, "mark": result.mark}
@@ -59,67 +74,71 @@ def _published_rows(plans: Sequence[Experiment]) -> Iterator[Row]:
 
 
 def _quoted_rows() -> Iterator[Row]:
-    for q in QUOTED:
-        figures = dict(zip(SHOWN, q.figures, strict=True))
-        yield _row(q.dataset, q.protocol, q.method, **figures, source=q.source, mark=q.mark)
+    """Yield figures from papers that no experiment reproduces."""
+    for quoted in QUOTED:
+        figures = dict(zip(REPORTED, quoted.figures, strict=True))
+        source = {"source": quoted.source, "mark": quoted.mark}
+        yield _row(quoted.dataset, quoted.protocol, quoted.method, **figures, **source)
 
 
 def _own_rows(
     runs: Sequence[Run], plans: Sequence[Experiment], performance: Mapping[str, Any]
 ) -> Iterator[Row]:
-    done = {run.name: run for run in runs if not run.metrics["synthetic"] and not run.departure}
+    """Yield the cost and the figures of each experiment; without figures if it was not run."""
+    # Neither synthetic scenes nor changed protocols compare with published figures.
+    comparable = {
+        run.name: run for run in runs if not run.metrics["synthetic"] and not run.departure
+    }
     for plan in plans:
-        cost = {"ours": plan.name, "steps": plan.train.steps, **_step(plan, performance)}
+        cost = {"ours": plan.name, "steps": plan.train.steps, **_step_cost(plan, performance)}
         for protocol in plan.evaluate.protocols:
             row = _row(plan.dataset_name, protocol, f"{plan.name}, this repository", **cost)
-            run = done.get(plan.name)
+            run = comparable.get(plan.name)
             figures = run.metrics["protocols"].get(protocol) if run else None
             if run is None or figures is None:
                 yield row
                 continue
+
+            # The source says how far the run is from the published scale.
             row["source"] = f"profile {run.metrics['profile']}, {run.training['steps']} steps"
             if figures["items"] < figures["of"]:
                 row["source"] += f", {figures['items']} of {figures['of']} items"
             for name, values in {**figures["classes"], "all": figures}.items():
-                yield row | {"class": name, **{key: values[key] for key in SHOWN}}
+                yield row | {"class": name, **{measure: values[measure] for measure in REPORTED}}
 
 
-def _step(plan: Experiment, performance: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what the fastest timed step of this experiment at its batch size costs, if any."""
-    timed = [
+def _step_cost(plan: Experiment, performance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a step and the whole training cost; empty if no step of this size was timed."""
+    # The benchmark also times plain PyTorch, and other batch sizes. Neither is how we train.
+    steps = [
         row
         for row in performance["rows"]
         if (row["setting"], row["scenes"]) == (plan.name, plan.train.batch_size)
         and row["way"].startswith("ours")
     ]
-    if not timed:
+    if not steps:
         return {}
-    row = min(timed, key=lambda row: row["median_ms"])
+
+    # The training takes as many of the fastest steps as the experiment has.
+    fastest = min(steps, key=lambda row: row["median_ms"])
     return {
-        "step_seconds": round(row["median_ms"] / 1000, 6),
-        "gpu_hours": round(row["median_ms"] / 1000 * plan.train.steps / 3600, 1),
-        "peak_gigabytes": row["peak_gb"],
+        "step_seconds": round(fastest["median_ms"] / 1000, 6),
+        "gpu_hours": round(fastest["median_ms"] / 1000 * plan.train.steps / 3600, 1),
+        "peak_gigabytes": fastest["peak_gb"],
         "hardware": performance["device"],
     }
 
 
 def reproduction_table(rows: Sequence[Row]) -> Table:
-    """Returns all figures of whole datasets."""
-    whole = [row for row in rows if row["class"] == "all"]
-    header = ["dataset", "protocol", "method", *(MEASURES[name][0] for name in SHOWN)]
+    """Return the figures of whole datasets, without those of single classes."""
+    totals = [row for row in rows if row["class"] == "all"]
+    header = ["dataset", "protocol", "method", *(MEASURES[name][0] for name in REPORTED)]
+    header += ["iterations", "a step", "GPU hours", "GPU memory", "source"]
     return Table(
         title="Reproduction: published figures and ours",
         align="lllrrrrrrrl",
-        header=[*header, "iterations", "a step", "GPU hours", "GPU memory", "source"],
-        rows=[
-            [
-                *(row[key] for key in ("dataset", "protocol", "method")),
-                *(_figure(row, name) for name in SHOWN),
-                *_costs(row),
-                f"{row['source']} ({row['mark']})" if row["mark"] else row["source"] or EN_DASH,
-            ]
-            for row in whole
-        ],
+        header=header,
+        rows=[_total_cells(row) for row in totals],
         notes=[
             f"{NOT_RUN.capitalize()}: this experiment was not run on the published data. Only rows"
             " of one dataset and one protocol can be compared. The protocols are defined below the"
@@ -127,30 +146,46 @@ def reproduction_table(rows: Sequence[Row]) -> Table:
             "Read: in a text that was read. Second-hand: in somebody's note of the paper."
             " Unconfirmed: in no text that could be opened; to be checked before it is quoted.",
             "GPU hours are the measured time of a step, times the iterations of profile paper; with"
-            f" memory, on one {_hardware(whole)}. {NOT_MEASURED.capitalize()}: no step at this"
+            f" memory, on one {_hardware(totals)}. {NOT_MEASURED.capitalize()}: no step at this"
             " size was timed.",
         ],
     )
 
 
-def _figure(row: Row, name: str) -> str:
-    if row[name] is None and name not in _defined(row):
+def _total_cells(row: Row) -> list[str]:
+    """Return the cells of a row: what was measured by whom, its cost, and where it was read."""
+    source = row["source"] or EN_DASH
+    return [
+        row["dataset"],
+        row["protocol"],
+        row["method"],
+        *(_measure_cell(row, name) for name in REPORTED),
+        *_cost_cells(row),
+        f"{source} ({row['mark']})" if row["mark"] else source,
+    ]
+
+
+def _measure_cell(row: Row, name: str) -> str:
+    """Return a measure, or the reason why the row has none."""
+    if row[name] is not None:
+        return NOT_RUN if row["psnr"] is None else format_measure(row, name)
+
+    # A protocol may not define the measure, and others may not have reported it.
+    protocol = PROTOCOLS.get(row["protocol"])
+    if protocol and name not in protocol.measures:
         return EN_DASH
     if row["psnr"] is None:
         return NOT_RUN
-    return EN_DASH if row[name] is None and not row["ours"] else number(row, name)
+    return NOT_MEASURED if row["ours"] else EN_DASH
 
 
-def _defined(row: Row) -> tuple[str, ...]:
-    known = PROTOCOLS.get(row["protocol"])
-    return known.measures if known else SHOWN
-
-
-def _costs(row: Row) -> list[str]:
+def _cost_cells(row: Row) -> list[str]:
+    """Return iterations, time of a step, GPU hours and memory; dashes for the work of others."""
+    # Papers report costs on other hardware, so only ours are in the table.
     if not row["ours"]:
         return [EN_DASH] * 4
     if row["step_seconds"] is None:
-        return [count(row["steps"]), *[NOT_MEASURED] * 3]
+        return [count(row["steps"]), NOT_MEASURED, NOT_MEASURED, NOT_MEASURED]
     return [
         count(row["steps"]),
         f"{1000 * row['step_seconds']:.1f} ms",
@@ -160,47 +195,69 @@ def _costs(row: Row) -> list[str]:
 
 
 def _hardware(rows: Sequence[Row]) -> str:
+    """Return the names of the hardware that steps were timed on."""
     return " or ".join(dict.fromkeys(row["hardware"] for row in rows if row["hardware"])) or "GPU"
 
 
 def class_table(rows: Sequence[Row]) -> Table:
-    """Returns the published classes of NMR beside ours, a row a class."""
+    """Return the published figures of each class beside ours: a row a class."""
+    # Published classes exist for some datasets and protocols only; ours are those of the same.
     published = [row for row in rows if row["class"] != "all" and not row["ours"]]
     keys = {(row["dataset"], row["protocol"]) for row in published}
-    alike = [row for row in rows if (row["dataset"], row["protocol"]) in keys]
-    methods = list(dict.fromkeys(row["method"] for row in alike if row["ours"]))
-    methods = [*dict.fromkeys(row["method"] for row in published), *methods]
-    found = {(row["method"], word): row for row in alike for word in row["class"].split(",")}
-    names = [*dict.fromkeys(row["class"] for row in published if row["class"] != "all"), "all"]
-    where = " and ".join(f"{dataset}, protocol {protocol}" for dataset, protocol in sorted(keys))
+    comparable = [row for row in rows if (row["dataset"], row["protocol"]) in keys]
+
+    # Published methods come first. Each method has a column for every measure.
+    methods = list(dict.fromkeys(row["method"] for row in published))
+    methods += dict.fromkeys(row["method"] for row in comparable if row["ours"])
+    header = ["class"]
+    for method in methods:
+        header += [f"{method.split(',')[0]} {MEASURES[name][0]}" for name in REPORTED]
+
+    # The classes have the names and the order of the publication. The title says what they are of.
+    classes = [*dict.fromkeys(row["class"] for row in published), "all"]
+    datasets = " and ".join(f"{dataset}, protocol {protocol}" for dataset, protocol in sorted(keys))
     return Table(
-        title=f"Reproduction by class: {where}",
-        align="l" + "r" * len(SHOWN) * len(methods),
-        header=[
-            "class",
-            *(f"{m.split(',')[0]} {MEASURES[name][0]}" for m in methods for name in SHOWN),
-        ],
-        rows=[
-            [
-                name,
-                *(
-                    _figure(found[method, name], measure) if (method, name) in found else NOT_RUN
-                    for method in methods
-                    for measure in SHOWN
-                ),
-            ]
-            for name in names
-        ],
+        title=f"Reproduction by class: {datasets}",
+        align="l" + "r" * (len(header) - 1),
+        header=header,
+        rows=_class_rows(comparable, classes, methods),
         notes=[
             f"{row['method']}: {row['source']} ({row['mark']})."
-            for row in alike
+            for row in comparable
             if row["mark"] and row["class"] == "all" and row["method"] in methods
         ],
     )
 
 
+def _class_rows(
+    rows: Sequence[Row], classes: Sequence[str], methods: Sequence[str]
+) -> list[list[str]]:
+    """Return the cells of each class: its name, then the measures of every method."""
+    # A dataset may name a class by several synonyms, so each of them leads to its row.
+    by_class: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        for synonym in row["class"].split(","):
+            by_class[row["method"], synonym] = row
+
+    # A class that a method has no figures of was not run.
+    cells = []
+    for class_name in classes:
+        class_cells = [class_name]
+        for method in methods:
+            figures = by_class.get((method, class_name))
+            if figures is None:
+                class_cells += [NOT_RUN] * len(REPORTED)
+            else:
+                class_cells += [_measure_cell(figures, name) for name in REPORTED]
+        cells.append(class_cells)
+    return cells
+
+
 def reproduction_page(tables: Sequence[Table]) -> str:
-    """Returns reproduction.md."""
-    definitions = [f"- Protocol {name}: {known.text}." for name, known in PROTOCOLS.items()]
-    head = "# Published figures and their reproduction"
-    return "\n".join([head, "", *map(to_markdown, tables), "## Protocols", "", *definitions, ""])
+    """Return the Markdown of reproduction.md: the tables and the protocols' definitions."""
+    lines = ["# Published figures and their reproduction", "", *map(to_markdown, tables)]
+
+    # The tables name the protocols; their definitions stand below.
+    lines += ["## Protocols", ""]
+    lines += [f"- Protocol {name}: {protocol.text}." for name, protocol in PROTOCOLS.items()]
+    return "\n".join([*lines, ""])

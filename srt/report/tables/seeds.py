@@ -1,4 +1,4 @@
-"""The table of runs that were trained from several seeds: means and how far the seeds scatter."""
+"""The table of runs that were trained from several seeds: mean and spread of each measure."""
 
 from __future__ import annotations
 
@@ -10,44 +10,49 @@ from srt.report.tables.results import MEASURES
 from srt.results.published_figures import PROTOCOLS
 from srt.results.runs import Run
 
+# The note below the table.
+NOTE = (
+    "Mean ± standard deviation of trainings that differ in nothing but their seed: the"
+    " first weights, and the order of scenes, views and rays. The data are the same. The"
+    " other tables show the seed of params.yaml."
+)
+
 
 def seeds_table(runs: Sequence[Run], profile: str) -> Table | None:
-    """Returns a row for each protocol of a run with several seeds; None where no run has them."""
+    """Return a row for each protocol of a run with several seeds; None if there is no such run."""
+    # A single seed has no spread, and its figures are in the table of results.
     repeated = [
         (run, protocol) for run in runs if run.repeats for protocol in run.metrics["protocols"]
     ]
     if not repeated:
         return None
-    measured = [
+
+    # A measure has a column if any of these runs has it.
+    measures = [
         name
         for name in MEASURES
         if any(run.over_seeds(protocol, name) is not None for run, protocol in repeated)
     ]
+
+    # Each run is measured by several protocols, which have different measures.
+    rows = []
+    for run, protocol in repeated:
+        cells = [_mean_and_spread(run, protocol, name) for name in measures]
+        rows.append([run.name, run.data, protocol, str(len(run.seeds)), *cells])
     return Table(
         title=f"Over seeds, profile {profile}",
-        align="lllr" + "r" * len(measured),
-        header=["run", "dataset", "protocol", "seeds", *(MEASURES[name][0] for name in measured)],
-        rows=[
-            [
-                run.name,
-                run.data,
-                protocol,
-                str(len(run.seeds)),
-                *(_mean_and_spread(run, protocol, name) for name in measured),
-            ]
-            for run, protocol in repeated
-        ],
-        notes=[
-            "Mean ± standard deviation of trainings that differ in nothing but their seed: the"
-            " first weights, and the order of scenes, views and rays. The data are the same. The"
-            " other tables show the seed of params.yaml."
-        ],
+        align="lllr" + "r" * len(measures),
+        header=["run", "dataset", "protocol", "seeds", *(MEASURES[name][0] for name in measures)],
+        rows=rows,
+        notes=[NOTE],
     )
 
 
 def _mean_and_spread(run: Run, protocol: str, name: str) -> str:
-    found = run.over_seeds(protocol, name)
-    if found is None or name not in PROTOCOLS[protocol].measures:
+    """Return e.g. `23.39 ± 0.05`, or a dash if the protocol does not define the measure."""
+    statistics = run.over_seeds(protocol, name)
+    if statistics is None or name not in PROTOCOLS[protocol].measures:
         return EN_DASH
+    mean, spread = statistics
     digits = MEASURES[name][1]
-    return f"{found[0]:.{digits}f} ± {found[1]:.{digits}f}"
+    return f"{mean:.{digits}f} ± {spread:.{digits}f}"
