@@ -32,7 +32,7 @@ def refusal(path):
 @pytest.mark.parametrize("level", LEVELS)
 def test_an_unknown_key_is_refused_by_its_name_at_every_level(tmp_path, level):
     path = edited(tmp_path, (f"{level}lerning_rate", {}))
-    assert refusal(path).startswith(f"{path}: {level}lerning_rate: unknown key; known here: ")
+    assert refusal(path).startswith(f"{path}: {level}lerning_rate: unknown key; possible keys: ")
 
 
 def test_an_unknown_key_in_a_section_of_an_experiment_is_refused_by_its_name(tmp_path):
@@ -113,13 +113,25 @@ def test_a_name_that_yaml_does_not_read_as_text_is_refused(tmp_path, section, na
         ("defaults.model.coarse_samples", 1, "defaults.model: coarse_samples 1 is less than 2"),
         ("datasets.clevr3d.ranges.val", [5, 5], "val [5, 5] is not a range of scenes"),
         ("datasets.clevr3d.ranges", None, "layout obsurf has no lists of scenes, so ranges"),
-        ("profiles.quick.datasets.msn.synthetic.scene", "object", "'object' is none of layout msn"),
-        ("profiles.quick.datasets.nmr.synthetic.scene", "solids", "'solids' is none of layout nmr"),
-        ("profiles.quick.datasets.nmr.synthetic.scene", "object_anywhere", "is none of layout nmr"),
+        (
+            "profiles.quick.datasets.msn.synthetic.scene",
+            "object",
+            "'object' cannot be written in layout msn",
+        ),
+        (
+            "profiles.quick.datasets.nmr.synthetic.scene",
+            "solids",
+            "'solids' cannot be written in layout nmr",
+        ),
+        (
+            "profiles.quick.datasets.nmr.synthetic.scene",
+            "object_anywhere",
+            "cannot be written in layout nmr",
+        ),
         (
             "profiles.bench.datasets.nmr.source",
             "renders.zip",
-            "of layout generated is synthetic",
+            "a dataset of layout generated is synthetic",
         ),
         ("datasets.msn.subset", subset(shards="3-1"), "shards '3-1' is neither like `0-3,7` nor"),
         ("datasets.msn.subset", subset(shards="0-"), "shards '0-' is neither like `0-3,7` nor"),
@@ -143,8 +155,8 @@ def test_a_value_that_makes_no_sense_is_refused(tmp_path, key, value, expected):
 @pytest.mark.parametrize(
     ("broken", "expected"),
     [
-        ("seed: 1\nseed: 2\n", "params.yaml, line 2: the key 'seed' stands here a second time"),
-        ("a:\n  b: {c: 1,\n      c: 2}\n", "params.yaml, line 3: the key 'c' stands here a second"),
+        ("seed: 1\nseed: 2\n", "params.yaml, line 2: the key 'seed' occurs a second time"),
+        ("a:\n  b: {c: 1,\n      c: 2}\n", "params.yaml, line 3: the key 'c' occurs a second"),
         ("seed: [1\n", "params.yaml: not readable as YAML: .*line 2"),
         ("seed: \x00\n", "params.yaml: not readable as YAML"),
         ("- seed\n", r"params.yaml: \['seed'\] is not a mapping"),
