@@ -137,6 +137,13 @@ def baseline_psnr(scenes: Scenes, guess: Callable[[Tensor], Tensor]) -> np.ndarr
     return np.stack(rows)
 
 
+def measure_baselines(scenes: Scenes, angle: np.ndarray) -> dict[str, list[float | None]]:
+    """Return the PSNR by angle of two guesses, with which the models are compared."""
+    copied = baseline_psnr(scenes, lambda images: images[:1])
+    white = baseline_psnr(scenes, lambda images: torch.ones_like(images[:1]))
+    return {"input copied": mean_by_angle(copied, angle), "white": mean_by_angle(white, angle)}
+
+
 def draw(results: dict[str, Any], path: Path) -> None:
     """Write the figure: a panel for each model, with a curve for each set of cameras."""
     from srt.visualization.pictures import write_picture
@@ -194,9 +201,7 @@ def main() -> None:
     test = sets["test"]
     angle = nearest_camera_angles(test)
 
-    # Measure two guesses to which the models are compared.
-    copied = baseline_psnr(test, lambda images: images[:1])
-    white = baseline_psnr(test, lambda images: torch.ones_like(images[:1]))
+    # `finished_runs` compares these options with those of earlier runs.
     results: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
         "torch": torch.__version__,
@@ -205,10 +210,7 @@ def main() -> None:
         "seconds_of_training": arguments.seconds,
         "angle_edges": EDGES,
         "rendering_seconds": round(time.perf_counter() - start, 1),
-        "baselines": {
-            "input copied": mean_by_angle(copied, angle),
-            "white": mean_by_angle(white, angle),
-        },
+        "baselines": measure_baselines(test, angle),
         "runs": {},
     }
     results["runs"] = finished_runs(arguments.out / "results.json", results)
