@@ -102,7 +102,7 @@ def compare(tensors: list[Tensor]) -> str:
 
     # Our kernels in all shapes. Two kernels run backward, one for queries and one for tokens.
     out, logsum = forward(query, key, value, SCALE)
-    gradients = tuple(torch.empty_like(tensor) for tensor in (query, key, value))
+    gradients = (torch.empty_like(query), torch.empty_like(key), torch.empty_like(value))
     arguments = (query, key, value, out, logsum, dout, SCALE, gradients)
     ahead = best_shape(lambda shape: forward(query, key, value, SCALE, shape))
     back, shape = best_shape(lambda shape: backward(*arguments, (shape, OF_TOKENS)))

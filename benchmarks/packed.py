@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,22 +58,29 @@ def write_images(
     intrinsics = pinhole(focal, 1.0, height, width).expand(*choice.shape, 3, 3)
     np.savez(folder / "cameras.npz", intrinsics=intrinsics, camera_to_world=poses)
 
-    # srt/data/packed/reader.py describes the files.
-    header = {
-        "format": FORMAT,
-        "storage": storage,
-        "views": choice.shape[1],
-        "height": height,
-        "width": width,
-        "scenes_per_shard": len(choice),
-        "files": [name],
-        "names": [str(number) for number in range(len(choice))],
-        "classes": ["drawn"],
-        "class_of": [0] * len(choice),
-        "source_views": [0] * len(choice),
-    }
+    scenes, views = choice.shape
+    header = split_header(name, storage, scenes, views, (height, width))
     (folder / "scenes.json").write_text(json.dumps(header))
     return folder
+
+
+def split_header(
+    name: str, storage: str, scenes: int, views: int, size: tuple[int, int]
+) -> dict[str, Any]:
+    """Return scenes.json of a split with one shard, as srt/data/packed/reader.py expects it."""
+    return {
+        "format": FORMAT,
+        "storage": storage,
+        "views": views,
+        "height": size[0],
+        "width": size[1],
+        "scenes_per_shard": scenes,
+        "files": [name],
+        "names": [str(number) for number in range(scenes)],
+        "classes": ["drawn"],
+        "class_of": [0] * scenes,
+        "source_views": [0] * scenes,
+    }
 
 
 def write_shard(folder: Path, images: np.ndarray, choice: np.ndarray, storage: str) -> str:

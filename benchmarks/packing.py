@@ -145,12 +145,29 @@ def measure(folder: Path, scenes: int, config: DatasetConfig) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     expected = digest(folder / "packed")
     size = sum(path.stat().st_size for path in (folder / "packed").rglob("*") if path.is_file())
+    figures = {
+        "scenes": scenes,
+        "workers": cpus(),
+        "storage": config.storage,
+        "seconds": seconds,
+        "scenes_per_s": scenes / seconds,
+        "caller_peak_mb": caller / 1e6,
+        "worker_peak_mb": worker / 1e6,
+        "packed_gb": size / 1e9,
+    }
 
-    # Pack again, and kill the process after half of the time.
+    # Pack again with a kill after half of the time, and compare the bytes.
     shutil.rmtree(folder / "packed")
+    figures |= measure_resumption(folder, config, seconds / 2)
+    return {**figures, "same_bytes": digest(folder / "packed") == expected}
+
+
+def measure_resumption(folder: Path, config: DatasetConfig, seconds: float) -> dict[str, Any]:
+    """Kill a process that packs after so many seconds, and pack again. Return what it took."""
+    context, raw = multiprocessing.get_context("spawn"), folder / "raw"
     killed = context.Process(target=pack_scenes, args=(raw, folder / "packed", config))
     killed.start()
-    time.sleep(seconds / 2)
+    time.sleep(seconds)
     assert killed.pid is not None
     killed.kill()
     killed.join()
@@ -160,18 +177,9 @@ def measure(folder: Path, scenes: int, config: DatasetConfig) -> dict[str, Any]:
     start = time.perf_counter()
     pack_scenes(raw, folder / "packed", config)
     return {
-        "scenes": scenes,
-        "workers": cpus(),
-        "storage": config.storage,
-        "seconds": seconds,
-        "scenes_per_s": scenes / seconds,
-        "caller_peak_mb": caller / 1e6,
-        "worker_peak_mb": worker / 1e6,
-        "packed_gb": size / 1e9,
         "killed_by": signal.Signals(-killed.exitcode).name if killed.exitcode else None,
         "shards_kept": finished_shards,
         "resumed_seconds": time.perf_counter() - start,
-        "same_bytes": digest(folder / "packed") == expected,
     }
 
 

@@ -144,7 +144,7 @@ def _check_defaults(path: Path, params: Params) -> None:
     _check_sections(sections, SECTIONS, f"{path}: defaults", partial=False)
 
     # Each dataset is a difference from the default one.
-    configs = dict.fromkeys(params.datasets, DatasetConfig)
+    configs: dict[str, type] = dict.fromkeys(params.datasets, DatasetConfig)
     _check_sections(params.datasets, configs, f"{path}: datasets", partial=True)
 
 

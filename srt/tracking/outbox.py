@@ -127,9 +127,9 @@ class Outbox:
 
         # The line comes last, so that everything it names exists.
         if weights:
-            event = {"model": model.name, "loader": model.loader, "file": weights}
-            event |= {"metric": model.metric, "value": model.value, "step": step}
-            self._append(event | {"version_tags": dict(model.tags)})
+            files = {"model": model.name, "loader": model.loader, "file": weights}
+            metric = {"metric": model.metric, "value": model.value, "step": step}
+            self._append(files | metric | {"version_tags": dict(model.tags)})
 
     def log_dataset(
         self,
