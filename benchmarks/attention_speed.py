@@ -1,12 +1,12 @@
-"""Attention to a few hundred tokens: srt/model/kernels/triton_attention.py against cuDNN's.
+"""Compares our attention kernels (srt/model/kernels/triton_attention.py) with cuDNN's.
 
     python -m benchmarks.attention_speed
 
-Forward and backward, with what it takes to deal out and join the heads: of a group of rays in the
-decoder, and of a group of scenes' tokens to each other in the encoder. srt/model/attention.py
-takes the kernels where they win here (`MAX_KERNEL_TOKENS`).
+Measured are forward and backward, with splitting into heads and joining them. The sizes are those
+of a group of rays in the decoder, and of the tokens of a group of scenes in the encoder.
+srt/model/attention.py uses our kernels where they are faster here (`MAX_KERNEL_TOKENS`).
 
-b scenes, n queries, m tokens, h heads of d channels.
+Shapes: b scenes, n queries, m tokens, h heads of d channels.
 """
 
 from __future__ import annotations
@@ -51,30 +51,35 @@ SHAPES = [
 ]
 
 
-def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Returns the same by PyTorch, as srt/model/attention.py calls it."""
+def pytorch_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Return PyTorch's attention, called as srt/model/attention.py calls it: (b, n, h d)."""
     return join_heads(F.scaled_dot_product_attention(query, key, value, scale=SCALE))
 
 
 def random_tensors(scenes: int, count: int, tokens: int) -> list[Tensor]:
-    """Returns queries, keys, values (b h n d, as they come from one product) and a gradient."""
+    """Return queries, keys and values, (b, h, n, d), and a gradient, (b, n, h, d).
+
+    The strides are those of a training, in which one matrix product makes keys and values.
+    """
+    # In self-attention, the same product makes the queries as well.
     torch.manual_seed(0)
-    several = 3 if count == tokens else 2  # self-attention: queries come from the same product
-    wide = torch.randn(scenes, tokens, several, HEADS, DIM, device="cuda").bfloat16()
-    parts = list(wide.permute(2, 0, 3, 1, 4).unbind())
+    outputs = 3 if count == tokens else 2
+    product = torch.randn(scenes, tokens, outputs, HEADS, DIM, device="cuda").bfloat16()
+    tensors = list(product.permute(2, 0, 3, 1, 4).unbind())
     query = torch.randn(scenes, count, HEADS, DIM, device="cuda").bfloat16().transpose(1, 2)
     dout = torch.randn(scenes, count, HEADS, DIM, device="cuda").bfloat16()
-    return [*parts, dout] if several == 3 else [query, *parts, dout]
+    return [*tensors, dout] if outputs == 3 else [query, *tensors, dout]
 
 
 def milliseconds(work: Callable[[], object]) -> float:
-    """Returns the median."""
-    found: float = triton.testing.do_bench(work, return_mode="median")
-    return found
+    """Return the median time of a function on the GPU, in milliseconds."""
+    median: float = triton.testing.do_bench(work, return_mode="median")
+    return median
 
 
-def best(work: Callable[[Shape], object]) -> tuple[float, Shape]:
-    """Returns the fastest shape and its time; those that do not fit the GPU are left out."""
+def best_shape(work: Callable[[Shape], object]) -> tuple[float, Shape]:
+    """Return the time of the fastest shape, and the shape."""
+    # Some shapes need more shared memory than the GPU has.
     times = []
     for shape in SHAPES:
         with contextlib.suppress(triton.runtime.OutOfResources):
@@ -83,27 +88,29 @@ def best(work: Callable[[Shape], object]) -> tuple[float, Shape]:
 
 
 def compare(tensors: list[Tensor]) -> str:
-    """Returns the milliseconds of cuDNN and of ours, forward and backward, and of other shapes."""
+    """Return the times of cuDNN and of our kernels as text, with the fastest shapes of ours."""
+    # PyTorch, which calls cuDNN.
     query, key, value, dout = tensors
-    inputs = [part.clone().requires_grad_() for part in (query, key, value)]
+    inputs = [tensor.clone().requires_grad_() for tensor in (query, key, value)]
     with sdpa_kernel(ATTENTION_BACKENDS, set_priority=True):
-        seen = plain(*inputs)
-        theirs = milliseconds(lambda: plain(*inputs))
+        output = pytorch_attention(*inputs)
+        theirs = milliseconds(lambda: pytorch_attention(*inputs))
         flat = dout.flatten(2)
         theirs_back = milliseconds(
-            lambda: torch.autograd.grad(seen, inputs, flat, retain_graph=True)
+            lambda: torch.autograd.grad(output, inputs, flat, retain_graph=True)
         )
+
+    # Our kernels in all shapes. Two kernels run backward, one for queries and one for tokens.
     out, logsum = forward(query, key, value, SCALE)
-    dquery, dkey, dvalue = (torch.empty_like(part) for part in (query, key, value))
-    into = (dquery, dkey, dvalue)
-    known = (query, key, value, out, logsum, dout, SCALE, into)
-    ahead, (back, shape), tokens = (
-        best(lambda shape: forward(query, key, value, SCALE, shape)),
-        best(lambda shape: backward(*known, (shape, OF_TOKENS))),
-        best(lambda shape: backward(*known, (OF_QUERIES, shape))),
-    )
+    gradients = (torch.empty_like(query), torch.empty_like(key), torch.empty_like(value))
+    arguments = (query, key, value, out, logsum, dout, SCALE, gradients)
+    ahead = best_shape(lambda shape: forward(query, key, value, SCALE, shape))
+    back, shape = best_shape(lambda shape: backward(*arguments, (shape, OF_TOKENS)))
+    tokens = best_shape(lambda shape: backward(*arguments, (OF_QUERIES, shape)))
+
+    # Our kernels in the shapes that the model uses.
     ours = milliseconds(lambda: forward(query, key, value, SCALE))
-    ours_back = milliseconds(lambda: backward(*known))
+    ours_back = milliseconds(lambda: backward(*arguments))
     return (
         f"forward {theirs:.3f} by cuDNN, {ours:.3f} by ours ({theirs / ours:.2f} times as fast),"
         f" backward {theirs_back:.3f} and {ours_back:.3f} ({theirs_back / ours_back:.2f})\n"
@@ -113,9 +120,10 @@ def compare(tensors: list[Tensor]) -> str:
 
 
 def main() -> None:
-    """Prints the milliseconds of both ways."""
+    """Print the milliseconds of cuDNN and of our kernels for all sizes."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    print(torch.cuda.get_device_name(), *(tuple(part) for part in (FORWARD, OF_QUERIES, OF_TOKENS)))
+    shapes = [tuple(shape) for shape in (FORWARD, OF_QUERIES, OF_TOKENS)]
+    print(torch.cuda.get_device_name(), *shapes)
     for name, size in SIZES.items():
         print(f"{name}: {compare(random_tensors(*size))}", flush=True)
 

@@ -1,13 +1,16 @@
-"""SRT on few camera positions, measured: PSNR by the angle to the nearest training camera.
+"""Measures how SRT depends on its training cameras: PSNR by the angle to the nearest of them.
 
     python -m benchmarks.camera_overfitting --out reports/camera_overfitting
 
-The same synthetic objects are seen from NMR's 24 fixed cameras and from random ones. Models of the
+The same synthetic objects are seen by NMR's 24 fixed cameras and by random ones. Models of the
 published sizes train on either set for the same wall-clock time, from one input view in its own
-frame, as published; then all show the same new objects, given a view from a fixed camera, from
-cameras that stand more and more apart from the fixed ones. `jitter` is an attempt to mend it at
-equal data: each item's frame is turned by a random rotation, so that no absolute position can be
-learnt by heart. Runs that the folder has already, made with the same options, are not made again.
+frame, as published. Then all render the same new objects, given a view of a fixed camera, for
+cameras that are more and more distant from the fixed ones.
+
+`jitter` is an attempt to improve this with the same data: the frame of each item is turned by a
+random rotation, so that no model can learn absolute positions.
+
+Runs that the output folder has are not repeated if they were made with the same options.
 """
 
 from __future__ import annotations
@@ -27,17 +30,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.packed import write_images
+from benchmarks.few_camera_scenes import make_scenes, nearest_camera_angles, rotate_items
 from srt.common.devices import best_device
 from srt.common.distributed import Processes
 from srt.config.load import load_experiment
 from srt.config.schema import Experiment
-from srt.data.batch import Batch, make_full_view_batch, make_view_config
+from srt.data.batch import make_full_view_batch, make_view_config
 from srt.data.packed.reader import Scenes
-from srt.data.synthetic.as_nmr import DISTANCE, FOCAL, LIGHT, turntable
-from srt.data.synthetic.objects import CLASSES, random_object
-from srt.data.synthetic.raycaster import pixel_rays, render
-from srt.geometry.cameras import look_at, pinhole
 from srt.model.inference import decode_in_groups, training_precision
 from srt.training import loop
 from srt.training.cuda_graph import make_step
@@ -46,11 +45,9 @@ from srt.training.state import TrainingState
 from srt.visualization.pictures import enlarge, tile, to_uint8
 from workflow import REPOSITORY
 
-VIEWS = 24
-HIGHEST = 75.0  # degrees of elevation of random cameras
-ELEVATIONS = (0, 10, 20, 25, 30, 35, 40, 50, 60, 70)  # of test cameras
-AZIMUTHS = 4  # test cameras at each of them
-EDGES = (0.0, 0.5, 4, 8, 12, 18, 25, 35, 45)  # of the bins of angles, in degrees
+# The edges of the bins of angles, in degrees. The first bin has the fixed cameras themselves.
+EDGES = (0.0, 0.5, 4, 8, 12, 18, 25, 35, 45)
+
 RUNS = (  # model, cameras
     ("srt", "fixed"),
     ("srt", "dense"),
@@ -62,102 +59,58 @@ RUNS = (  # model, cameras
 )
 PUBLISHED = {"srt": "nmr_srt", "isrt": "nmr_isrt", "vsrt": "nmr_vsrt"}
 
-
-def sphere(azimuth: Tensor, elevation: Tensor) -> Tensor:
-    """Returns camera_to_world of cameras at NMR's distance; angles in degrees."""
-    azimuth, elevation = azimuth.deg2rad(), elevation.deg2rad()
-    level = elevation.cos()
-    direction = torch.stack((level * azimuth.cos(), level * azimuth.sin(), elevation.sin()), -1)
-    return look_at(DISTANCE * direction, torch.zeros_like(direction))
-
-
-def cameras(kind: str, objects: int, rng: np.random.Generator) -> Tensor:
-    """Returns [objects, views, 4, 4]. Test cameras: the input, other fixed ones, then any."""
-    if kind == "fixed":
-        return turntable(VIEWS).expand(objects, VIEWS, 4, 4)
-    if kind == "dense":
-        sine = rng.uniform(0, math.sin(math.radians(HIGHEST)), (objects, VIEWS))
-        azimuth = torch.from_numpy(rng.uniform(0, 360, (objects, VIEWS)))
-        return sphere(azimuth, torch.from_numpy(np.degrees(np.arcsin(sine))))
-    first = rng.integers(VIEWS, size=(objects, 1))
-    ring = (first + np.arange(0, VIEWS, 3)) % VIEWS  # the first is the input
-    elevation = torch.tensor(ELEVATIONS).double().repeat_interleave(AZIMUTHS)
-    azimuth = torch.from_numpy(rng.uniform(0, 360, (objects, len(elevation))))
-    anywhere = sphere(azimuth, elevation.expand_as(azimuth))
-    return torch.cat((turntable(VIEWS)[ring], anywhere), dim=1)
-
-
-def make_scenes(folder: Path, kind: str, objects: int, size: int, device: torch.device) -> Scenes:
-    """Renders objects, the same for `fixed` and `dense`, and reads them back onto the device."""
-    poses = cameras(kind, objects, np.random.default_rng(len(kind)))
-    intrinsics = pinhole(FOCAL, 2.0, size, size).expand(poses.shape[1], 3, 3)
-    images = np.empty((objects, poses.shape[1], size, size, 3), np.uint8)
-    names = list(CLASSES)
-    for index in range(objects):
-        seed = [int(kind == "test"), index]
-        solids = random_object(names[index % len(names)], np.random.default_rng(seed))
-        rays = (part.to(device) for part in pixel_rays(intrinsics, poses[index], size, size))
-        images[index] = render(solids, LIGHT, *rays).view(images.shape[1:]).cpu().numpy()
-    write_images(folder / kind, images, "raw", poses=poses, focal=FOCAL / 2)
-    return Scenes(folder / kind, device, resident=True)
-
-
-def turned(batch: Batch, seed: int) -> Batch:
-    """Returns the batch with each item's world turned about the origin of its frame, at random."""
-    count = len(batch.images)
-    generator = torch.Generator().manual_seed(seed)
-    matrices = torch.randn(count, 3, 3, generator=generator, dtype=torch.float64)
-    rotation, _ = torch.linalg.qr(matrices)
-    rotation = (rotation * torch.linalg.det(rotation)[:, None, None].sign()).to(batch.images)
-    names = ("image_origins", "image_directions", "origins", "directions")
-    parts = {name: getattr(batch, name) for name in names}
-    moved: dict[str, Any] = {
-        name: torch.einsum("bij,b...j->b...i", rotation, x) for name, x in parts.items()
-    }
-    return dataclasses.replace(batch, **moved)
+# What must be equal for runs to be compared with each other.
+OPTIONS = ("device", "torch", "objects", "test_objects", "seconds_of_training")
 
 
 def train(
     experiment: Experiment, scenes: Scenes, seconds: float, jitter: bool, processes: Processes
 ) -> tuple[TrainingState, dict[str, Any]]:
-    """Returns a model after so much time; compiling counts apart."""
+    """Train for so many seconds. Return the model, and what its training took."""
     state = TrainingState(experiment, processes.device)
     sampler = loop.make_sampler(experiment, processes)
     compute_step = make_step(state.model, processes.device)
-    began, loss = time.perf_counter(), torch.zeros(())
-    compiled = 0.0
+    start, loss = time.perf_counter(), torch.zeros(())
+    compile_seconds = 0.0
     while True:
         batch = sampler.batch(scenes, state.step)
-        batch = turned(batch, state.step) if jitter else batch
+        batch = rotate_items(batch, state.step) if jitter else batch
         rate = learning_rate(state.step, experiment.train)
         loss = loop.train_step(state, compute_step, batch, rate)
         state.step += 1
+
+        # The first step compiles. The clock starts after it.
         if state.step == 1:
             loss.item()
-            compiled, began = time.perf_counter() - began, time.perf_counter()
+            compile_seconds, start = time.perf_counter() - start, time.perf_counter()
+
+        # Reading the loss waits for the device, so the clock is read only now and then.
         if state.step % 20 == 0:
-            psnr = -10 * math.log10(max(loss.item(), 1e-9))  # waits for the device
-            if time.perf_counter() - began > seconds:
+            psnr = -10 * math.log10(max(loss.item(), 1e-9))
+            if time.perf_counter() - start > seconds:
                 break
-    return state, {"steps": state.step, "train_psnr": psnr, "compile_seconds": compiled}
+    return state, {"steps": state.step, "train_psnr": psnr, "compile_seconds": compile_seconds}
 
 
 @torch.no_grad()
 def measure(
     state: TrainingState, scenes: Scenes, experiment: Experiment
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the PSNR of each test view [objects, views - 1], and a few predictions."""
+    """Return the PSNR of each test view, (objects, views - 1), and predictions of three objects."""
     view_config, rows, pictures = make_view_config(experiment), [], []
     device, size = scenes.device, (scenes.height, scenes.width)
     targets = torch.arange(1, scenes.views, device=device)[None]
     for index in range(len(scenes)):
+        # View 0 is the input, all others are targets.
         scene, inputs = torch.tensor([index], device=device), torch.zeros(1, 1).long().to(device)
         batch = make_full_view_batch(scenes, scene, inputs, targets, view_config)
         with training_precision(device):
             tokens = state.model.encode(batch.images, batch.image_origins, batch.image_directions)
-            pairs = state.model.decoder.scene_keys_values(tokens)
+            keys_values = state.model.decoder.scene_keys_values(tokens)
             rays = experiment.train.rays_per_group
-            predicted = decode_in_groups(state.model, pairs, batch.rays, rays).colours.float()
+            prediction = decode_in_groups(state.model, keys_values, batch.rays, rays)
+            predicted = prediction.colours.float()
+
         error = (predicted.clamp(0, 1) - batch.colours).square().view(scenes.views - 1, -1)
         rows.append((-10 * error.mean(dim=1).clamp_min(1e-9).log10()).cpu().numpy())
         if index < 3:
@@ -165,23 +118,15 @@ def measure(
     return np.stack(rows), np.stack(pictures)
 
 
-def angles(scenes: Scenes) -> np.ndarray:
-    """Returns the angle of each test camera to the nearest fixed one, in degrees."""
-    position = scenes.cameras(torch.arange(len(scenes)))[1][..., 1:, :3, 3].cpu().double()
-    fixed = turntable(VIEWS)[:, :3, 3] / DISTANCE
-    cosine = (position / DISTANCE) @ fixed.T
-    return np.degrees(np.arccos(cosine.amax(dim=-1).clamp(-1, 1).numpy()))
-
-
-def by_angle(psnr: np.ndarray, angle: np.ndarray) -> list[float | None]:
-    """Returns the mean PSNR of each bin."""
+def mean_by_angle(psnr: np.ndarray, angle: np.ndarray) -> list[float | None]:
+    """Return the mean PSNR of each bin; None for an empty one."""
     bins = np.digitize(angle, EDGES) - 1
-    chosen = [psnr[bins == number] for number in range(len(EDGES) - 1)]
-    return [round(float(values.mean()), 3) if len(values) else None for values in chosen]
+    members = [psnr[bins == number] for number in range(len(EDGES) - 1)]
+    return [round(float(values.mean()), 3) if len(values) else None for values in members]
 
 
-def baseline(scenes: Scenes, guess: Callable[[Tensor], Tensor]) -> np.ndarray:
-    """Returns the PSNR of a guess from the input view, for each test view."""
+def baseline_psnr(scenes: Scenes, guess: Callable[[Tensor], Tensor]) -> np.ndarray:
+    """Return the PSNR that a guess from the images has for each test view."""
     rows = []
     for index in range(len(scenes)):
         views = torch.arange(scenes.views, device=scenes.device)[None]
@@ -192,21 +137,28 @@ def baseline(scenes: Scenes, guess: Callable[[Tensor], Tensor]) -> np.ndarray:
     return np.stack(rows)
 
 
+def measure_baselines(scenes: Scenes, angle: np.ndarray) -> dict[str, list[float | None]]:
+    """Return the PSNR by angle of two guesses, with which the models are compared."""
+    copied = baseline_psnr(scenes, lambda images: images[:1])
+    white = baseline_psnr(scenes, lambda images: torch.ones_like(images[:1]))
+    return {"input copied": mean_by_angle(copied, angle), "white": mean_by_angle(white, angle)}
+
+
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Writes the figure: a panel a model, a line for each set of cameras."""
+    """Write the figure: a panel for each model, with a curve for each set of cameras."""
     from srt.visualization.pictures import write_picture
     from srt.visualization.plots import COLOURS, LINES, figure_pixels
 
     centres = [(a + b) / 2 for a, b in itertools.pairwise(EDGES)]
     styles = {"fixed": 0, "dense": 1, "fixed, jitter": 2}
 
-    def panels(axes: Any) -> None:
+    def draw_panels(axes: Any) -> None:
         for axis, model in zip(axes, ("srt", "vsrt", "isrt"), strict=True):
             for name, run in results["runs"].items():
                 if name.split(", ")[0] == model:
                     number = styles[run["cameras"]]
-                    line = {"color": COLOURS[number], "linestyle": LINES[number], "marker": "o"}
-                    axis.plot(centres, run["psnr_by_angle"], label=run["cameras"], **line)
+                    style = {"color": COLOURS[number], "linestyle": LINES[number], "marker": "o"}
+                    axis.plot(centres, run["psnr_by_angle"], label=run["cameras"], **style)
             copied = results["baselines"]["input copied"]
             axis.plot(centres, copied, color="0.6", label="baseline: input copied")
             axis.set_title(model.upper(), fontsize="medium")
@@ -214,22 +166,22 @@ def draw(results: dict[str, Any], path: Path) -> None:
         axes[0].set_ylabel("PSNR (dB)")
 
     title = "New objects, trained on 24 fixed or on random cameras (synthetic scenes)"
-    write_picture(path, figure_pixels(title, 4.4, panels, columns=3, sharey=True))
+    write_picture(path, figure_pixels(title, 4.4, draw_panels, columns=3, sharey=True))
 
 
-def sheet(rows: list[tuple[str, np.ndarray]], chosen: np.ndarray) -> np.ndarray:
-    """Returns test views of the first object by angle: a row each for the target and the runs."""
+def sheet(rows: list[tuple[str, np.ndarray]], views: np.ndarray) -> np.ndarray:
+    """Return pictures of these views of one object, with a captioned row for each entry."""
     from srt.visualization.pictures import caption
 
-    parts = []
+    blocks = []
     for name, images in rows:
-        row = tile(list(enlarge(images[chosen], 96)), axis=1)
-        parts += [caption(name, row.shape[1]), row]
-    return tile(parts, axis=0)
+        row = tile(list(enlarge(images[views], 96)), axis=1)
+        blocks += [caption(name, row.shape[1]), row]
+    return tile(blocks, axis=0)
 
 
 def main() -> None:
-    """Writes results.json, psnr_by_angle.png and views.png."""
+    """Write results.json, psnr_by_angle.png and views.png."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--objects", type=int, default=2000)
@@ -238,20 +190,18 @@ def main() -> None:
     parser.add_argument("--profile", default="paper", help="quick: small models, to try this out")
     arguments = parser.parse_args()
     device = best_device()
-    processes = Processes(0, 1, device, None)
     arguments.out.mkdir(parents=True, exist_ok=True)
+
+    # Render all scenes.
     size = 64 if arguments.profile == "paper" else 32
-    began, folder = time.perf_counter(), Path("/tmp") / f"camera-overfitting-{time.time_ns()}"
-    sets = {
-        kind: make_scenes(folder, kind, count, size, device)
-        for kind, count in (
-            ("fixed", arguments.objects),
-            ("dense", arguments.objects),
-            ("test", arguments.test_objects),
-        )
-    }
+    start, folder = time.perf_counter(), Path("/tmp") / f"camera-overfitting-{time.time_ns()}"
+    counts = {"fixed": arguments.objects, "dense": arguments.objects}
+    counts["test"] = arguments.test_objects
+    sets = {name: make_scenes(folder, name, n, size, device) for name, n in counts.items()}
     test = sets["test"]
-    angle = angles(test)
+    angle = nearest_camera_angles(test)
+
+    # `finished_runs` compares these options with those of earlier runs.
     results: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
         "torch": torch.__version__,
@@ -259,57 +209,68 @@ def main() -> None:
         "test_objects": arguments.test_objects,
         "seconds_of_training": arguments.seconds,
         "angle_edges": EDGES,
-        "rendering_seconds": round(time.perf_counter() - began, 1),
-        "baselines": {
-            "input copied": by_angle(baseline(test, lambda images: images[:1]), angle),
-            "white": by_angle(baseline(test, lambda images: torch.ones_like(images[:1])), angle),
-        },
+        "rendering_seconds": round(time.perf_counter() - start, 1),
+        "baselines": measure_baselines(test, angle),
         "runs": {},
     }
     results["runs"] = finished_runs(arguments.out / "results.json", results)
+    make_runs(arguments, sets, angle, results)
+    draw(results, arguments.out / "psnr_by_angle.png")
+
+
+def make_runs(
+    arguments: argparse.Namespace, sets: dict[str, Scenes], angle: np.ndarray, results: Any
+) -> None:
+    """Train and measure the models that are missing. Write the results after each of them."""
+    # The sheet begins with the targets. An unfinished one is continued.
+    device, test = sets["test"].device, sets["test"]
     views = torch.arange(1, test.views, device=device)[None]
     truth = test.gather(torch.zeros(1, device=device).long(), views, views[:, :0], 1)[0][0]
-    chosen = np.argsort(angle[0])[:: max(1, angle.shape[1] // 10)]
-    pages = [sheet([("target, the camera more and more apart", truth.cpu().numpy())], chosen)]
+    sheet_views = np.argsort(angle[0])[:: max(1, angle.shape[1] // 10)]
+    title = "target, the camera more and more apart"
+    pages = [sheet([(title, truth.cpu().numpy())], sheet_views)]
     if results["runs"]:
         pages = [np.asarray(Image.open(arguments.out / "views.png"))]
-    for model, kind in RUNS:
-        name = f"{model}, {kind}"
+
+    for model, cameras in RUNS:
+        name = f"{model}, {cameras}"
         if name in results["runs"]:
             continue
-        experiment = setting(model, arguments.profile)
-        scenes = sets[kind.split(",")[0]]
-        state, cost = train(experiment, scenes, arguments.seconds, "jitter" in kind, processes)
+        experiment = make_experiment(model, arguments.profile)
+        scenes, jitter = sets[cameras.split(",")[0]], "jitter" in cameras
+        processes = Processes(0, 1, device, None)
+        state, cost = train(experiment, scenes, arguments.seconds, jitter, processes)
         psnr, pictures = measure(state, test, experiment)
         results["runs"][name] = {
-            "cameras": kind,
+            "cameras": cameras,
             **cost,
             "batch": [experiment.train.batch_size, experiment.train.rays_per_scene],
-            "psnr_by_angle": by_angle(psnr, angle),
+            "psnr_by_angle": mean_by_angle(psnr, angle),
             "parameters": sum(p.numel() for p in state.model.parameters()),
         }
-        pages.append(sheet([(name, pictures[0])], chosen))
+        pages.append(sheet([(name, pictures[0])], sheet_views))
         (arguments.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
         print(name, cost, results["runs"][name]["psnr_by_angle"], flush=True)
         Image.fromarray(tile(pages, axis=0)).save(arguments.out / "views.png")
         del state
         torch.cuda.empty_cache()
-    draw(results, arguments.out / "psnr_by_angle.png")
 
 
 def finished_runs(path: Path, results: dict[str, Any]) -> dict[str, Any]:
-    """Returns the runs that a file has already; raises ValueError if its options were others."""
+    """Return the runs of an existing file, or raise ValueError if its options were others."""
     if not path.exists():
         return {}
-    before: dict[str, Any] = json.loads(path.read_text())
-    for name in ("device", "torch", "objects", "test_objects", "seconds_of_training"):
-        if before[name] != results[name]:
-            raise ValueError(f"{path}: {name} was {before[name]}, is {results[name]}: remove it")
-    return before["runs"]
+    earlier: dict[str, Any] = json.loads(path.read_text())
+    for name in OPTIONS:
+        if earlier[name] != results[name]:
+            raise ValueError(
+                f"{path}: {name} was {earlier[name]} and is {results[name]} now: remove the file"
+            )
+    return earlier["runs"]
 
 
-def setting(model: str, profile: str) -> Experiment:
-    """Returns a model of the profile's size, and a recipe for minutes instead of weeks."""
+def make_experiment(model: str, profile: str) -> Experiment:
+    """Return a model of the profile's size, with a recipe for minutes instead of weeks."""
     experiment = load_experiment(REPOSITORY / "params.yaml", PUBLISHED[model], profile)
     sizes = dataclasses.replace(experiment.model, frame="canonical", conv_init="he")
     if model == "vsrt":

@@ -1,9 +1,10 @@
-"""How far bfloat16 and our kernels are from float64: tokens, pixels, gradients, of each model.
+"""Measures how far bfloat16 and our kernels are from float64, for each model.
 
     python -m benchmarks.exactness --out reports/exactness.json
 
-An error is ‖ours − exact‖ / ‖exact‖ on random weights, images and rays. `autocast` is the published
-algorithm with its products in bfloat16: what any training in bfloat16 has.
+Compared are tokens, pixels and gradients, for random weights, images and rays. An error is
+‖ours − exact‖ / ‖exact‖. `autocast` is the published algorithm with matrix products in bfloat16:
+these errors are those of any training in bfloat16.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ SCENES, RAYS = 2, 1024
 MODELS = ("nmr_srt", "msn_srt", "msn_isrt", "nmr_vsrt")
 
 
-def outcome(model: SRT, batch: Batch, bfloat16: bool) -> dict[str, Tensor]:
-    """Returns tokens, pixels and all gradients, in float64."""
+def compute_outputs(model: SRT, batch: Batch, bfloat16: bool) -> dict[str, Tensor]:
+    """Return tokens, pixels and all gradients, in float64."""
     with training_precision(DEVICE) if bfloat16 else contextlib.nullcontext():
         tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
         pixels = model.decode(model.decoder.scene_keys_values(tokens), batch.rays).colours
+
+    # So many queries hold all rays in one group.
     model.zero_grad(set_to_none=True)
     gradients.compute_gradients(model, model.decoder, batch, SCENES * RAYS * 512)
     flat = [
@@ -52,7 +55,7 @@ def outcome(model: SRT, batch: Batch, bfloat16: bool) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def plain_layers() -> Iterator[None]:
-    """Switches off what the GPU has of our own."""
+    """Switch our own GPU kernels off."""
     with (
         mock.patch.object(fused_decoder, "suits", return_value=False),
         mock.patch.object(attention, "kernels_attend", return_value=False),
@@ -60,19 +63,19 @@ def plain_layers() -> Iterator[None]:
         yield
 
 
-def errors(found: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
-    """Returns the relative error of each part."""
-    return {k: ((found[k] - exact[k]).norm() / exact[k].norm()).item() for k in exact}
+def relative_errors(values: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
+    """Return the relative error of each output."""
+    return {k: ((values[k] - exact[k]).norm() / exact[k].norm()).item() for k in exact}
 
 
-def double(batch: Batch) -> Batch:
-    """Returns the batch in float64."""
+def batch_in_float64(batch: Batch) -> Batch:
+    """Return the batch in float64."""
     values: Any = {name: value.double() for name, value in batch.tensors().items()}
     return dataclasses.replace(batch, **values)
 
 
 def main() -> None:
-    """Prints a table, and writes JSON."""
+    """Print a table, and write it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
@@ -82,13 +85,15 @@ def main() -> None:
         experiment = paper(name)
         model = build_model(experiment.model, seed=0).to(DEVICE)
         batch = random_batch(experiment, SCENES, RAYS if name != "nmr_vsrt" else 64)
-        found = {"ours": outcome(model, batch, bfloat16=True)}
+
+        # The exact outputs come last, because the model then stays in float64.
+        outputs = {"ours": compute_outputs(model, batch, bfloat16=True)}
         with plain_layers():
-            found["autocast"] = outcome(model, batch, bfloat16=True)
+            outputs["autocast"] = compute_outputs(model, batch, bfloat16=True)
         with plainly():
-            exact = outcome(model.double(), double(batch), bfloat16=False)
-        for way, values in found.items():
-            rows.append({"model": name, "way": way, **errors(values, exact)})
+            exact = compute_outputs(model.double(), batch_in_float64(batch), bfloat16=False)
+        for way, values in outputs.items():
+            rows.append({"model": name, "way": way, **relative_errors(values, exact)})
             print(rows[-1], flush=True)
     results = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "rows": rows}
     arguments.out.write_text(json.dumps(results, indent=1) + "\n")

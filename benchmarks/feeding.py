@@ -1,10 +1,10 @@
-"""Whether loading keeps a GPU waiting: step time with real batches over that with a fixed batch.
+"""Measures whether a GPU waits for data: the time of a step with loaded batches and with one batch.
 
     python -m benchmarks.feeding
 
-`nmr_srt` (batches of 256 scenes) from a set that lives on the device; `msn_srt` (64 scenes) from
-disk, raw and compressed. What is on disk has just been written, so it is in the page cache. Medians
-of rounds of steps; as in training, the host waits for the GPU only at the end of a round.
+`nmr_srt` (256 scenes a step) reads a data set on the device, `msn_srt` (64 scenes) one on disk, raw
+and compressed. The files have just been written, so they are in the page cache. A figure is the
+median of several rounds. As in training, the host waits for the GPU only at the end of a round.
 """
 
 from __future__ import annotations
@@ -38,21 +38,23 @@ ALONE = Processes(0, 1, torch.device("cuda"), None)
 
 
 def step_time(experiment: Experiment, feed: Iterator[Batch], steps: int) -> float:
-    """Returns the milliseconds of a training step: the median of rounds, each waited for once."""
+    """Return the milliseconds of a training step, the median of rounds of so many steps."""
     state = TrainingState(experiment, ALONE.device)
     compute_step = cuda_graph.make_step(state.model, ALONE.device)
     times = []
     for _ in range(ROUNDS + 1):
-        began = time.perf_counter()
+        start = time.perf_counter()
         for batch in itertools.islice(feed, steps):
             loop.train_step(state, compute_step, batch, 1e-4)
         torch.cuda.synchronize()
-        times.append((time.perf_counter() - began) / steps)
-    return 1e3 * statistics.median(times[1:])  # the first compiles
+        times.append((time.perf_counter() - start) / steps)
+
+    # The first round compiles.
+    return 1e3 * statistics.median(times[1:])
 
 
 def compare(experiment: Experiment, scenes: Scenes, steps: int) -> dict[str, Any]:
-    """Returns step times with one batch over and over, and with batches as training loads them."""
+    """Return the time of a step with one batch again and again, and with loaded batches."""
     sampler = loop.make_sampler(experiment, ALONE)
     fixed = step_time(experiment, itertools.repeat(sampler.batch(scenes, 0)), steps)
     real = step_time(experiment, iterate_batches(sampler, scenes, 0, 10**6), steps)
@@ -61,7 +63,7 @@ def compare(experiment: Experiment, scenes: Scenes, steps: int) -> dict[str, Any
 
 
 def main() -> None:
-    """Prints a table and, as the last line, JSON."""
+    """Print a table and, as the last line, JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--msn-scenes", type=int, default=6000)
@@ -71,9 +73,12 @@ def main() -> None:
         "threads": reader_thread_count(),
     }
     with tempfile.TemporaryDirectory() as folder:
+        # NMR is small enough for the device.
         nmr = load_experiment(REPOSITORY / "params.yaml", "nmr_srt", "paper")
         packed = write_packed(Path(folder) / "nmr", 512, nmr.dataset.views, (64, 64), "raw")
         results["NMR, resident"] = compare(nmr, Scenes(packed, ALONE.device), arguments.steps)
+
+        # MSN is read from disk.
         msn = load_experiment(REPOSITORY / "params.yaml", "msn_srt", "paper")
         train = dataclasses.replace(msn.train, batch_size=64)
         msn = dataclasses.replace(msn, train=train)
@@ -82,6 +87,7 @@ def main() -> None:
             scenes = Scenes(packed, ALONE.device, resident=False)
             results[f"MSN, {storage}"] = compare(msn, scenes, arguments.steps)
             torch.cuda.empty_cache()
+
     for name, figures in results.items():
         if isinstance(figures, dict):
             print(f"{name:20}", *(f"{key} {value:.3f}" for key, value in figures.items()))

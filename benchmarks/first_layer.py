@@ -1,11 +1,12 @@
-"""The encoder's first layer behind its convolution: our kernels against the compiler's.
+"""Compares our kernels for the encoder's first layer with those of the compiler.
 
     python -m benchmarks.first_layer
 
-Nine values of an image, of its camera's position, are added to a convolution of its pixels, and the
-ReLU is taken: srt/model/encoder.py, CameraAndPixels; the kernels are in srt/model/kernels/triton_mlp.py.
+After the first convolution, nine values that depend on an image's camera are added to its channels,
+and the ReLU is applied (`CameraAndPixels` in srt/model/encoder.py). Our kernels for this are in
+srt/model/kernels/triton_mlp.py.
 
-n images of c channels, h x w pixels; channels stand in the last place.
+Shapes: n images of c channels, h x w pixels. In memory, channels come last.
 """
 
 from __future__ import annotations
@@ -24,19 +25,21 @@ SIZES = {"SRT, MSN": (160, 96, 128, 128), "SRT, NMR": (256, 96, 64, 64)}
 
 
 def random_tensors(*shape: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns pixels, camera and a gradient."""
+    """Return the convolution of the pixels, (n, c, h, w), the camera's values, and a gradient."""
     torch.manual_seed(0)
     images = [torch.randn(shape, device="cuda").bfloat16() for _ in range(2)]
-    pixels, dy = (part.contiguous(memory_format=torch.channels_last) for part in images)
+    pixels, dy = (image.contiguous(memory_format=torch.channels_last) for image in images)
     return pixels, torch.randn(*shape[:2], 3, 3, device="cuda").bfloat16(), dy
 
 
 def compare(pixels: Tensor, camera: Tensor, dy: Tensor) -> str:
-    """Returns the milliseconds of both ways, forward and backward."""
+    """Return the milliseconds of both, forward and backward, as text."""
+    # Without autocast, the module uses plain operations and not our kernels.
     inputs = [pixels.clone().requires_grad_(), camera.clone().requires_grad_()]
-    compiled = torch.compile(CameraAndPixels(), dynamic=False)  # which is plain without autocast
-    seen, out = compiled(*inputs), add_camera(pixels, camera)
-    backward = partial(torch.autograd.grad, seen, inputs, dy, retain_graph=True)
+    compiled = torch.compile(CameraAndPixels(), dynamic=False)
+    output, out = compiled(*inputs), add_camera(pixels, camera)
+    backward = partial(torch.autograd.grad, output, inputs, dy, retain_graph=True)
+
     theirs = milliseconds(partial(compiled, *inputs)), milliseconds(backward)
     ours = (
         milliseconds(partial(add_camera, pixels, camera)),
@@ -49,7 +52,7 @@ def compare(pixels: Tensor, camera: Tensor, dy: Tensor) -> str:
 
 
 def main() -> None:
-    """Prints the milliseconds of both ways."""
+    """Print the milliseconds of the compiler's kernels and of ours for all sizes."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     print(torch.cuda.get_device_name())
     for name, shape in SIZES.items():

@@ -1,9 +1,9 @@
-"""Where the time of a training step is on a GPU: kernels by kind, and the longest of them.
+"""Measures which kernels take the time of a training step on a GPU.
 
     python -m benchmarks.kernels --settings nmr_srt msn_srt msn_isrt
 
-Steps of benchmarks.training, after they have been compiled and recorded. Raises RuntimeError where
-a step waits for the device: then the next one's launches would not be hidden behind it.
+The steps are those of benchmarks.training, after they have been compiled and recorded. Raises
+RuntimeError if a step waits for the device: the host could then not prepare the next step.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.training import ALONE, COMPILING, ENDLESS, SETTINGS, packed, paper, with_size
+from benchmarks.training import ALONE, COMPILING, ENDLESS, SETTINGS, packed_scenes, paper, with_size
 from srt.config.schema import Experiment
 from srt.data.packed.reader import Scenes
 from srt.data.prefetch import iterate_batches
@@ -27,7 +27,9 @@ from srt.training.state import TrainingState
 
 STEPS = 3
 LONGEST = 20
-KINDS = {  # a part of a kernel's name; the first that fits
+
+# The groups of kernels, each with texts that its kernels' names contain. The first group counts.
+GROUPS = {
     "the MLP's kernels": ("_expand_kernel", "_contract_backward"),
     "the encoding's kernel": ("_encode_kernel",),
     "the first layer's kernels": ("_add_camera",),
@@ -38,15 +40,16 @@ KINDS = {  # a part of a kernel's name; the first that fits
 }
 
 
-def kind_of(name: str) -> str:
-    """Returns what a kernel belongs to."""
-    return next(
-        (kind for kind, parts in KINDS.items() if any(p in name for p in parts)), "the rest"
-    )
+def kernel_group(name: str) -> str:
+    """Return the group of a kernel."""
+    for group, texts in GROUPS.items():
+        if any(text in name for text in texts):
+            return group
+    return "the rest"
 
 
-def ready_step(experiment: Experiment, scenes: Scenes) -> Callable[[], None]:
-    """Returns a training step that has run before."""
+def prepare_step(experiment: Experiment, scenes: Scenes) -> Callable[[], None]:
+    """Return a training step that has been compiled and recorded."""
     state = TrainingState(experiment, ALONE.device)
     feed = iterate_batches(loop.make_sampler(experiment, ALONE), scenes, 0, ENDLESS)
     compute_step = cuda_graph.make_step(state.model, ALONE.device)
@@ -57,6 +60,8 @@ def ready_step(experiment: Experiment, scenes: Scenes) -> Callable[[], None]:
 
     for _ in range(COMPILING):
         step()
+
+    # In this mode, PyTorch raises an error if the host waits for the device.
     torch.cuda.set_sync_debug_mode("error")
     step()
     torch.cuda.set_sync_debug_mode("default")
@@ -64,21 +69,21 @@ def ready_step(experiment: Experiment, scenes: Scenes) -> Callable[[], None]:
 
 
 def kernel_times(step: Callable[[], None]) -> dict[str, float]:
-    """Returns the milliseconds a step that each kernel takes, by its name."""
+    """Return the milliseconds of each kernel in a step, by the kernel's name."""
     torch.cuda.synchronize()
-    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as found:
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as trace:
         for _ in range(STEPS):
             step()
         torch.cuda.synchronize()
     times: dict[str, float] = collections.defaultdict(float)
-    for event in found.events():
+    for event in trace.events():
         if event.device_type == DeviceType.CUDA:
             times[event.name] += event.device_time / 1000 / STEPS
     return times
 
 
 def main() -> None:
-    """Prints two tables for each setting."""
+    """Print the times of groups and of single kernels for each setting."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--settings", nargs="*", default=list(SETTINGS))
     arguments = parser.parse_args()
@@ -87,13 +92,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.settings:
             experiment = with_size(paper(name), SETTINGS.get(name, 32), None)
-            times = kernel_times(ready_step(experiment, packed(Path(folder), experiment, 512)))
-            kinds: dict[str, float] = collections.defaultdict(float)
+            scenes = packed_scenes(Path(folder), experiment, 512)
+            times = kernel_times(prepare_step(experiment, scenes))
+            groups: dict[str, float] = collections.defaultdict(float)
             for kernel, milliseconds in times.items():
-                kinds[kind_of(kernel)] += milliseconds
+                groups[kernel_group(kernel)] += milliseconds
+
+            # Print groups and kernels, the longest first.
             print(f"{name}: {sum(times.values()):.1f} ms")
-            for kind, milliseconds in sorted(kinds.items(), key=lambda item: -item[1]):
-                print(f"  {milliseconds:7.2f} ms {kind}")
+            for group, milliseconds in sorted(groups.items(), key=lambda item: -item[1]):
+                print(f"  {milliseconds:7.2f} ms {group}")
             for kernel, milliseconds in sorted(times.items(), key=lambda item: -item[1])[:LONGEST]:
                 print(f"    {milliseconds:7.3f} ms {kernel[:120]}")
             torch.compiler.reset()

@@ -1,12 +1,16 @@
-"""Items a second that one core can load, ours against decoding per item; all in one run.
+"""Measures how many items one core loads in a second, from packed data and by decoding each item.
 
     python -m benchmarks.loading
 
-NMR-like: 64 × 64, 24 views, 8192 rays of an item. `per item` is how stelzner/srt loads: 24 PNGs,
-96 members of an npz, all 94 208 rays and a permutation of them to use 8192. `from disk` gathers the
-sampled pixels from the packed set and computes their rays; `pixels only` leaves the rays to the
-device, as training on a GPU does. MSN-like: 128 × 128, 10 views, 5 of them inputs. Scenes are
-synthetic; all files are in the page cache; the figures are medians of several rounds.
+NMR-like items have 24 views of 64 × 64 pixels, and 8192 target rays. They are loaded in three ways:
+
+- `per item` is how stelzner/srt loads: it decodes 24 PNGs, reads 96 arrays of an npz, computes all
+  94 208 rays, and uses 8192 of them;
+- `from disk` and `resident` read the sampled pixels of the packed data, and compute their rays;
+- `pixels only` computes no rays: in training, the GPU does.
+
+MSN-like items have 10 views of 128 × 128 pixels, 5 of which are inputs. Scenes are synthetic, and
+all files are in the page cache. A figure is the median of several rounds.
 """
 
 from __future__ import annotations
@@ -36,7 +40,7 @@ MSN = {"views": 10, "size": 128, "inputs": 5}
 
 
 def write_raw_item(folder: Path, images: np.ndarray) -> None:
-    """Writes an item in NMR's layout."""
+    """Write an item in NMR's layout."""
     folder.mkdir(parents=True)
     matrices: dict[str, Any] = {}
     for view, image in enumerate(images):
@@ -47,7 +51,8 @@ def write_raw_item(folder: Path, images: np.ndarray) -> None:
 
 
 def load_per_item(folder: Path, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """Returns an item's input image and 8192 target rays, from everything that the item has."""
+    """Return an item's input image and 8192 target rays, loaded as stelzner/srt loads them."""
+    # Load all views and compute all rays.
     images, origins, directions = [], [], []
     grid = np.linspace(-1, 1, NMR["size"])
     plane = np.stack(np.meshgrid(grid, grid), axis=-1)
@@ -63,30 +68,32 @@ def load_per_item(folder: Path, rng: np.random.Generator) -> tuple[np.ndarray, .
         rays = ends - centre
         directions.append(rays / np.linalg.norm(rays, axis=-1, keepdims=True))
         origins.append(np.tile(centre, (len(rays), 1)))
+
+    # View 0 is the input. A random choice of the rays of all other views is used.
     pixels, rays, starts = (
-        np.concatenate(part[1:]).reshape(-1, 3).astype(np.float32)
-        for part in ([i.reshape(-1, 3) for i in images], directions, origins)
+        np.concatenate(views[1:]).reshape(-1, 3).astype(np.float32)
+        for views in ([i.reshape(-1, 3) for i in images], directions, origins)
     )
-    chosen = rng.permutation(len(pixels))[:RAYS]
-    return images[0], pixels[chosen], rays[chosen], starts[chosen]
+    sample = rng.permutation(len(pixels))[:RAYS]
+    return images[0], pixels[sample], rays[sample], starts[sample]
 
 
 def rate(call: Callable[[int], Any], items: int, rounds: int) -> float:
-    """Returns items a second: the median of rounds of one call, after one that warms up."""
+    """Return items a second, the median of rounds. The first call does not count."""
     call(0)
     times = []
     for number in range(1, rounds + 1):
-        began = time.perf_counter()
+        start = time.perf_counter()
         call(number)
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - start)
     return items / statistics.median(times)
 
 
-def sampler(kind: dict[str, int]) -> Sampler:
-    """Returns the sampler of a published setting."""
+def make_sampler(setting: dict[str, int]) -> Sampler:
+    """Return the sampler of NMR-like or MSN-like items."""
     view_config = ViewConfig(
         canonical=True,
-        input_views=kind["inputs"],
+        input_views=setting["inputs"],
         input_stride=1,
         all_targets=False,
         near=2.0,
@@ -103,44 +110,47 @@ def sampler(kind: dict[str, int]) -> Sampler:
     )
 
 
-def drawing(scenes: Scenes, kind: dict[str, int]) -> Callable[[int], Any]:
-    """Returns a call that makes the batch of a step."""
-    draw = sampler(kind)
-    return lambda step: draw.batch(scenes, step)
+def batch_loader(scenes: Scenes, setting: dict[str, int]) -> Callable[[int], Any]:
+    """Return a function that makes the batch of a step."""
+    sampler = make_sampler(setting)
+    return lambda step: sampler.batch(scenes, step)
 
 
-def gathering(scenes: Scenes, kind: dict[str, int]) -> Callable[[int], Any]:
-    """Returns a call that reads the pixels of a planned batch: what loading costs a host."""
-    plan = sampler(kind).batch_indices(scenes, 0)
-    place = plan.view * (scenes.height * scenes.width) + plan.pixel
-    return lambda _: scenes.gather(plan.scene, plan.inputs, place, 1)
+def pixel_loader(scenes: Scenes, setting: dict[str, int]) -> Callable[[int], Any]:
+    """Return a function that reads the pixels of a batch, which a host has to do in training."""
+    indices = make_sampler(setting).batch_indices(scenes, 0)
+    pixel_index = indices.view * (scenes.height * scenes.width) + indices.pixel
+    return lambda _: scenes.gather(indices.scene, indices.inputs, pixel_index, 1)
 
 
 def measure(folder: Path, count: int, rounds: int) -> dict[str, float]:
-    """Returns items (NMR) and scenes (MSN) a second, by the way they are loaded."""
+    """Return items a second for each way to load them."""
+    # NMR: write the same images in the raw layout and packed.
     nmr = write_packed(folder / "nmr", count, NMR["views"], (NMR["size"], NMR["size"]), "raw")
     images = np.load(nmr / "images-00000.npy", mmap_mode="r")
     for number in range(BATCH):
         write_raw_item(folder / "raw" / str(number), images[number])
     rng = np.random.default_rng(0)
-    one = [folder / "raw" / str(number) for number in range(BATCH)]
-    results = {"NMR, per item": rate(lambda _: [load_per_item(i, rng) for i in one], BATCH, 5)}
+    items = [folder / "raw" / str(number) for number in range(BATCH)]
+    results = {"NMR, per item": rate(lambda _: [load_per_item(i, rng) for i in items], BATCH, 5)}
     for name, resident in (("from disk", False), ("resident", True)):
         scenes = Scenes(nmr, CPU, resident)
-        results[f"NMR, {name}"] = rate(drawing(scenes, NMR), BATCH, rounds)
-        results[f"NMR, {name}, pixels only"] = rate(gathering(scenes, NMR), BATCH, rounds)
+        results[f"NMR, {name}"] = rate(batch_loader(scenes, NMR), BATCH, rounds)
+        results[f"NMR, {name}, pixels only"] = rate(pixel_loader(scenes, NMR), BATCH, rounds)
+
+    # MSN: raw and compressed.
     for storage in ("raw", "compressed"):
         msn = write_packed(
             folder / f"msn-{storage}", count // 8, MSN["views"], (MSN["size"], MSN["size"]), storage
         )
         scenes = Scenes(msn, CPU, resident=False)
-        results[f"MSN, {storage}"] = rate(drawing(scenes, MSN), BATCH, rounds)
-        results[f"MSN, {storage}, pixels only"] = rate(gathering(scenes, MSN), BATCH, rounds)
+        results[f"MSN, {storage}"] = rate(batch_loader(scenes, MSN), BATCH, rounds)
+        results[f"MSN, {storage}, pixels only"] = rate(pixel_loader(scenes, MSN), BATCH, rounds)
     return results
 
 
 def main() -> None:
-    """Prints a table and, as the last line, JSON."""
+    """Print a table and, as the last line, JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenes", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=9)
@@ -148,6 +158,8 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         results = measure(Path(folder), arguments.scenes, arguments.rounds)
+
+    # NMR is compared with loading per item, MSN with what a GPU needs.
     base = results["NMR, per item"]
     for name, value in results.items():
         ratio = f"{value / base:6.0f} ×" if name.startswith("NMR") else f"{500 / value:6.1f} cores"

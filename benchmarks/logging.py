@@ -1,12 +1,13 @@
-"""What logging costs a training loop: milliseconds of a step's calls, with MLflow near, away, hung.
+"""Measures how long logging takes in a training loop, with stores of MLflow that work or fail.
 
     python -m benchmarks.logging
 
-Each step works for a few milliseconds and logs what training logs; a delivery starts every
-`--every` steps, as at a saved state, and the machine is watched. `call` is the time in the logging
-calls alone; `step` that of the whole step, in which a delivery's thread may get in the way. The
-deliveries go to a new SQLite store, to an address where nothing listens, and to a server that
-accepts connections and never answers.
+Each step computes for a few milliseconds and logs what training logs. A delivery starts every
+`--every` steps, as at a saved state, and the machine's load is logged. `call` is the time of the
+logging calls, `step` that of the whole step, which the thread of a delivery may slow down.
+
+Deliveries go to a new SQLite store (`sqlite`), to an address where nothing listens (`away`), and to
+a server that accepts connections and never answers (`hung`). `none` logs nothing.
 """
 
 from __future__ import annotations
@@ -33,20 +34,20 @@ KEYS = ("mse", "psnr", "learning_rate", "gradient_norm", "seconds")
 
 
 def measure(tracker: Tracker, steps: int, every: int, size: int) -> dict[str, float]:
-    """Returns milliseconds: medians, the 99th percentile and the longest of the calls."""
+    """Return milliseconds of calls and steps: medians, means, 99th percentile and maximum."""
     matrix = torch.rand(size, size)
     calls, whole = [], []
     for step in range(1, steps + 1):
-        began = time.perf_counter()
+        start = time.perf_counter()
         value = (matrix @ matrix).mean().item()
-        worked = time.perf_counter()
+        computed = time.perf_counter()
         tracker.log_metrics({f"train/{key}": value for key in KEYS}, step)
         if step % every == 0:
             tracker.release()
             tracker.deliver_in_background()
-        ended = time.perf_counter()
-        calls.append(1e3 * (ended - worked))
-        whole.append(1e3 * (ended - began))
+        end = time.perf_counter()
+        calls.append(1e3 * (end - computed))
+        whole.append(1e3 * (end - start))
     return {
         "call_median": statistics.median(calls),
         "call_mean": statistics.fmean(calls),
@@ -58,36 +59,39 @@ def measure(tracker: Tracker, steps: int, every: int, size: int) -> dict[str, fl
 
 
 @contextlib.contextmanager
-def store(kind: str, root: Path) -> Iterator[str]:
-    """Gives the address of a store."""
+def open_store(state: str, root: Path) -> Iterator[str]:
+    """Yield the address of a store in this state."""
+    # A socket that is bound but does not listen refuses connections.
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
-        if kind == "hung":
+        if state == "hung":
             server.listen(16)
         port = server.getsockname()[1]
-        yield f"sqlite:///{root}/mlflow.db" if kind == "sqlite" else f"http://127.0.0.1:{port}"
+        yield f"sqlite:///{root}/mlflow.db" if state == "sqlite" else f"http://127.0.0.1:{port}"
 
 
-def run(kind: str, arguments: argparse.Namespace) -> dict[str, float]:
-    """Returns what a loop's steps cost with one kind of store; `none` logs nothing."""
+def measure_store(state: str, arguments: argparse.Namespace) -> dict[str, float]:
+    """Return the figures of a loop that logs to a store in this state."""
     options = (arguments.steps, arguments.every, arguments.size)
-    if kind == "none":
+    if state == "none":
         return measure(Tracker(), *options)
-    with tempfile.TemporaryDirectory() as folder, store(kind, Path(folder)) as address:
+    with tempfile.TemporaryDirectory() as folder, open_store(state, Path(folder)) as address:
         os.environ["MLFLOW_TRACKING_URI"] = address
         root = Path(folder)
-        names = {"experiment": "benchmark", "run_name": kind, "description": ""}
+        names = {"experiment": "benchmark", "run_name": state, "description": ""}
         tracker = open_tracker(root / "tracking", root=root, **names, tags={}, parameters={})
-        if kind == "sqlite":
-            deliver(root / "tracking", root)  # makes the tables
+
+        # The first delivery creates the tables, which takes seconds.
+        if state == "sqlite":
+            deliver(root / "tracking", root)
         tracker.watch_machine(interval=1)
         figures = measure(tracker, *options)
-        tracker.close("FINISHED", timeout=1 if kind == "hung" else 60)
+        tracker.close("FINISHED", timeout=1 if state == "hung" else 60)
     return figures
 
 
 def main() -> None:
-    """Prints a table and, as the last line, JSON."""
+    """Print a table and, as the last line, JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--every", type=int, default=100)
@@ -96,9 +100,9 @@ def main() -> None:
     logging.basicConfig(level=logging.ERROR)
     torch.set_num_threads(1)
     results: dict[str, Any] = {}
-    for kind in ("none", "sqlite", "away", "hung"):
-        results[kind] = run(kind, arguments)
-        print(f"{kind:8}", *(f"{key} {value:8.3f}" for key, value in results[kind].items()))
+    for state in ("none", "sqlite", "away", "hung"):
+        results[state] = measure_store(state, arguments)
+        print(f"{state:8}", *(f"{key} {value:8.3f}" for key, value in results[state].items()))
     print(json.dumps(results))
 
 

@@ -1,4 +1,7 @@
-"""The published algorithm, to measure against: float32, scores in memory, all rays at once."""
+"""The published algorithm, with which ours is compared.
+
+It runs in float32, writes all attention scores to memory, and decodes all rays at once.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +24,16 @@ from srt.training import gradients
 def materialised_attention(
     query: Tensor, key: Tensor, value: Tensor, scale: float | None = None
 ) -> Tensor:
-    """Returns attention with its scores written to memory, as published."""
+    """Return attention as published: its scores are written to memory."""
     scores = query @ key.transpose(-1, -2) * (scale or query.shape[-1] ** -0.5)
     return scores.softmax(dim=-1) @ value
 
 
-def whole_first_layer(
+def published_first_layer(
     encoder: Encoder, images: Tensor, origins: Tensor, directions: Tensor
 ) -> Tensor:
-    """Returns the first convolution of all channels at each pixel, as published."""
+    """Return the first layer as published: a convolution of all channels of all pixels."""
+    # Each pixel has the position of its camera, (b, v, h, w, 3).
     positions = origins[:, :, None, None].expand_as(directions)
     channels = torch.cat(
         (images, encode_inputs(ray_inputs(positions, directions, encoder.config))), dim=-1
@@ -39,12 +43,12 @@ def whole_first_layer(
 
 @contextlib.contextmanager
 def plainly() -> Iterator[None]:
-    """Switches off what we do for speed, but for the code around it."""
+    """Switch off what we do for speed in the model. The code around the model stays as it is."""
     with contextlib.ExitStack() as stack:
         attention = "torch.nn.functional.scaled_dot_product_attention"
         stack.enter_context(mock.patch(attention, materialised_attention))
-        stack.enter_context(mock.patch.object(Encoder, "first_layer", whole_first_layer))
+        stack.enter_context(mock.patch.object(Encoder, "first_layer", published_first_layer))
         for module in (evaluator, gradients, inference, frames):
-            as_it_is = mock.Mock(side_effect=lambda device: contextlib.nullcontext())
-            stack.enter_context(mock.patch.object(module, "precision", as_it_is))
+            no_precision = mock.Mock(side_effect=lambda device: contextlib.nullcontext())
+            stack.enter_context(mock.patch.object(module, "precision", no_precision))
         yield

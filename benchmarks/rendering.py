@@ -1,9 +1,9 @@
-"""Frames of the published models on one GPU: time to encode a scene, time of a frame, frames/s.
+"""Measures how fast the published models render on one GPU: time to encode a scene, and of a frame.
 
     python -m benchmarks.rendering --out reports/rendering.json
 
-`plain` is the published algorithm in float32 (benchmarks/plain.py); `ours` is what workflow.render
-runs; `compiled` is that with the decoder compiled, which takes some seconds to start.
+`plain` is the published algorithm in float32 (benchmarks/plain.py). `ours` is what workflow.render
+runs. `compiled` is ours with a compiled decoder, which takes some seconds to start.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def median_ms(work: Callable[[], object], count: int = 20) -> float:
-    """Returns how long work takes on the device, the first times apart."""
+    """Return the median time of a function on the device. The first three calls do not count."""
     times = []
     for number in range(count + 3):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -54,18 +54,18 @@ def median_ms(work: Callable[[], object], count: int = 20) -> float:
 
 
 def random_batch(experiment: Experiment, scenes: int, rays: int) -> Batch:
-    """Returns images, cameras and rays of random numbers."""
+    """Return a batch of random images, cameras and rays."""
     views, (height, width) = experiment.dataset.input_views, experiment.dataset.image_size
 
-    def directions(*shape: int) -> torch.Tensor:
+    def random_directions(*shape: int) -> torch.Tensor:
         return torch.nn.functional.normalize(torch.randn(*shape, 3, device=DEVICE), dim=-1)
 
     return Batch(
         images=torch.rand(scenes, views, height, width, 3, device=DEVICE),
         image_origins=torch.randn(scenes, views, 3, device=DEVICE),
-        image_directions=directions(scenes, views, height, width),
+        image_directions=random_directions(scenes, views, height, width),
         origins=torch.randn(scenes, 1, 3, device=DEVICE).expand(scenes, rays, 3),
-        directions=directions(scenes, rays),
+        directions=random_directions(scenes, rays),
         colours=torch.rand(scenes, rays, 3, device=DEVICE),
         near=experiment.dataset.near,
         far=experiment.dataset.far,
@@ -73,15 +73,15 @@ def random_batch(experiment: Experiment, scenes: int, rays: int) -> Batch:
     )
 
 
-def encode(model: SRT, batch: Batch) -> list[LayerKeysValues]:
-    """Returns what rays attend to."""
+def encode_scenes(model: SRT, batch: Batch) -> list[LayerKeysValues]:
+    """Return the keys and values to which rays attend."""
     with training_precision(DEVICE):
         tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
         return model.decoder.scene_keys_values(tokens)
 
 
 def measure(model: SRT, batch: Batch, way: str) -> dict[str, float]:
-    """Returns milliseconds of encoding and of a frame, and peak memory."""
+    """Return the milliseconds of encoding and of a frame, and the peak memory."""
     torch.cuda.reset_peak_memory_stats()
     rays: Rays = batch.rays
     with plainly() if way == "plain" else contextlib.nullcontext():
@@ -91,8 +91,8 @@ def measure(model: SRT, batch: Batch, way: str) -> dict[str, float]:
             encoding = median_ms(lambda: model.decoder.scene_keys_values(model.encode(*tokens)))
             frame = median_ms(lambda: decode_in_groups(model, keys_values, rays, 32768))
         else:
-            keys_values = encode(model, batch)
-            encoding = median_ms(lambda: encode(model, batch))
+            keys_values = encode_scenes(model, batch)
+            encoding = median_ms(lambda: encode_scenes(model, batch))
             decoder = FrameDecoder(model, keys_values, None)
             frame = median_ms(lambda: decoder(rays))
     peak = torch.cuda.max_memory_allocated() / 1e9
@@ -101,7 +101,7 @@ def measure(model: SRT, batch: Batch, way: str) -> dict[str, float]:
 
 @torch.no_grad()
 def main() -> None:
-    """Prints a table, and writes JSON."""
+    """Print a table, and write it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
@@ -110,6 +110,8 @@ def main() -> None:
         experiment = paper(name)
         model = build_model(experiment.model, seed=0).to(DEVICE)
         batch = random_batch(experiment, 1, height * width)
+
+        # Compiling changes the model, so it comes last.
         ways = ("plain", "ours", "compiled") if name in COMPILED else ("plain", "ours")
         for way in ways:
             if way == "compiled":

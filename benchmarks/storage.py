@@ -1,10 +1,10 @@
-"""Ways to store packed images: size, and scenes a second that one core reads in random order.
+"""Compares ways to store packed images: size, and scenes that one core reads in a second.
 
     pip install array_record zarr && python -m benchmarks.storage > reports/storage.md
 
-A read is what training needs of an MSN scene: 5 whole views and 8192 pixels of the 5 others. Scenes
-are the synthetic ones of `srt/data/synthetic/scenes.py` at 128 × 128; all files are in the page
-cache; medians of rounds, all in one run.
+A read is what training needs of an MSN scene: 5 whole views and 8192 pixels of the 5 others, in
+random order of the scenes. Scenes are the synthetic ones of `srt/data/synthetic/scenes.py`, at
+128 × 128 pixels. All files are in the page cache. A figure is the median of several rounds.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ from srt.data.synthetic.scenes import SceneKey, camera_positions, ground_scene, 
 from srt.geometry.cameras import pinhole
 
 VIEWS, SIZE, INPUTS, RAYS = 10, 128, 5, 8192
+
+# Reads a scene's input views and single pixels: takes the scene, the views and the pixels' indices.
 Read = Callable[[int, np.ndarray, np.ndarray], None]
 
 
 def render_scenes(count: int) -> np.ndarray:
-    """Returns synthetic scenes, half of them with a patterned ground."""
+    """Return the images of synthetic scenes, half of which have a patterned ground."""
     images = np.empty((count, VIEWS, SIZE, SIZE, 3), np.uint8)
     intrinsics = pinhole(0.035, 0.032, SIZE, SIZE)
     for index in range(count):
@@ -45,43 +47,44 @@ def render_scenes(count: int) -> np.ndarray:
     return images
 
 
-def png(image: np.ndarray, level: int = 6) -> bytes:
-    """Returns a PNG file."""
+def encode_png(image: np.ndarray, level: int = 6) -> bytes:
+    """Return an image as a PNG file."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG", compress_level=level)
     return file.getvalue()
 
 
 def decode(content: bytes) -> np.ndarray:
-    """Returns an image file's pixels."""
+    """Return the pixels of an image file."""
     return np.asarray(Image.open(io.BytesIO(content)))
 
 
-def from_views(view: Callable[[int, int], np.ndarray]) -> Read:
-    """Returns a read that decodes all views of a scene."""
+def read_by_views(load_view: Callable[[int, int], np.ndarray]) -> Read:
+    """Return a `Read` that loads all views of a scene with this function."""
 
-    def read(scene: int, inputs: np.ndarray, place: np.ndarray) -> None:
-        decoded = np.stack([view(scene, number) for number in range(VIEWS)])
-        _ = decoded[inputs], decoded.reshape(-1, 3)[place]
+    def read(scene: int, inputs: np.ndarray, pixel_index: np.ndarray) -> None:
+        views = np.stack([load_view(scene, number) for number in range(VIEWS)])
+        _ = views[inputs], views.reshape(-1, 3)[pixel_index]
 
     return read
 
 
-def ours(folder: Path, images: np.ndarray, storage: str) -> tuple[int, Read]:
-    """Returns size and read of the packed format."""
+def store_packed(folder: Path, images: np.ndarray, storage: str) -> tuple[int, Read]:
+    """Store images in our packed format, and return the bytes and how a scene is read."""
+    # The buffers are allocated once, as in training.
     scenes = Scenes(write_images(folder, images, storage), torch.device("cpu"), resident=False)
     buffers = [tensor.numpy()[0] for tensor in scenes.empty(1, INPUTS, RAYS, 1)]
 
-    def read(scene: int, inputs: np.ndarray, place: np.ndarray) -> None:
-        scenes.disk.read(scene, inputs.tolist(), place, 1, *buffers)
+    def read(scene: int, inputs: np.ndarray, pixel_index: np.ndarray) -> None:
+        scenes.disk.read(scene, inputs.tolist(), pixel_index, 1, *buffers)
 
     return size_of(folder, "images-*") + size_of(folder, "ends.npy"), read
 
 
-def array_record(
+def store_array_record(
     folder: Path, images: np.ndarray, encode: Callable[[np.ndarray], bytes]
 ) -> tuple[int, Read]:
-    """Returns size and read of Google's ArrayRecord, a record for each view."""
+    """Store images in Google's ArrayRecord, with a record for each view."""
     from array_record.python import array_record_module
 
     folder.mkdir()
@@ -92,13 +95,13 @@ def array_record(
             writer.write(encode(image))
     writer.close()
     reader = array_record_module.ArrayRecordReader(path, "readahead_buffer_size:0")
-    return size_of(folder, "*"), from_views(
+    return size_of(folder, "*"), read_by_views(
         lambda scene, view: decode(reader.read([scene * VIEWS + view])[0])
     )
 
 
-def zarr_array(folder: Path, images: np.ndarray) -> tuple[int, Read]:
-    """Returns size and read of Zarr 3: zstd with a byte shuffle, a chunk for each view, sharded."""
+def store_zarr(folder: Path, images: np.ndarray) -> tuple[int, Read]:
+    """Store images in Zarr 3: zstd with a byte shuffle, a chunk for each view, in shards."""
     import zarr
 
     shape = images.shape
@@ -111,55 +114,61 @@ def zarr_array(folder: Path, images: np.ndarray) -> tuple[int, Read]:
         compressors=zarr.codecs.BloscCodec(cname="zstd", clevel=5, shuffle="shuffle", typesize=3),
     )
     array[:] = images
-    return size_of(folder, "**/*"), from_views(lambda scene, view: array[scene, view])
+    return size_of(folder, "**/*"), read_by_views(lambda scene, view: array[scene, view])
 
 
 def size_of(folder: Path, pattern: str) -> int:
-    """Returns the bytes of the files."""
+    """Return the bytes of all files."""
     return sum(path.stat().st_size for path in folder.glob(pattern) if path.is_file())
 
 
-def rate(read: Read, scenes: int, rounds: int) -> float:
-    """Returns scenes a second, the median of rounds over all scenes in random order."""
+def read_rate(read: Read, scenes: int, rounds: int) -> float:
+    """Return scenes a second, the median of rounds over all scenes in random order."""
     rng, times = np.random.default_rng(0), []
     for _ in range(rounds):
-        plans = []
+        # Choose what is read before the clock starts: half of the views are inputs, and the pixels
+        # are spread evenly over the others.
+        reads = []
         for scene in rng.permutation(scenes):
             views = rng.permutation(VIEWS)
-            place = views[INPUTS:].repeat(-(-RAYS // INPUTS))[:RAYS] * SIZE**2
-            plans.append((int(scene), views[:INPUTS], place + rng.integers(SIZE**2, size=RAYS)))
-        began = time.perf_counter()
-        for plan in plans:
-            read(*plan)
-        times.append((time.perf_counter() - began) / scenes)
+            first_pixel = views[INPUTS:].repeat(-(-RAYS // INPUTS))[:RAYS] * SIZE**2
+            pixel_index = first_pixel + rng.integers(SIZE**2, size=RAYS)
+            reads.append((int(scene), views[:INPUTS], pixel_index))
+
+        start = time.perf_counter()
+        for arguments in reads:
+            read(*arguments)
+        times.append((time.perf_counter() - start) / scenes)
     return 1 / statistics.median(times)
 
 
 def measure(folder: Path, images: np.ndarray, rounds: int) -> list[str]:
-    """Returns the table's rows."""
+    """Return the rows of the table."""
     stores: dict[str, Callable[[Path], tuple[int, Read]]] = {
-        "ours, raw (.npy, memory-mapped)": lambda f: ours(f, images, "raw"),
-        f"ours, compressed (WebP lossless, method {METHOD}, quality {QUALITY})": lambda f: ours(
-            f, images, "compressed"
+        "ours, raw (.npy, memory-mapped)": lambda f: store_packed(f, images, "raw"),
+        f"ours, compressed (WebP lossless, method {METHOD}, quality {QUALITY})": lambda f: (
+            store_packed(f, images, "compressed")
         ),
-        f"array_record {version('array_record')}, PNG": lambda f: array_record(f, images, png),
-        f"array_record {version('array_record')}, the same WebP": lambda f: array_record(
+        f"array_record {version('array_record')}, PNG": lambda f: store_array_record(
+            f, images, encode_png
+        ),
+        f"array_record {version('array_record')}, the same WebP": lambda f: store_array_record(
             f, images, lambda image: compress(image[None])
         ),
-        f"zarr {version('zarr')}, blosc-zstd": lambda f: zarr_array(f, images),
+        f"zarr {version('zarr')}, blosc-zstd": lambda f: store_zarr(f, images),
     }
     rows = []
-    for number, (name, make) in enumerate(stores.items()):
-        began = time.perf_counter()
-        size, read = make(folder / str(number))
-        written = len(images) / (time.perf_counter() - began)
-        speed = rate(read, len(images), rounds)
+    for number, (name, store) in enumerate(stores.items()):
+        start = time.perf_counter()
+        size, read = store(folder / str(number))
+        written = len(images) / (time.perf_counter() - start)
+        speed = read_rate(read, len(images), rounds)
         rows.append(f"| {name} | {size / images.nbytes:.3f} | {written:.0f} | {speed:.0f} |")
     return rows
 
 
 def main() -> None:
-    """Prints the comparison as Markdown."""
+    """Print the comparison as a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenes", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)

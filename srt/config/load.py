@@ -1,6 +1,14 @@
-"""params.yaml -> the classes of srt/config/schema.py: defaults, an experiment's changes, a profile's.
+"""Loads params.yaml into the classes of srt/config/schema.py.
 
-Each part of the file is checked on its own, so that an error names the very key that is wrong.
+The settings of an experiment under a profile come from four layers. A later layer replaces single
+values of the earlier ones:
+
+1. defaults
+2. experiments.<name>
+3. profiles.<profile>
+4. profiles.<profile>.experiments.<name>
+
+Each layer is first checked on its own, so that an error names the key as it is in the file.
 """
 
 from __future__ import annotations
@@ -25,6 +33,7 @@ from srt.config.schema import (
 )
 from srt.config.strict import ConfigError, json_schema, load_yaml, read
 
+# The sections of an experiment beside its dataset.
 SECTIONS: dict[str, type] = {
     "model": ModelConfig,
     "train": TrainConfig,
@@ -34,32 +43,36 @@ SECTIONS: dict[str, type] = {
 
 
 def load_experiment(path: Path, name: str, profile: str | None = None) -> Experiment:
-    """Returns the resolved experiment `name`; `profile` overrides the file's own choice.
+    """Return the resolved experiment `name` of params.yaml.
 
-    Raises ConfigError that names the file, the key and the value.
+    Args:
+        profile: None: the profile that the file chooses.
+
+    Raises:
+        ConfigError: for anything wrong in the file; it names the file, the key and the value.
     """
     return _experiment(_load(path), name, profile)
 
 
 def load_experiments(path: Path, profile: str) -> list[Experiment]:
-    """Returns all experiments of params.yaml, in its order; raises ConfigError as above."""
+    """Return all experiments of params.yaml in their order, or raise ConfigError."""
     file = _load(path)
     return [_experiment(file, name, profile) for name in file.params.experiments]
 
 
 def load_dataset(path: Path, name: str, profile: str | None = None) -> DatasetConfig:
-    """Returns the resolved dataset `name` of params.yaml; raises ConfigError as above."""
+    """Return the resolved dataset `name` of params.yaml, or raise ConfigError."""
     return _dataset(_load(path), name, profile)
 
 
 def load_weights(path: Path, name: str, profile: str | None = None) -> WeightsConfig:
-    """Returns the resolved weight file `name` of params.yaml; raises ConfigError as above."""
-    resolved = _resolve(_load(path), "weights", name, profile)
-    return typing.cast(WeightsConfig, read(WeightsConfig, *resolved))
+    """Return the resolved weight file `name` of params.yaml, or raise ConfigError."""
+    values, where = _resolve(_load(path), "weights", name, profile)
+    return typing.cast(WeightsConfig, read(WeightsConfig, values, where))
 
 
 def load_params(path: Path) -> Params:
-    """Returns the whole file, checked: every experiment under every profile resolves."""
+    """Return the whole file, after resolving every experiment and dataset under every profile."""
     file = _load(path)
     for profile in file.params.profiles:
         for name in file.params.experiments:
@@ -70,28 +83,35 @@ def load_params(path: Path) -> Params:
 
 
 def params_schema() -> dict[str, Any]:
-    """Returns the JSON schema of params.yaml, for editors and for Snakemake's `validate`."""
+    """Return the JSON schema of params.yaml, for editors and for Snakemake's `validate`."""
+    # `Params` gives the outline. Its sections are dictionaries there, and get their keys here.
     schema = json_schema(Params)
     properties = schema["properties"]
-    partial = {key: json_schema(kind, partial=True) for key, kind in SECTIONS.items()}
-    sections = {"type": "object", "additionalProperties": False}
-    full = {key: json_schema(kind) for key, kind in SECTIONS.items()}
-    full = {"dataset": json_schema(DatasetConfig, partial=True), **full}
-    properties["defaults"] = {**sections, "properties": full, "required": list(full)}
+    section = {"type": "object", "additionalProperties": False}
+    complete = {key: json_schema(config) for key, config in SECTIONS.items()}
+    partial = {key: json_schema(config, partial=True) for key, config in SECTIONS.items()}
+
+    # The defaults are complete, except those of datasets.
+    defaults = {"dataset": json_schema(DatasetConfig, partial=True), **complete}
+    properties["defaults"] = {**section, "properties": defaults, "required": list(defaults)}
+
+    # Datasets and experiments hold differences from the defaults.
     properties["datasets"]["additionalProperties"] = json_schema(DatasetConfig, partial=True)
     properties["experiments"]["additionalProperties"] = {
-        **sections,
+        **section,
         "properties": {"dataset": {"type": "string"}, **partial},
         "required": ["dataset"],
     }
-    schema_of_profile = properties["profiles"]["additionalProperties"]
-    schema_of_profile["type"] = ["object", "null"]  # a profile may change nothing at all
-    del schema_of_profile["required"]
-    profile = schema_of_profile["properties"]
+
+    # Profiles hold further differences. A profile may leave out any section, or change nothing.
+    any_profile = properties["profiles"]["additionalProperties"]
+    any_profile["type"] = ["object", "null"]
+    del any_profile["required"]
+    profile = any_profile["properties"]
     profile.update(partial)
-    profile["experiments"]["additionalProperties"] = {**sections, "properties": partial}
-    for group, kind in (("datasets", DatasetConfig), ("weights", WeightsConfig)):
-        profile[group]["additionalProperties"] = json_schema(kind, partial=True)
+    profile["experiments"]["additionalProperties"] = {**section, "properties": partial}
+    for group, config in (("datasets", DatasetConfig), ("weights", WeightsConfig)):
+        profile[group]["additionalProperties"] = json_schema(config, partial=True)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
@@ -104,7 +124,10 @@ class _File(typing.NamedTuple):
 
 
 def _load(path: Path) -> _File:
-    """Returns params.yaml, every part checked; a file that did not change is read only once."""
+    """Return params.yaml, after checking every layer on its own.
+
+    A file that has not changed since the last call is not read again.
+    """
     if not path.is_file():
         raise ConfigError(f"{path}: there is no such file")
     stat = path.stat()
@@ -113,112 +136,121 @@ def _load(path: Path) -> _File:
 
 @functools.lru_cache(maxsize=1)
 def _load_version(path: Path, version: tuple[int, int, int]) -> _File:
-    """Returns params.yaml as it was at this version."""
     raw = load_yaml(path)
     _fill_profiles(raw)
     params: Params = read(Params, raw, f"{path}")
-    if "dataset" not in params.defaults:
-        raise ConfigError(f"{path}: defaults: the key dataset is missing")
-    datasets = params.defaults["dataset"]
-    read(DatasetConfig, datasets, f"{path}: defaults.dataset", partial=True)
-    others = {key: value for key, value in params.defaults.items() if key != "dataset"}
-    _check_sections(others, SECTIONS, f"{path}: defaults", partial=False)
-    _check_sections(
-        params.datasets,
-        dict.fromkeys(params.datasets, DatasetConfig),
-        f"{path}: datasets",
-        partial=True,
-    )
+    _check_defaults(path, params)
     for name, experiment in params.experiments.items():
         where = f"{path}: experiments.{name}"
         if "dataset" not in experiment:
             raise ConfigError(f"{where}: the key dataset is missing")
         _check_sections(experiment, {"dataset": str, **SECTIONS}, where, partial=True)
-        _known(experiment["dataset"], params.datasets, path, f"experiments.{name}.dataset")
+        _check_name(experiment["dataset"], params.datasets, path, f"experiments.{name}.dataset")
     for name, profile in params.profiles.items():
-        where = f"{path}: profiles.{name}"
-        _check_sections({key: getattr(profile, key) for key in SECTIONS}, SECTIONS, where, True)
-        for group, kind in (("datasets", DatasetConfig), ("weights", WeightsConfig)):
-            kinds = dict.fromkeys(getattr(params, group), kind)
-            _check_sections(getattr(profile, group), kinds, f"{where}.{group}", partial=True)
-        for key, sections in profile.experiments.items():
-            _known(key, params.experiments, path, f"profiles.{name}.experiments")
-            _check_sections(sections, SECTIONS, f"{where}.experiments.{key}", partial=True)
-    _known(params.profile, params.profiles, path, "profile")
+        _check_profile(path, params, name, profile)
+    _check_name(params.profile, params.profiles, path, "profile")
     return _File(path, params, raw)
 
 
 def _fill_profiles(raw: Any) -> None:
-    """Adds the sections that a profile leaves out, because it changes nothing in them."""
+    """Add the sections that a profile leaves out, because it changes nothing in them."""
+    # If this is no dictionary of profiles, the check of the whole file says so.
     profiles = raw.get("profiles") if isinstance(raw, dict) else None
     if not isinstance(profiles, dict):
-        return  # the check of the whole file says what is wrong
-    names = [field.name for field in dataclasses.fields(ProfileConfig)]
+        return
+    sections = [field.name for field in dataclasses.fields(ProfileConfig)]
     for name, profile in profiles.items():
         if profile is None or isinstance(profile, dict):
-            profiles[name] = dict.fromkeys(names, {}) | (profile or {})
+            profiles[name] = dict.fromkeys(sections, {}) | (profile or {})
+
+
+def _check_defaults(path: Path, params: Params) -> None:
+    """Check the defaults, which are complete except for datasets, and the datasets."""
+    if "dataset" not in params.defaults:
+        raise ConfigError(f"{path}: defaults: the key dataset is missing")
+    read(DatasetConfig, params.defaults["dataset"], f"{path}: defaults.dataset", partial=True)
+    sections = {key: value for key, value in params.defaults.items() if key != "dataset"}
+    _check_sections(sections, SECTIONS, f"{path}: defaults", partial=False)
+
+    # Each dataset is a difference from the default one.
+    configs: dict[str, type] = dict.fromkeys(params.datasets, DatasetConfig)
+    _check_sections(params.datasets, configs, f"{path}: datasets", partial=True)
+
+
+def _check_profile(path: Path, params: Params, name: str, profile: ProfileConfig) -> None:
+    where = f"{path}: profiles.{name}"
+    _check_sections({key: getattr(profile, key) for key in SECTIONS}, SECTIONS, where, True)
+    for group, config in (("datasets", DatasetConfig), ("weights", WeightsConfig)):
+        configs = dict.fromkeys(getattr(params, group), config)
+        _check_sections(getattr(profile, group), configs, f"{where}.{group}", partial=True)
+    for key, sections in profile.experiments.items():
+        _check_name(key, params.experiments, path, f"profiles.{name}.experiments")
+        _check_sections(sections, SECTIONS, f"{where}.experiments.{key}", partial=True)
 
 
 def _experiment(file: _File, name: str, profile: str | None) -> Experiment:
+    """Return an experiment, with its four layers merged."""
     path, params, raw = file
-    profile = _known(profile or params.profile, params.profiles, path, "profile")
-    overrides = raw["experiments"][_known(name, params.experiments, path, "experiment")]
-    scaled = raw["profiles"][profile]
-    layers = (raw["defaults"], overrides, scaled, scaled["experiments"].get(name, {}))
-    sections = {
-        key: read(
-            section,
-            _merge(*(layer.get(key, {}) for layer in layers)),
-            f"{path}: {key} of experiment {name}, profile {profile}",
-        )
-        for key, section in SECTIONS.items()
-    }
-    dataset = overrides["dataset"]
+    profile = _check_name(profile or params.profile, params.profiles, path, "profile")
+    experiment = raw["experiments"][_check_name(name, params.experiments, path, "experiment")]
+    scale = raw["profiles"][profile]
+    layers = (raw["defaults"], experiment, scale, scale["experiments"].get(name, {}))
+
+    # Merge the layers section by section. The merged values must make sense together.
+    sections = {}
+    for key, config in SECTIONS.items():
+        merged = _merge(*(layer.get(key, {}) for layer in layers))
+        where = f"{path}: {key} of experiment {name}, profile {profile}"
+        sections[key] = read(config, merged, where)
     return Experiment(
         name=name,
         profile=profile,
         seed=params.seed,
-        dataset_name=dataset,
-        dataset=_dataset(file, dataset, profile),
+        dataset_name=experiment["dataset"],
+        dataset=_dataset(file, experiment["dataset"], profile),
         **sections,
     )
 
 
 def _dataset(file: _File, name: str, profile: str | None) -> DatasetConfig:
-    differing, where = _resolve(file, "datasets", name, profile)
-    merged = _merge(file.raw["defaults"]["dataset"], differing)
+    """Return a dataset: the defaults, its own differences and those of the profile, merged."""
+    values, where = _resolve(file, "datasets", name, profile)
+    merged = _merge(file.raw["defaults"]["dataset"], values)
     return typing.cast(DatasetConfig, read(DatasetConfig, merged, where))
 
 
 def _check_sections(
-    given: dict[str, Any], kinds: dict[str, type], where: str, partial: bool
+    values: dict[str, Any], types: dict[str, type], where: str, partial: bool
 ) -> None:
-    """Checks each section's keys and types; a partial one may leave keys out."""
-    for key in given:
-        if key not in kinds:
-            raise ConfigError(f"{where}.{key}: unknown key; known here: {', '.join(kinds)}")
-    for key, kind in kinds.items():
-        if key in given:
-            read(kind, given[key], f"{where}.{key}", partial)
+    """Check the keys and types of each section. A partial one may lack keys."""
+    for key in values:
+        if key not in types:
+            raise ConfigError(f"{where}.{key}: unknown key; possible keys: {', '.join(types)}")
+    for key, expected in types.items():
+        if key in values:
+            read(expected, values[key], f"{where}.{key}", partial)
         elif not partial:
             raise ConfigError(f"{where}: the key {key} is missing")
 
 
 def _resolve(file: _File, group: str, name: str, profile: str | None) -> tuple[Any, str]:
+    """Return a dataset or weight file with the profile's changes, and where it is for errors."""
     path, params, raw = file
-    profile = _known(profile or params.profile, params.profiles, path, "profile")
-    _known(name, raw[group], path, group)
+    profile = _check_name(profile or params.profile, params.profiles, path, "profile")
+    _check_name(name, raw[group], path, group)
     merged = _merge(raw[group][name], raw["profiles"][profile][group].get(name, {}))
     return merged, f"{path}: {group}.{name}, profile {profile}"
 
 
-def _known(name: Any, names: Collection[str], path: Path, what: str) -> str:
+def _check_name(name: Any, names: Collection[str], path: Path, what: str) -> str:
+    """Return the name, or raise ConfigError if it is not one of these names."""
     if name not in names:
         raise ConfigError(f"{path}: {what}: {name!r} is not one of {', '.join(names)}")
     return str(name)
 
 
 def _merge(*layers: dict[str, Any]) -> dict[str, Any]:
+    """Return the layers as one dictionary. Later values win, and nested dictionaries are merged."""
     merged: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():

@@ -1,9 +1,17 @@
-"""Checkpoints of stelzner/srt (train.py and srt/checkpoint.py at ff8b953) <-> a `TrainingState`.
+"""Converts checkpoints of stelzner/srt (ff8b953: train.py, srt/checkpoint.py) from and to ours.
 
-Such a file is what `torch.save` makes of a dictionary: `encoder` and `decoder` (weights by name),
-`optimizer` (Adam's, by place), `it`, `epoch_it`, `t` (seconds), `loss_val_best` and `run_id`.
-It is saved before the update that `it` counts, so `it` updates have been made: our step. Processes
-under DDP save the modules they wrap, so no name begins with `module.`.
+Such a file is a dictionary that `torch.save` has written:
+
+    encoder, decoder    the weights by name
+    optimizer           Adam's state; tensors are numbered in the order of `published_order`
+    it                  the iteration. The file is saved before this iteration's update, so `it`
+                        updates have been made: it equals our step
+    epoch_it            the epoch
+    t                   seconds of training
+    loss_val_best       the best validation's PSNR
+    run_id              the name of the run at Weights & Biases
+
+No name begins with `module.`: the published code unwraps its modules before it saves them.
 """
 
 from __future__ import annotations
@@ -27,12 +35,15 @@ from srt.training.loop import learning_rate
 from srt.training.state import MOMENTS, TrainingState
 
 KEYS = ("encoder", "decoder", "optimizer", "it", "epoch_it", "t", "loss_val_best", "run_id")
-_ADAM = ("betas", "eps", "weight_decay", "amsgrad", "maximize")
-# What the pickle of a number like numpy.float64(27.3) calls, by its name in NumPy 1 and 2.
-_SCALAR = np.float64(0).__reduce__()[0]
-_OF_NUMPY_NUMBERS: list[Any] = [
-    (_SCALAR, "numpy.core.multiarray.scalar"),
-    (_SCALAR, "numpy._core.multiarray.scalar"),
+
+# The options of Adam that must equal ours. The learning rate follows from the step.
+_ADAM_OPTIONS = ("betas", "eps", "weight_decay", "amsgrad", "maximize")
+
+# What the pickle of a number such as numpy.float64(27.3) calls. NumPy 2 has renamed its module.
+_NUMPY_SCALAR = np.float64(0).__reduce__()[0]
+_NUMPY_GLOBALS: list[Any] = [
+    (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
+    (_NUMPY_SCALAR, "numpy._core.multiarray.scalar"),
     np.dtype,
     type(np.dtype(np.float64)),
     type(np.dtype(np.float32)),
@@ -42,114 +53,151 @@ log = logging.getLogger(__name__)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Returns a checkpoint's dictionary; nothing in the file is run.
+    """Return the dictionary of a checkpoint. No code in the file is run.
 
-    Raises UserError for a damaged file, and for one that holds anything but tensors, numbers, text
-    and collections of them.
+    Raises:
+        UserError: if the file is damaged, or holds anything but tensors, numbers, text and
+            collections of them.
     """
+    # Without encoder and decoder, it is the file of another program.
+    content = _unpickle(path)
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(module), dict) for module in ("encoder", "decoder")
+    ):
+        actual = list(content) if isinstance(content, dict) else type(content).__name__
+        raise UserError(
+            f"{path}: a published checkpoint has encoder and decoder, but this file has: {actual}"
+        )
+
+    # Other versions of the published code may save more. It has no counterpart here.
+    if ignored := [key for key in content if key not in KEYS]:
+        log.warning("%s: these keys are ignored: %s", path, ", ".join(map(str, ignored)))
+    return content
+
+
+def _unpickle(path: Path) -> Any:
+    """Return the content of a file of `torch.save` if everything in it is harmless."""
     from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+    # torch.load does not look at the archive's checksums, and would read a damaged weight. Broken
+    # archives and pickles raise errors of any type.
     if not path.is_file():
         raise UserError(f"{path}: there is no such file")
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch.load does not look at the checksums
-        with safe_globals(_OF_NUMPY_NUMBERS):
+            damaged = archive.testzip()
+        with safe_globals(_NUMPY_GLOBALS):
             refused = get_unsafe_globals_in_checkpoint(path)
             content = None if damaged or refused else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # broken archives and pickles raise anything
+    except Exception as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"{path}: damaged, or not what torch.save writes ({type(error).__name__}: {reason});"
+            f"{path}: damaged, or not written by torch.save ({type(error).__name__}: {reason});"
             " fetch it again"
         ) from error
+
     if damaged:
         raise UserError(f"{path}: damaged: {damaged} does not have its checksum; fetch it again")
     if refused:
         raise UserError(
-            f"{path}: holds {', '.join(sorted(refused))}, which would be run in order to read it;"
-            " a checkpoint may hold tensors, numbers and text, so this one is not read"
+            f"{path}: holds {', '.join(sorted(refused))}, and reading them would run code; a"
+            " checkpoint may hold only tensors, numbers and text, so it is not read"
         )
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(part), dict) for part in ("encoder", "decoder")
-    ):
-        found = list(content) if isinstance(content, dict) else type(content).__name__
-        raise UserError(f"{path}: a published checkpoint has encoder and decoder, this: {found}")
-    if others := [key for key in content if key not in KEYS]:
-        log.warning("%s: has %s too, which is not taken over", path, ", ".join(map(str, others)))
     return content
 
 
 def to_training(
     content: dict[str, Any], experiment: Experiment, optimizer: bool, source: Path
 ) -> TrainingState:
-    """Returns the training that a checkpoint is a state of, with the optimiser's state or without.
+    """Return the training whose state a checkpoint is.
 
-    Its weights count as the best so far: which were, a checkpoint does not say. Raises UserError
-    that names what is missing or of another shape, or an Adam with other settings.
+    A checkpoint does not say which weights were the best, so its own ones count as the best.
+
+    Args:
+        optimizer: also take over the state of the optimiser.
+        source: the checkpoint's file, for errors.
+
+    Raises:
+        UserError: if tensors are missing or have other shapes, or Adam had other options.
     """
+    # The weights, from which a moving average begins anew.
     training = TrainingState(experiment, torch.device("cpu"))
     training.model.load_state_dict(_weights(content, training, source))
-    if training.ema:  # begins with the weights there are
+    if training.ema:
         training.ema = {n: p.detach().clone() for n, p in training.model.named_parameters()}
     if optimizer:
-        _take_moments(content, training, source)
+        _load_moments(content, training, source)
+
+    # The progress. What a checkpoint does not record counts as not measured.
     training.step = training.best_step = _count(content, "it", source)
     training.seconds = _number(content, "t", source)
     training.joules = training.peak_gigabytes = None
     training.best_psnr = _number(content, "loss_val_best", source)
     training.best = {name: t.detach().clone() for name, t in training.model.state_dict().items()}
-    if math.isfinite(training.best_psnr):  # else nothing has been validated
+
+    # Before the first validation, the best PSNR is minus infinity.
+    if math.isfinite(training.best_psnr):
         training.validation = [(training.step, training.best_psnr)]
     return training
 
 
 def origin(content: dict[str, Any], source: Path) -> dict[str, Any]:
-    """Returns what a checkpoint says of its run and a `TrainingState` has no place for."""
+    """Return the run's name and epoch, for which `TrainingState` has no fields."""
     if not isinstance(content.get("run_id"), (str, type(None))):
-        raise UserError(f"{source}: run_id: {content['run_id']!r} is no text")
+        raise UserError(f"{source}: run_id: {content['run_id']!r} is not text")
     return {"epoch_it": _count(content, "epoch_it", source), "run_id": content.get("run_id")}
 
 
 def from_training(training: TrainingState, epoch: int, run: str | None) -> dict[str, Any]:
-    """Returns the published form of a training's weights, its optimiser's state and its progress.
+    """Return the published checkpoint with a training's weights, optimiser and progress.
 
     Args:
-        epoch: the published training's; ours counts none.
-        run: the name that Weights & Biases has given it.
+        epoch: of the published training; ours does not count epochs.
+        run: the name of the run at Weights & Biases.
     """
+    # A tensor that has two published names is saved under both.
     tensors = training.model.state_dict()
     content: dict[str, Any] = {"encoder": {}, "decoder": {}}
     for theirs, ours in published_order(training.experiment.model, tensors):
-        part, _, name = theirs.partition(".")
-        content[part][name] = tensors[ours]
+        module, _, name = theirs.partition(".")
+        content[module][name] = tensors[ours]
+
+    # The optimiser has no state before the first step.
     if training.optimizer.state:
         content["optimizer"] = _published_optimizer(training)
-    numbers = {"epoch_it": epoch, "it": training.step, "t": training.seconds}
-    return {**content, **numbers, "loss_val_best": training.best_psnr, "run_id": run}
+    progress = {"epoch_it": epoch, "it": training.step, "t": training.seconds}
+    return {**content, **progress, "loss_val_best": training.best_psnr, "run_id": run}
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Writes the file, as `torch.save` does."""
+    """Write the file as `torch.save` does, but completely or not at all."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_atomically(path, buffer.getvalue())
 
 
 def _weights(content: dict[str, Any], training: TrainingState, source: Path) -> dict[str, Tensor]:
-    """Returns the weights by our names: all that the model has, and no others."""
+    """Return the weights by our names, exactly those that the model has."""
     expected = training.model.state_dict()
     order = published_order(training.experiment.model, expected)
-    found = {f"{part}.{n}": t for part in ("encoder", "decoder") for n, t in content[part].items()}
+    published = {
+        f"{module}.{name}": tensor
+        for module in ("encoder", "decoder")
+        for name, tensor in content[module].items()
+    }
+
+    # The checkpoint must have every tensor of the model, and no other.
     model = f"{training.experiment.name}'s model"
-    if missing := [theirs for theirs, _ in order if theirs not in found]:
+    if missing := [theirs for theirs, _ in order if theirs not in published]:
         raise UserError(f"{source}: {', '.join(missing)} of {model} missing")
-    if unknown := sorted(found.keys() - dict(order).keys()):
+    if unknown := sorted(published.keys() - dict(order).keys()):
         raise UserError(f"{source}: {', '.join(unknown)}: not of {model}")
+
+    # Two names of one tensor must have equal values: VSRT's fine net may be its coarse net.
     weights: dict[str, Tensor] = {}
     for theirs, ours in order:
-        _check_like(found[theirs], expected[ours], f"{source}: {theirs}")
-        if not torch.equal(weights.setdefault(ours, found[theirs]), found[theirs]):
+        _check_like(published[theirs], expected[ours], f"{source}: {theirs}")
+        if not torch.equal(weights.setdefault(ours, published[theirs]), published[theirs]):
             raise UserError(
                 f"{source}: {theirs} differs from the coarse net's: give the experiment"
                 " model.separate_fine_net: true"
@@ -157,66 +205,76 @@ def _weights(content: dict[str, Any], training: TrainingState, source: Path) -> 
     return weights
 
 
-def _take_moments(content: dict[str, Any], training: TrainingState, source: Path) -> None:
-    """Gives the optimiser its state; raises UserError for another optimiser's, or an incomplete."""
-    parameters = _parameters(training)
+def _load_moments(content: dict[str, Any], training: TrainingState, source: Path) -> None:
+    """Give the optimiser the published moments, or raise UserError if they are not Adam's."""
+    # An object that has another structure raises one of many errors. Each gets the same message.
     where = f"{source}: optimizer"
     try:
         (group,) = content["optimizer"]["param_groups"]
-        places, states = list(group["params"]), content["optimizer"]["state"]
-        ours = training.optimizer.param_groups[0]
-        for key in _ADAM:
-            if key in group and group[key] != ours[key]:
-                raise UserError(f"{where}: {key} {ours[key]} here, {group[key]} there")
-        if len(places) != len(parameters):
-            raise UserError(f"{where}: of {len(places)} tensors, not of {len(parameters)}")
-        for place, (name, parameter) in zip(places, parameters.items()):
-            state = states[place]
+        states = content["optimizer"]["state"]
+        _check_adam(group, training, where)
+        for number, (name, parameter) in zip(group["params"], _parameters(training).items()):
+            state = states[number]
             moments = {key: state[key] for key in MOMENTS}
             for key, value in moments.items():
                 _check_like(value, parameter, f"{where}: {key} of {name}")
-            # PyTorch counted in a Python number until 1.12.
+
+            # Up to PyTorch 1.11, the step was a Python number.
             step = torch.tensor(float(state["step"]), dtype=torch.float32)
             training.optimizer.state[parameter] = {"step": step, **moments}
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(
-            f"{where}: not the state of Adam over all of {training.experiment.name}'s weights"
-            f" ({error!r}); without --data its weights alone are imported"
+            f"{where}: not the state of Adam for all weights of {training.experiment.name}"
+            f" ({error!r}); without --data, only the weights are imported"
         ) from error
 
 
+def _check_adam(group: dict[str, Any], training: TrainingState, where: str) -> None:
+    """Raise UserError if the published Adam has other options or another number of tensors."""
+    ours = training.optimizer.param_groups[0]
+    for key in _ADAM_OPTIONS:
+        if key in group and group[key] != ours[key]:
+            raise UserError(f"{where}: {key} {ours[key]} here, {group[key]} there")
+
+    count, expected = len(list(group["params"])), len(_parameters(training))
+    if count != expected:
+        raise UserError(f"{where}: of {count} tensors, not of {expected}")
+
+
 def _published_optimizer(training: TrainingState) -> dict[str, Any]:
-    """Returns what the published Adam's `state_dict` would, after the same updates."""
+    """Return the `state_dict` that the published Adam would have after the same updates."""
+    # The last update used the rate of the step before. The published code does not set `fused`.
     optimizer, parameters = training.optimizer, _parameters(training)
     rate = learning_rate(max(training.step - 1, 0), training.experiment.train)
-    places = range(len(parameters))
-    # `fused` is a matter of the machine; the published code leaves it open.
-    group = {**optimizer.param_groups[0], "lr": rate, "fused": None, "params": list(places)}
+    numbers = list(range(len(parameters)))
+    group = {**optimizer.param_groups[0], "lr": rate, "fused": None, "params": numbers}
+
     states = {
-        place: {key: optimizer.state[parameter][key] for key in ("step", *MOMENTS)}
-        for place, parameter in zip(places, parameters.values())
+        number: {key: optimizer.state[parameter][key] for key in ("step", *MOMENTS)}
+        for number, parameter in zip(numbers, parameters.values())
     }
     return {"state": states, "param_groups": [group]}
 
 
 def _parameters(training: TrainingState) -> dict[str, torch.nn.Parameter]:
-    """Returns the model's parameters in the order in which the published optimiser has them."""
+    """Return the model's parameters in the order in which the published optimiser has them."""
     ours = dict(training.model.named_parameters())
     return {name: ours[name] for _, name in published_order(training.experiment.model, ours)}
 
 
-def _check_like(found: Any, expected: Tensor, what: str) -> None:
-    """Raises UserError for what is no tensor of the expected shape and type."""
-    if not isinstance(found, Tensor):
-        raise UserError(f"{what}: {type(found).__name__} instead of a tensor")
-    if found.shape != expected.shape or found.dtype != expected.dtype:
+def _check_like(actual: Any, expected: Tensor, what: str) -> None:
+    """Raise UserError unless `actual` is a tensor of the expected shape and type."""
+    if not isinstance(actual, Tensor):
+        raise UserError(f"{what}: {type(actual).__name__} instead of a tensor")
+    if actual.shape != expected.shape or actual.dtype != expected.dtype:
         raise UserError(
-            f"{what}: {list(found.shape)} of {found.dtype} there,"
+            f"{what}: {list(actual.shape)} of {actual.dtype} there,"
             f" {list(expected.shape)} of {expected.dtype} here"
         )
 
 
 def _number(content: dict[str, Any], key: str, source: Path) -> float:
+    """Return a number of the checkpoint. True and False are not numbers."""
     value = content.get(key)
     if isinstance(value, bool) or not isinstance(value, (int, float, np.floating)):
         raise UserError(f"{source}: {key}: {value!r} is not a number")
@@ -224,6 +282,7 @@ def _number(content: dict[str, Any], key: str, source: Path) -> float:
 
 
 def _count(content: dict[str, Any], key: str, source: Path) -> int:
+    """Return a whole number of the checkpoint that is not negative."""
     value = content.get(key)
     if type(value) is not int or value < 0:
         raise UserError(f"{source}: {key}: {value!r} is not a number from 0 on")

@@ -1,4 +1,8 @@
-"""Names of tensors in stelzner/srt's checkpoints (at ff8b953) and in ours."""
+"""Names of tensors in the checkpoints of stelzner/srt (ff8b953), and in ours.
+
+A tensor's name is that of its module, a dot, and `weight` or `bias`. So the tables below only name
+modules. Embeddings are tensors of their own.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,7 @@ from collections.abc import Collection, Iterator
 
 from srt.config.schema import ModelConfig
 
-# Published name -> ours, of the modules in a layer of the encoder, in one of a decoder, and of the
-# parts of each decoder.
+# All tables: published name -> our name. The modules in a layer of the encoder:
 _ENCODER_LAYER = {
     "0.norm": "0.norm",
     "0.fn.to_qkv": "0.query_key_value",
@@ -16,6 +19,8 @@ _ENCODER_LAYER = {
     "1.fn.net.0": "1.expand",
     "1.fn.net.3": "1.contract",
 }
+
+# The modules in a layer of a decoder.
 _DECODER_LAYER = {
     "0.norm": "attention.norm",
     "0.fn.to_q": "attention.query",
@@ -25,6 +30,8 @@ _DECODER_LAYER = {
     "1.fn.net.0": "mlp.expand",
     "1.fn.net.3": "mlp.contract",
 }
+
+# The components of each decoder: lists of such layers, and MLPs.
 _DECODERS = {
     "srt": {
         "ray_predictor.transformer.layers": "layers",
@@ -47,11 +54,12 @@ _DECODERS = {
 
 
 def our_name(model: ModelConfig, published: str) -> str:
-    """Returns our name of a tensor of a published checkpoint, e.g. `encoder.per_patch_linear.bias`.
+    """Return our name of a published tensor, such as `encoder.per_patch_linear.bias`.
 
-    Raises KeyError for a name that no published checkpoint of such a model has.
+    Raises:
+        KeyError: if no published checkpoint of such a model has this name.
     """
-    module, dot, tensor = _parts(published)
+    module, dot, tensor = _split_name(published)
     for theirs, ours in _modules(model):
         if theirs == module:
             return ours + dot + tensor
@@ -59,10 +67,13 @@ def our_name(model: ModelConfig, published: str) -> str:
 
 
 def published_order(model: ModelConfig, ours: Collection[str]) -> list[tuple[str, str]]:
-    """Returns the published and our name of each of our tensors, in a published checkpoint's order.
+    """Return each tensor's published name and our name, in the order of a published checkpoint.
 
-    A tensor that has two names there has two pairs. The published optimiser counts the tensors in
-    this order, each once.
+    A tensor with two published names is in two pairs. The published optimiser numbers the tensors
+    in this order, and counts such a tensor once.
+
+    Args:
+        ours: our names of all tensors of the model.
     """
     return [
         (theirs + tensor, name + tensor)
@@ -72,38 +83,46 @@ def published_order(model: ModelConfig, ours: Collection[str]) -> list[tuple[str
     ]
 
 
-def _parts(name: str) -> tuple[str, str, str]:
-    """Returns a tensor's module, a dot and `weight` or `bias`; an embedding has no module."""
+def _split_name(name: str) -> tuple[str, str, str]:
+    """Return a tensor's module, a dot, and `weight` or `bias`; for an embedding only its name."""
     return (name, "", "") if name.endswith("embedding") else name.rpartition(".")
 
 
 def _modules(model: ModelConfig) -> Iterator[tuple[str, str]]:
-    """Yields the published and our name of every module that has tensors, and of embeddings."""
+    """Yield the published name and our name of each embedding and each module with tensors."""
+    # Learned embeddings of the encoder: a token's position, and whether its camera is the first.
     if model.pixel_embedding is not None:
         yield "encoder.pixel_embedding", "encoder.pixel_embedding"
         yield "encoder.canonical_camera_embedding", "encoder.canonical_embedding"
         yield "encoder.non_canonical_camera_embedding", "encoder.other_embedding"
-    for number in range(2 * model.conv_blocks):  # a block is two of them, each before a ReLU
+
+    # A published block has two convolutions, each followed by a ReLU, which counts as a layer.
+    for number in range(2 * model.conv_blocks):
         theirs = f"encoder.conv_blocks.{number // 2}.layers.{number % 2 * 2}"
         yield theirs, f"encoder.convolutions.{number}"
     yield "encoder.per_patch_linear", "encoder.patch_projection"
+
     for layer in range(model.encoder_layers):
         for theirs, ours in _ENCODER_LAYER.items():
             yield f"encoder.transformer.layers.{layer}.{theirs}", f"encoder.layers.{layer}.{ours}"
+
+    # VSRT's fine net may be its coarse net. The published checkpoint then has its tensors twice.
     for theirs, ours in _DECODERS[model.name].items():
         if not model.separate_fine_net:
             ours = ours.replace("fine.", "coarse.")
-        for their_module, our_module in _decoder_part(model, ours):
+        for their_module, our_module in _component_modules(model, ours):
             yield f"decoder.{theirs}.{their_module}", f"decoder.{ours}.{our_module}"
 
 
-def _decoder_part(model: ModelConfig, part: str) -> Iterator[tuple[str, str]]:
-    """Yields the same for a part of a decoder: cross-attention layers, or linear ones with ReLU."""
-    if part.endswith("layers"):
+def _component_modules(model: ModelConfig, component: str) -> Iterator[tuple[str, str]]:
+    """Yield the published name and our name of each module in a component of a decoder."""
+    if component.endswith("layers"):
         for layer in range(model.decoder_layers):
             for theirs, ours in _DECODER_LAYER.items():
                 yield f"{layer}.{theirs}", f"{layer}.{ours}"
-    else:
-        hidden = 1 if part == "query" else model.decoder_hidden_layers
-        for number in range(hidden + 1):
-            yield str(2 * number), str(2 * number)
+        return
+
+    # An MLP: linear layers have even numbers, because a ReLU is between each two of them.
+    hidden = 1 if component == "query" else model.decoder_hidden_layers
+    for number in range(hidden + 1):
+        yield str(2 * number), str(2 * number)

@@ -1,9 +1,15 @@
-"""Sends MLflow what the runs' outboxes hold (`srt.tracking.outbox`). This and `srt.tracking.registry` know mlflow.
+"""Sends MLflow what a run has logged to its outbox (`srt.tracking.outbox`).
 
-A delivery may be cut anywhere by a kill or an outage: the next one goes on from the positions in
-`delivered.json`. What is sent twice counts once: a run is found again by its tag, MLflow leaves out
-a metric whose key, step, time and value it already has (the lines carry their times), a file
-replaces itself, and a picture or a model is looked for first.
+A kill or an outage may interrupt a delivery anywhere. The next one goes on from the positions in
+`delivered.json`, and sends some lines a second time. That does no harm:
+
+- a run is found again by its tag;
+- MLflow ignores a metric whose key, step, time and value it has, and each line has its time;
+- a file replaces itself;
+- a picture or a model is sent only if MLflow does not have it.
+
+Only this module, `srt.tracking.mlflow_events` and `srt.tracking.registry` import mlflow. They do so
+inside functions, because the import takes seconds and a machine may lack the package.
 """
 
 from __future__ import annotations
@@ -13,8 +19,6 @@ import logging
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,24 +26,30 @@ from typing import TYPE_CHECKING, Any
 
 from srt.common.files import write_atomically
 from srt.tracking import outbox, registry
+from srt.tracking.mlflow_events import has_picture, read_metrics, send_event
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
 
-METRICS_PER_BATCH = 1000  # MLflow's limits
+# The most that MLflow takes in one call.
+METRICS_PER_BATCH = 1000
 PARAMETERS_PER_BATCH = 100
-PREVIEW = 256  # pixels of its longer side, as MLflow's
-EXPERIMENT_TAGS = {  # else MLflow's page asks which kind of experiment it is to show
-    "mlflow.experimentKind": "custom_model_development",
-}
-COLOURS = (  # of the curves: MLflow's own choice gives neighbours the same
+
+# Without this tag, MLflow's page asks every user what sort of experiment it shall show.
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+
+# The colours of the runs' curves. MLflow's own choice gives the same colour to neighbours.
+COLOURS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D", "#80BA5A"),
     *("#A5AA99", "#882255", "#44AA99", "#666666"),
 )
+
+# A parent run is found by this tag, and it has these tags in common with its children.
 PARENT_TAG = "parent_of"
-PARENT_HAS = ("profile", "dataset", "model", "synthetic")  # what its runs have in common
-ENVIRONMENT = {  # unless the user has set them; by default a call waits minutes for a server
+PARENT_SHARES = ("profile", "dataset", "model", "synthetic")
+
+# Set unless the user has set them. By default, MLflow's client waits minutes for a server.
+ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -49,7 +59,14 @@ ENVIRONMENT = {  # unless the user has set them; by default a call waits minutes
 
 
 def deliver(folder: Path, root: Path) -> None:
-    """Sends what is released and not delivered; after an error of MLflow's, the rest waits."""
+    """Send all lines that are released and not yet delivered.
+
+    An error of MLflow's ends the delivery; what it has not sent waits for the next one.
+
+    Args:
+        folder: the run's outbox.
+        root: where mlflow.db and mlruns are, unless MLFLOW_TRACKING_URI names another store.
+    """
     with outbox.locked(folder / "lock"):
         client, artifacts = _connect(root)
         delivery = _Delivery.resume(client, folder, artifacts, root)
@@ -62,17 +79,17 @@ def deliver(folder: Path, root: Path) -> None:
 
 @dataclass
 class _Delivery:
-    """A run of MLflow, and the position in events.jsonl up to which it has each kind of line.
+    """A run of MLflow, and how far its lines have been sent.
 
-    Each kind has its own: an artifact store that refuses files does not keep the metrics back, nor
-    a registry that refuses models the files.
+    The positions are bytes of events.jsonl. Each sort of line has its own: an artifact store that
+    refuses files must not hold back the metrics, nor a registry that refuses models the files.
     """
 
     client: MlflowClient
     folder: Path
     run_id: str
     metrics: int = 0
-    items: int = 0
+    items: int = 0  # tags, data sets, files and pictures
     status: int = 0
     models: int = 0
 
@@ -85,66 +102,59 @@ class _Delivery:
     def resume(
         cls, client: MlflowClient, folder: Path, artifacts: str | None, root: Path
     ) -> _Delivery:
-        """Returns the delivery that was recorded, or a new one if MLflow does not have its run."""
+        """Return the recorded delivery, or a new one if MLflow does not have its run."""
+        # The run may have been deleted, or may be in another store.
         path = folder / "delivered.json"
         if path.exists():
             delivery = cls(client, folder, **json.loads(path.read_text()))
             if _is_active(client, delivery.run_id):
                 return delivery
+
+        # A new run gets everything from the first line on.
         run = json.loads((folder / "run.json").read_text())
         delivery = cls(client, folder, _create_run(client, run, artifacts, root))
         delivery.record()
         return delivery
 
     def record(self) -> None:
+        """Write the positions to delivered.json."""
         positions = {key: getattr(self, key) for key in ("metrics", "items", "status", "models")}
         content = json.dumps({"run_id": self.run_id} | positions)
         write_atomically(self.folder / "delivered.json", content.encode())
 
     def send_metrics(self, end: int) -> None:
-        lines = _metrics(self.folder, self.metrics, end)
-        while batch := list(islice(lines, METRICS_PER_BATCH)):
+        """Send all metrics before `end`, in batches."""
+        metrics = read_metrics(self.folder, self.metrics, end)
+        while batch := list(islice(metrics, METRICS_PER_BATCH)):
             values = [metric for _, metric in batch]
             self.client.log_batch(self.run_id, metrics=values, synchronous=True)
+
+            # The last line may have more values, so the next delivery begins with it.
             self.metrics = batch[-1][0]
             self.record()
         self.metrics = end
         self.record()
 
     def send_items(self, end: int) -> None:
-        unsure = True  # the delivery before may have been cut before it recorded its last item
+        """Send all tags, data sets, files and pictures before `end`, one by one."""
+        # The last delivery may have sent one item that it could not record. A second picture would
+        # be visible, so MLflow is asked whether it has the first.
+        unsure = True
         for _, stop, event in outbox.read_events(self.folder, self.items, end):
-            known = unsure and "image" in event and self._has_picture(event)
-            if known or _send_item(self.client, self.run_id, self.folder, event):
+            sent = (
+                unsure
+                and "image" in event
+                and has_picture(self.client, self.run_id, self.folder, event)
+            )
+            if sent or send_event(self.client, self.run_id, self.folder, event):
                 unsure = False
                 self.items = stop
                 self.record()
         self.items = end
         self.record()
 
-    def _has_picture(self, event: dict[str, Any]) -> bool:
-        """Returns whether MLflow has a picture; sends its preview if the cut was before that."""
-        key, step, moment = event["image"].replace("/", "~"), event["step"], event["time"]
-        name = f"images/{key}+step+{step}+timestamp+{moment}+"
-        files = self.client.list_artifacts(self.run_id, "images")
-        found = [file.path for file in files if file.path.startswith(name)]
-        if len(found) == 1:
-            self._send_preview(event, Path(found[0]).stem)
-        return bool(found)
-
-    def _send_preview(self, event: dict[str, Any], name: str) -> None:
-        """Sends what `log_image` sends after a picture, under the name that it gave it."""
-        from PIL import Image
-
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"{name}+compressed.webp"
-            with Image.open(self.folder / event["file"]) as image:
-                image.thumbnail((PREVIEW, PREVIEW))
-                image.save(path)
-            self.client.log_artifact(self.run_id, str(path), "images")
-        self.client.set_tag(self.run_id, "mlflow.loggedImages", True)
-
     def send_models(self, end: int) -> None:
+        """Send all models before `end` to the registry."""
         for _, stop, event in outbox.read_events(self.folder, self.models, end):
             if "model" in event:
                 registry.send_model(self.client, self.run_id, self.folder, event)
@@ -154,7 +164,7 @@ class _Delivery:
         self.record()
 
     def send_status(self, end: int) -> None:
-        """Sends the last status, released or not: a run that failed is to be seen at once."""
+        """Send the last status, even if it is not released: a failure must be visible at once."""
         lines = outbox.read_events(self.folder, self.status)
         events = [event for *_, event in lines if "status" in event]
         if events and events[-1]["status"] == "RUNNING":
@@ -165,44 +175,8 @@ class _Delivery:
         self.record()
 
 
-def _metrics(folder: Path, start: int, end: int) -> Iterator[tuple[int, Metric]]:
-    """Yields each value with the position of its line, from which a cut delivery goes on."""
-    from mlflow.entities import Metric
-
-    for position, _, event in outbox.read_events(folder, start, end):
-        for key, value in event.get("metrics", {}).items():
-            yield position, Metric(key, value, event["time"], event["step"])
-
-
-def _send_item(client: MlflowClient, run_id: str, folder: Path, event: dict[str, Any]) -> bool:
-    """Sends a line that is no metric; returns False if there is nothing to send."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag, RunTag
-    from PIL import Image
-
-    if "tags" in event:
-        tags = [RunTag(key, value) for key, value in event["tags"].items()]
-        client.log_batch(run_id, tags=tags, synchronous=True)
-    elif "dataset" in event:
-        described = {
-            "source_type": "local",
-            "source": json.dumps(event["source"]),
-            "profile": json.dumps(event["counts"]),
-        }
-        dataset = Dataset(event["dataset"], event["digest"], **described)
-        context = InputTag("mlflow.data.context", event["context"])
-        client.log_inputs(run_id, [DatasetInput(dataset, [context])])
-    elif "artifact" in event:
-        client.log_artifact(run_id, str(folder / event["file"]), event["artifact"] or None)
-    elif "image" in event:
-        place = {"key": event["image"], "step": event["step"], "timestamp": event["time"]}
-        with Image.open(folder / event["file"]) as image:
-            client.log_image(run_id, image, synchronous=True, **place)
-    else:
-        return False
-    return True
-
-
 def _is_active(client: MlflowClient, run_id: str) -> bool:
+    """Return whether the store has the run and nobody has deleted it."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -216,21 +190,24 @@ def _is_active(client: MlflowClient, run_id: str) -> bool:
 def _create_run(
     client: MlflowClient, run: dict[str, Any], artifacts: str | None, root: Path
 ) -> str:
-    """Returns the id of a new run, or of the one that a delivery created just before it was cut."""
+    """Return the id of a new run, or of one that an interrupted delivery has created."""
     from mlflow.entities import Param
 
     experiment = _experiment_id(client, run["experiment"], artifacts)
-    own = f"tags.{outbox.OUTBOX_TAG} = '{run['tags'][outbox.OUTBOX_TAG]}'"
-    if found := client.search_runs([experiment], own):
-        run_id = str(found[0].info.run_id)
+    condition = f"tags.{outbox.OUTBOX_TAG} = '{run['tags'][outbox.OUTBOX_TAG]}'"
+    if runs := client.search_runs([experiment], condition):
+        run_id = str(runs[0].info.run_id)
     else:
+        # Each new run takes the next colour of its experiment.
         count = len(client.search_runs([experiment], max_results=1000))
         tags = run["tags"] | {"mlflow.runColor": COLOURS[count % len(COLOURS)]}
         if run.get("parent"):
             with outbox.locked(root / "mlflow.db.parents.lock"):  # one tree makes one parent
                 tags["mlflow.parentRunId"] = _parent_run(client, experiment, run)
-        described = (experiment, run["start_time"], tags, run["name"])
-        run_id = str(client.create_run(*described).info.run_id)
+        created = client.create_run(experiment, run["start_time"], tags, run["name"])
+        run_id = str(created.info.run_id)
+
+    # An interrupted delivery may not have sent the parameters. MLflow accepts equal ones again.
     parameters = iter([Param(key, value) for key, value in run["parameters"].items()])
     while batch := list(islice(parameters, PARAMETERS_PER_BATCH)):
         client.log_batch(run_id, params=batch, synchronous=True)
@@ -238,57 +215,71 @@ def _create_run(
 
 
 def _parent_run(client: MlflowClient, experiment: str, run: dict[str, Any]) -> str:
-    """Returns the id of the run under which runs of one parent are shown; the first makes it."""
+    """Return the id of the parent run. The first of its children creates it."""
     name = run["parent"]
-    own = f"tags.{PARENT_TAG} = '{name}'"
-    made = ""
-    if not client.search_runs([experiment], own):
-        common = {key: value for key, value in run["tags"].items() if key in PARENT_HAS}
-        described = (experiment, run["start_time"], {PARENT_TAG: name} | common, name)
-        made = client.create_run(*described).info.run_id
-        client.set_terminated(made, "FINISHED", run["start_time"])
+    condition = f"tags.{PARENT_TAG} = '{name}'"
+    created = ""
+    if not client.search_runs([experiment], condition):
+        shared = {key: value for key, value in run["tags"].items() if key in PARENT_SHARES}
+        tags = {PARENT_TAG: name} | shared
+        created = client.create_run(experiment, run["start_time"], tags, name).info.run_id
+        client.set_terminated(created, "FINISHED", run["start_time"])
+
+    # Two machines that began at the same moment have created one each. All take the oldest, and
+    # whoever created another deletes it.
     order = ["attributes.start_time ASC", "attributes.run_id ASC"]
-    oldest, *others = client.search_runs([experiment], own, order_by=order)
-    for other in others:  # trees on two machines that began at the same moment made one each
-        if other.info.run_id == made:
-            client.delete_run(made)
+    oldest, *duplicates = client.search_runs([experiment], condition, order_by=order)
+    for duplicate in duplicates:
+        if duplicate.info.run_id == created:
+            client.delete_run(created)
     return str(oldest.info.run_id)
 
 
 def _experiment_id(client: MlflowClient, name: str, artifacts: str | None) -> str:
+    """Return the id of the experiment, which is created if the store does not have it."""
     from mlflow.exceptions import MlflowException
 
-    if found := client.get_experiment_by_name(name):
-        return found.experiment_id
+    if experiment := client.get_experiment_by_name(name):
+        return experiment.experiment_id
     try:
         return client.create_experiment(name, artifacts, tags=EXPERIMENT_TAGS)
     except MlflowException:
-        if found := client.get_experiment_by_name(name):  # another process made it meanwhile
-            return found.experiment_id
+        # Another process may have created it in the meantime.
+        if experiment := client.get_experiment_by_name(name):
+            return experiment.experiment_id
         raise
 
 
 def _connect(root: Path) -> tuple[MlflowClient, str | None]:
-    """Returns the store's client, and where its artifacts go unless a server decides that."""
+    """Return the store's client and the address of its artifacts; None if a server decides it."""
+    # MLflow reads some of these variables when it is imported, so they are set before.
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # else a line for each try
+
+    # At its own level, this logger writes a line for each attempt to reach a server.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+
     from mlflow import MlflowClient
 
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve() / 'mlflow.db'}"
     if not uri.startswith("sqlite:///"):
         return MlflowClient(uri), None
+
+    # The first search creates the default experiment, so only one process may be here at a time.
     database = Path(uri.removeprefix("sqlite:///")).absolute()
     with outbox.locked(database.with_name(f"{database.name}.lock")):
         if not database.exists():
             _create_database(database)
         client = MlflowClient(uri)
-        client.search_experiments(max_results=1)  # the first to look makes the default experiment
+        client.search_experiments(max_results=1)
     return client, (database.parent / "mlruns").as_uri()
 
 
 def _create_database(database: Path) -> None:
-    """Makes MLflow's tables, which takes 8 s in another process; the name appears at the end."""
+    """Create MLflow's tables in another process, which takes 8 s.
+
+    The file gets its name at the end, so that a kill never leaves half a database.
+    """
     partial = database.with_name(f"{database.name}.part")
     partial.unlink(missing_ok=True)
     command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{partial}"]

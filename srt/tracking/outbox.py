@@ -1,13 +1,15 @@
-"""What a run logs, as files: nothing here waits for a server or needs mlflow. A folder holds
+"""What a run logs, first written to files: nothing here waits for a server or imports mlflow.
 
-    run.json        the run's experiment, name, tags and parameters, written when it is first opened
-    events.jsonl    one line for each thing logged, in order
+An outbox is a folder:
+
+    run.json        the run's experiment, name, tags and parameters; written when it is first opened
+    events.jsonl    a line for each call of a log function, in order
     files/          copies of the artifacts, pictures and models that the lines name
-    delivered.json  the MLflow run, and how many bytes of events.jsonl it has (`srt.tracking.delivery`)
+    delivered.json  the MLflow run and how much of events.jsonl it has (`srt.tracking.delivery`)
 
-Training may be killed and repeat steps, and MLflow cannot unsay a metric. So a delivery sends only
-lines that are released, which training does once it has saved its state, and resuming drops lines
-that are not released and lie beyond that state: no step is lost, and none is logged twice.
+A killed training repeats the steps after its last saved state, but MLflow cannot delete a metric.
+So training releases its lines once its state is saved, and only released lines are sent. When it
+resumes, it drops the unreleased lines of later steps. No step is lost or logged twice.
 """
 
 from __future__ import annotations
@@ -34,8 +36,11 @@ from srt.common.files import write_atomically
 from srt.common.shapes import UInt8
 from srt.visualization.pictures import write_picture
 
-OUTBOX_TAG = "outbox"  # its value is this folder's own: MLflow finds the run by it
-LONGEST_DIGEST = 36  # MLflow's limit
+# MLflow finds a run by this tag. Its value is unique to the outbox.
+OUTBOX_TAG = "outbox"
+
+# The longest texts that MLflow accepts, in characters.
+LONGEST_DIGEST = 36
 LONGEST_PARAMETER = 500
 
 log = logging.getLogger(__name__)
@@ -43,44 +48,50 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoggedModel:
-    """A model for MLflow's registry: its weights, and what it gives for what."""
+    """A model for MLflow's registry, with an example of what it predicts."""
 
-    name: str  # in the registry, where versions of one name are compared
+    name: str  # in the registry, which compares the versions of one name
     weights: Path
     loader: str  # the module of this package whose `_load_pyfunc` reads the weights
-    inputs: Mapping[str, np.ndarray]  # an example
-    output: np.ndarray  # of the example: its shape and type count
-    metric: str  # the version with the highest value of it is the best
+    inputs: Mapping[str, np.ndarray]  # of the example
+    output: np.ndarray  # of the example; only its shape and type are used
+    metric: str  # the version with the highest value of this metric is the best one
     value: float
     tags: Mapping[str, str]
 
 
 class Outbox:
-    """The writing end of an outbox; without a folder it forgets everything."""
+    """Writes an outbox. Without a folder, it discards everything that is logged.
+
+    A full disk must not end a training: what cannot be written waits in memory, or is skipped.
+    """
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
         self._step = 0
-        self._released_steps: dict[str, int] = {}
-        self._unwritten = b""  # more than nothing only while the disk is full
+        self._released_steps: dict[str, int] = {}  # the last released step of each key
+        self._unwritten = b""  # empty unless the disk is full
         self._lock = threading.Lock()
         self._file = -1
-        if folder is not None:
-            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
-            self._file = os.open(folder / "events.jsonl", flags, 0o666)
-            size = os.fstat(self._file).st_size
-            if size and os.pread(self._file, 1, size - 1) != b"\n":
-                os.write(self._file, b"\n")  # ends a line that a full disk or a power cut tore
+        if folder is None:
+            return
+
+        # A full disk or a power cut may have torn the last line. End it, so that it costs no other.
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+        self._file = os.open(folder / "events.jsonl", flags, 0o666)
+        size = os.fstat(self._file).st_size
+        if size and os.pread(self._file, 1, size - 1) != b"\n":
+            os.write(self._file, b"\n")
 
     def log_metrics(self, values: Mapping[str, float | int], step: int) -> None:
-        """Appends one step's values, but for those that were released before the run resumed."""
+        """Append the values of a step, except those that had been released before a resumption."""
         self._step = step
         new = {key: float(x) for key, x in values.items() if not self._is_released(key, step)}
         if new:
             self._append({"step": step, "metrics": new})
 
     def log_image(self, key: str, image: UInt8[np.ndarray, "_ _ 3"], step: int) -> None:
-        """Keeps a picture; MLflow shows the pictures of a key over the steps."""
+        """Write a picture and append its line. MLflow shows the pictures of a key over steps."""
         if self.folder is None or self._is_released(key, step):
             return
         path = self.folder / "files" / "images" / key / f"{step:09d}.png"
@@ -92,20 +103,20 @@ class Outbox:
         self._append({"step": step, "image": key, "file": str(path.relative_to(self.folder))})
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
-        """Keeps a copy of a file: by the time it is sent, its stage may be replacing it."""
-        if self.folder is not None and (copy := self._keep(path, folder)):
+        """Copy a file and append its line. Its stage may replace the original before it is sent."""
+        if self.folder is not None and (copy := self._copy(path, folder)):
             self._append({"artifact": folder, "file": copy})
 
     def log_model(self, model: LoggedModel, step: int) -> None:
-        """Keeps a copy of a model, for the registry, with the code that reads it."""
+        """Copy a model for the registry, with the code that reads it, and append its line."""
         if self.folder is None:
             return
-        weights = self._keep(model.weights, "model")
+        weights = self._copy(model.weights, "model")
         code = self.folder / "files" / "model" / "code" / PACKAGE.name
         example = self.folder / "files" / "model" / "example.npz"
         try:
-            unwanted = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(PACKAGE, code, ignore=unwanted, dirs_exist_ok=True)
+            cached = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(PACKAGE, code, ignore=cached, dirs_exist_ok=True)
             content = io.BytesIO()
             arrays: dict[str, Any] = {"output": model.output, **model.inputs}
             np.savez_compressed(content, **arrays)
@@ -113,25 +124,12 @@ class Outbox:
         except OSError as error:
             log.warning("%s is not logged: %s", model.weights, error)
             return
-        if weights:
-            told = {"model": model.name, "loader": model.loader, "file": weights}
-            best = {"metric": model.metric, "value": model.value, "step": step}
-            self._append(told | best | {"version_tags": dict(model.tags)})
 
-    def _keep(self, path: Path, folder: str) -> str:
-        """Returns the name of a file's copy, in this folder; nothing where there is no room."""
-        assert self.folder is not None
-        copy = self.folder / "files" / folder / path.name
-        partial = copy.with_name(f".{copy.name}.part")
-        try:
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, partial)
-            partial.replace(copy)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            log.warning("%s is not logged: %s", path, error)
-            return ""
-        return str(copy.relative_to(self.folder))
+        # The line comes last, so that everything it names exists.
+        if weights:
+            files = {"model": model.name, "loader": model.loader, "file": weights}
+            metric = {"metric": model.metric, "value": model.value, "step": step}
+            self._append(files | metric | {"version_tags": dict(model.tags)})
 
     def log_dataset(
         self,
@@ -141,22 +139,22 @@ class Outbox:
         context: str,
         counts: Mapping[str, int],
     ) -> None:
-        """Appends a data set that the run reads.
+        """Append a data set that the run reads.
 
         Args:
-            source: `uri`, where it is, and what else is known of where it comes from.
-            context: what for, such as `training`.
-            counts: how much it has of what.
+            source: `uri` (where the data are), and further keys that say where they come from.
+            context: what the run uses the data for, such as `training`.
+            counts: numbers of scenes, views and the like.
         """
-        told = {"dataset": name, "digest": digest[:LONGEST_DIGEST], "context": context}
-        self._append(told | {"source": dict(source), "counts": dict(counts)})
+        event = {"dataset": name, "digest": digest[:LONGEST_DIGEST], "context": context}
+        self._append(event | {"source": dict(source), "counts": dict(counts)})
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Appends tags; a later value of a tag replaces the earlier one."""
+        """Append tags. A later value of a tag replaces the earlier one."""
         self._append({"tags": dict(tags)})
 
     def release(self) -> None:
-        """Lets deliveries send what has been logged so far: it will not be taken back."""
+        """Allow deliveries to send everything that has been logged so far."""
         self._append({"released": True})
         if self._file >= 0:
             try:
@@ -165,12 +163,14 @@ class Outbox:
                 log.warning("%s/events.jsonl: %s", self.folder, error)
 
     def rewind(self, step: int) -> None:
-        """Drops what was logged after `step`, whose state training goes on from.
+        """Drop what was logged after `step`, because training resumes from the state of this step.
 
-        Released lines may have been sent: they stay, and are not logged again as training comes by.
+        Released lines may have been sent. They stay, and their steps are not logged again.
         """
         if self.folder is None:
             return
+
+        # Cut the file at the first line that belongs to a later step and is not released.
         released = released_end(self.folder)
         for start, _, event in read_events(self.folder):
             if start >= released and event.get("step", 0) > step:
@@ -184,25 +184,46 @@ class Outbox:
     def _is_released(self, key: str, step: int) -> bool:
         return step <= self._released_steps.get(key, -1)
 
+    def _copy(self, path: Path, folder: str) -> str:
+        """Copy a file to files/`folder` and return the copy's name, or "" if there is no space."""
+        assert self.folder is not None
+        copy = self.folder / "files" / folder / path.name
+        partial = copy.with_name(f".{copy.name}.part")
+        try:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, partial)
+            partial.replace(copy)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            log.warning("%s is not logged: %s", path, error)
+            return ""
+        return str(copy.relative_to(self.folder))
+
     def _close_file(self) -> None:
         with self._lock:
             if self._unwritten:
-                lines = self._unwritten.count(b"\n")
-                log.warning("%s/events.jsonl: the disk is full: %d lines lost", self.folder, lines)
+                count = self._unwritten.count(b"\n")
+                log.warning("%s/events.jsonl: the disk is full: %d lines lost", self.folder, count)
             os.close(self._file)
             self._file = -1
 
     def _append(self, event: dict[str, Any]) -> None:
-        line = json.dumps({"time": _milliseconds()} | event).encode() + b"\n"
+        """Append a line, after the lines that wait in memory. Never raise an error of the disk."""
+        entry = json.dumps({"time": _milliseconds()} | event).encode() + b"\n"
         with self._lock:
             if self._file < 0:
                 return
-            waiting, line = self._unwritten, self._unwritten + line
+
+            # Write as much as the disk takes. Whatever remains is written with the next line.
+            waiting = self._unwritten
+            content = waiting + entry
             reason: object = "the disk is full"
             try:
-                self._unwritten = line[os.write(self._file, line) :]
-            except OSError as error:  # it must not end the training
-                self._unwritten, reason = line, error
+                self._unwritten = content[os.write(self._file, content) :]
+            except OSError as error:
+                self._unwritten = content
+                reason = error
+            # Warn once, when the first line has to wait.
             if self._unwritten and not waiting:
                 log.warning("%s/events.jsonl: %s; lines wait in memory", self.folder, reason)
 
@@ -215,7 +236,7 @@ def describe_run(
     parameters: Mapping[str, Any],
     parent: str,
 ) -> None:
-    """Writes run.json, what a delivery creates the run from."""
+    """Write run.json, from which a delivery creates the MLflow run."""
     run = {
         "experiment": experiment,
         "name": name,
@@ -228,9 +249,9 @@ def describe_run(
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Returns the leaves of nested parameters as text, under dotted names.
+    """Return nested parameters as texts under dotted names.
 
-    Numbers in lists are leaves too, `image_size.0`: MLflow's axes show numbers, not lists.
+    A list of numbers becomes several parameters, such as `image_size.0`. MLflow plots only numbers.
     """
     leaves: dict[str, str] = {}
     for key, value in values.items():
@@ -246,22 +267,23 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 def read_events(
     folder: Path, start: int = 0, end: int | None = None
 ) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Yields where each line between two positions begins and ends, and what it says."""
+    """Yield the lines between two positions: where each begins, where it ends, and its content."""
     with (folder / "events.jsonl").open("rb") as file:
         file.seek(start)
-        for line in file:
-            stop = start + len(line)
-            if not line.endswith(b"\n") or (end is not None and stop > end):
-                return  # the last line may be half written
+        for entry in file:
+            # The last line may be incomplete, because another process is writing it.
+            stop = start + len(entry)
+            if not entry.endswith(b"\n") or (end is not None and stop > end):
+                return
             try:
-                yield start, stop, json.loads(line)
+                yield start, stop, json.loads(entry)
             except json.JSONDecodeError:
                 log.debug("%s/events.jsonl: torn line at byte %d", folder, start)
             start = stop
 
 
 def released_end(folder: Path, start: int = 0) -> int:
-    """Returns the position after the last line that may be sent."""
+    """Return the position after the last released line; `start` if there is none after it."""
     ends = (stop for _, stop, event in read_events(folder, start) if "released" in event)
     return max(ends, default=start)
 

@@ -9,17 +9,21 @@ MEGABYTE = 1e6
 
 
 class Machine:
-    """Samples processors, memory, disk, network and, where there are any, NVIDIA's GPUs."""
+    """Measures the processors, memory, disk and network, and NVIDIA's GPUs if there are any."""
 
     def __init__(self) -> None:
         import psutil
 
+        # Processors and network are measured between two samples, so the first interval begins now.
         self.sent, self.received = psutil.net_io_counters()[:2]
-        psutil.cpu_percent()  # the first call begins the interval that the next one reports
+        psutil.cpu_percent()
         self.gpus = _gpu_handles()
 
     def sample(self) -> dict[str, float]:
-        """Returns the load since the last call and the present use."""
+        """Return the present use of memory and disk, and the processors' load since the last call.
+
+        Network figures count from the start.
+        """
         import psutil
 
         memory, disk = psutil.virtual_memory(), psutil.disk_usage(os.sep)
@@ -40,6 +44,7 @@ class Machine:
 
 
 def _gpu_handles() -> list[Any]:
+    """Return the handles of NVIDIA's library for all GPUs; none without a driver."""
     import pynvml
 
     try:
@@ -50,28 +55,39 @@ def _gpu_handles() -> list[Any]:
 
 
 def _gpu_load(gpu: Any) -> dict[str, float]:
-    """Returns what this GPU tells: under MIG, for one, it keeps some of it to itself."""
+    """Return the figures that a GPU reports. Under MIG, for example, it reports no utilization."""
     import pynvml
 
-    def memory() -> dict[str, float]:
-        use = pynvml.nvmlDeviceGetMemoryInfo(gpu)
-        return {
-            "memory_usage_megabytes": use.used / MEGABYTE,
-            "memory_usage_percentage": 100 * use.used / use.total,
-        }
-
-    def load() -> dict[str, float]:
-        return {"utilization_percentage": float(pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu)}
-
-    def power() -> dict[str, float]:
-        watts = pynvml.nvmlDeviceGetPowerUsage(gpu) / 1000
-        limit = pynvml.nvmlDeviceGetEnforcedPowerLimit(gpu) / 1000
-        return {"power_usage_watts": watts, "power_usage_percentage": 100 * watts / limit}
-
+    # Each function raises NVMLError if the GPU does not report its figures.
     values: dict[str, float] = {}
-    for read in (memory, load, power):
+    for read in (_gpu_memory, _gpu_utilization, _gpu_power):
         try:
-            values |= read()
+            values |= read(gpu)
         except pynvml.NVMLError:
             continue
     return values
+
+
+def _gpu_memory(gpu: Any) -> dict[str, float]:
+    import pynvml
+
+    use = pynvml.nvmlDeviceGetMemoryInfo(gpu)
+    return {
+        "memory_usage_megabytes": use.used / MEGABYTE,
+        "memory_usage_percentage": 100 * use.used / use.total,
+    }
+
+
+def _gpu_utilization(gpu: Any) -> dict[str, float]:
+    import pynvml
+
+    return {"utilization_percentage": float(pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu)}
+
+
+def _gpu_power(gpu: Any) -> dict[str, float]:
+    import pynvml
+
+    # NVIDIA's library counts in milliwatts.
+    watts = pynvml.nvmlDeviceGetPowerUsage(gpu) / 1000
+    limit = pynvml.nvmlDeviceGetEnforcedPowerLimit(gpu) / 1000
+    return {"power_usage_watts": watts, "power_usage_percentage": 100 * watts / limit}

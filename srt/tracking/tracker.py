@@ -1,4 +1,7 @@
-"""What the stages log, delivered in the background: the run's outbox, and threads that send it."""
+"""The tracker of a run: its outbox, and threads that send it to MLflow in the background.
+
+All stages of a pipeline log here. Nothing that goes wrong with MLflow ends a stage.
+"""
 
 from __future__ import annotations
 
@@ -28,24 +31,30 @@ def open_tracker(
     parameters: Mapping[str, Any],
     parent: str = "",
 ) -> Tracker:
-    """Returns the tracker of a run. A folder that has a run keeps its description: stages share it.
+    """Return the tracker of a run, which is described in `folder` at the first call.
+
+    Later stages of the same run open the same folder, and do not change its description.
 
     Args:
         root: where mlflow.db and mlruns are, unless MLFLOW_TRACKING_URI names another store.
         experiment: MLflow's heading for the runs that are compared with each other.
-        parent: name of the run below which this one and its like are shown.
+        parent: name of the run below which MLflow shows this run and similar ones; "": none.
+
+    Raises:
+        UserError: if the folder cannot be written.
     """
+    # Later, a full disk stops no training. Here nothing is lost yet, so the user can make room.
     try:
         if not (folder / "run.json").exists():
-            own_tags = {"mlflow.note.content": description} | dict(tags)
-            outbox.describe_run(folder, experiment, run_name, own_tags, parameters, parent)
+            all_tags = {"mlflow.note.content": description} | dict(tags)
+            outbox.describe_run(folder, experiment, run_name, all_tags, parameters, parent)
         return Tracker(folder, root)
-    except OSError as error:  # later, a full disk stops no training; here nothing is lost yet
+    except OSError as error:
         raise UserError(f"{folder}: {error.strerror or error}; nothing can be logged") from error
 
 
 class Tracker(outbox.Outbox):
-    """A run's outbox and its deliveries; `Tracker()` has no folder and forgets everything."""
+    """The outbox of a run, with its deliveries. `Tracker()` discards everything that is logged."""
 
     def __init__(self, folder: Path | None = None, root: Path = Path()) -> None:
         super().__init__(folder)
@@ -55,22 +64,25 @@ class Tracker(outbox.Outbox):
         self._warned = False
 
     def watch_machine(self, interval: float | int) -> None:
-        """Logs the machine's load every `interval` seconds, at the step that was logged last."""
+        """Log the machine's load every `interval` seconds, at the step that was logged last."""
         if self.folder is not None:
             threading.Thread(target=self._watch_machine, args=(interval,), daemon=True).start()
 
     def deliver_in_background(self) -> None:
-        """Starts a delivery, unless one is under way."""
+        """Start a delivery, unless one is running."""
         if self.folder is not None and not self._delivery.is_alive():
-            folder = (self.folder,)
-            self._delivery = threading.Thread(target=self._deliver, args=folder, daemon=True)
+            arguments = (self.folder,)
+            self._delivery = threading.Thread(target=self._deliver, args=arguments, daemon=True)
             self._delivery.start()
 
     def close(self, status: str, timeout: float | int = 60) -> None:
-        """Logs how the stage ended, FINISHED, FAILED or KILLED, and waits for a last delivery.
+        """Log how the stage ended, and wait for a last delivery.
 
-        FINISHED releases everything. What has not arrived after `timeout` seconds stays in the
-        folder, for the next stage or run that opens it.
+        Whatever is not delivered within `timeout` seconds stays in the folder, for the next stage
+        that opens it.
+
+        Args:
+            status: FINISHED, which releases everything, FAILED or KILLED.
         """
         if self.folder is None:
             return
@@ -78,33 +90,44 @@ class Tracker(outbox.Outbox):
         self._append({"status": status})
         if status == "FINISHED":
             self.release()
+
+        # A delivery that is running may have begun before the last lines, so another one follows.
         end = time.monotonic() + timeout
-        if self._delivery.is_alive():  # it may have begun before the last lines
+        if self._delivery.is_alive():
             self._delivery.join(timeout)
-        self._warned = False  # an outage that lasts is said once more, at the end
+
+        # If MLflow still fails, this last delivery repeats the warning.
+        self._warned = False
         self.deliver_in_background()
         self._delivery.join(max(0.0, end - time.monotonic()))
         if self._delivery.is_alive():
-            self._warn(f"not done after {timeout:g} s")
+            self._warn(f"the delivery did not end within {timeout:g} s")
         self._close_file()
 
     def _deliver(self, folder: Path) -> None:
+        # No error of a delivery may end the training, whatever its type.
         try:
             deliver(folder, self.root)
             self._warned = False
-        except Exception as error:  # whatever it is, it must not end the training
+        except Exception as error:
             self._warn(f"{type(error).__name__}: {error}"[:400])
 
     def _warn(self, reason: str) -> None:
+        """Warn about a failed delivery, but only once until one succeeds."""
         if not self._warned:
-            kept = f"what was logged is kept in {self.folder}, and sent at the next occasion"
-            log.warning("MLflow: %s; %s, or by `python -m workflow.tools.deliver`", reason, kept)
+            log.warning(
+                "MLflow: %s; everything logged is kept in %s and will be sent with the next"
+                " delivery, or by `python -m workflow.tools.deliver`",
+                reason,
+                self.folder,
+            )
         self._warned = True
 
     def _watch_machine(self, interval: float | int) -> None:
+        # No error of a driver or of the operating system may end the training.
         try:
             machine = Machine()
             while not self._closed.wait(interval):
                 self._append({"step": self._step, "metrics": machine.sample()})
-        except Exception as error:  # an odd machine must not end the training
+        except Exception as error:
             log.warning("no system metrics: %s", error)

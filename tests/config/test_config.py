@@ -1,4 +1,4 @@
-"""params.yaml: what is wrong in it is named before anything runs, and its layers add up."""
+"""params.yaml: an error in it is named before anything runs, and its layers are merged."""
 
 import dataclasses
 
@@ -20,19 +20,21 @@ def subset(**changes):
 
 
 def refusal(path):
-    """Returns the text with which a file is refused, whatever part of it is asked for."""
+    """Return the message with which a file is refused. A single experiment is refused, too."""
     with pytest.raises(ConfigError) as error:
         load_params(path)
     with pytest.raises(ConfigError):
         load_experiment(path, "nmr_srt", "quick")
-    assert isinstance(error.value, UserError)  # a line for the user, no traceback
+
+    # The command line prints a UserError without a traceback.
+    assert isinstance(error.value, UserError)
     return str(error.value)
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_an_unknown_key_is_refused_by_its_name_at_every_level(tmp_path, level):
     path = edited(tmp_path, (f"{level}lerning_rate", {}))
-    assert refusal(path).startswith(f"{path}: {level}lerning_rate: unknown key; known here: ")
+    assert refusal(path).startswith(f"{path}: {level}lerning_rate: unknown key; possible keys: ")
 
 
 def test_an_unknown_key_in_a_section_of_an_experiment_is_refused_by_its_name(tmp_path):
@@ -68,8 +70,8 @@ def test_a_number_that_is_not_finite_is_refused(tmp_path, value):
 def test_a_missing_key_or_section_is_refused_by_its_name(tmp_path, key):
     path = edited(tmp_path, (key, ABSENT))
     *parents, name = key.split(".")
-    place = ": ".join((str(path), *filter(None, [".".join(parents)])))
-    assert refusal(path) == f"{place}: the key {name} is missing"
+    section = f"{path}: {'.'.join(parents)}" if parents else str(path)
+    assert refusal(path) == f"{section}: the key {name} is missing"
 
 
 def test_a_dataset_without_a_key_that_has_no_default_is_refused_by_its_name(tmp_path):
@@ -126,13 +128,25 @@ def test_a_name_that_yaml_does_not_read_as_text_is_refused(tmp_path, section, na
         ("defaults.model.coarse_samples", 1, "defaults.model: coarse_samples 1 is less than 2"),
         ("datasets.clevr3d.ranges.val", [5, 5], "val [5, 5] is not a range of scenes"),
         ("datasets.clevr3d.ranges", None, "layout obsurf has no lists of scenes, so ranges"),
-        ("profiles.quick.datasets.msn.synthetic.scene", "object", "'object' is none of layout msn"),
-        ("profiles.quick.datasets.nmr.synthetic.scene", "solids", "'solids' is none of layout nmr"),
-        ("profiles.quick.datasets.nmr.synthetic.scene", "object_anywhere", "is none of layout nmr"),
+        (
+            "profiles.quick.datasets.msn.synthetic.scene",
+            "object",
+            "'object' cannot be written in layout msn",
+        ),
+        (
+            "profiles.quick.datasets.nmr.synthetic.scene",
+            "solids",
+            "'solids' cannot be written in layout nmr",
+        ),
+        (
+            "profiles.quick.datasets.nmr.synthetic.scene",
+            "object_anywhere",
+            "cannot be written in layout nmr",
+        ),
         (
             "profiles.bench.datasets.nmr.source",
             "renders.zip",
-            "of layout generated is synthetic",
+            "a dataset of layout generated is synthetic",
         ),
         ("datasets.msn.subset", subset(shards="3-1"), "shards '3-1' is neither like `0-3,7` nor"),
         ("datasets.msn.subset", subset(shards="0-"), "shards '0-' is neither like `0-3,7` nor"),
@@ -156,22 +170,22 @@ def test_a_value_that_makes_no_sense_is_refused(tmp_path, key, value, expected):
 @pytest.mark.parametrize(
     ("broken", "expected"),
     [
-        ("seed: 1\nseed: 2\n", "params.yaml, line 2: the key 'seed' stands here a second time"),
-        ("a:\n  b: {c: 1,\n      c: 2}\n", "params.yaml, line 3: the key 'c' stands here a second"),
+        ("seed: 1\nseed: 2\n", "params.yaml, line 2: the key 'seed' occurs a second time"),
+        ("a:\n  b: {c: 1,\n      c: 2}\n", "params.yaml, line 3: the key 'c' occurs a second"),
         ("seed: [1\n", "params.yaml: not readable as YAML: .*line 2"),
         ("seed: \x00\n", "params.yaml: not readable as YAML"),
         ("- seed\n", r"params.yaml: \['seed'\] is not a mapping"),
         ("", "params.yaml: None is not a mapping"),
     ],
 )
-def test_a_file_that_is_no_mapping_of_unique_keys_is_refused(tmp_path, broken, expected):
+def test_a_file_that_is_not_a_mapping_of_unique_keys_is_refused(tmp_path, broken, expected):
     path = tmp_path / "params.yaml"
     path.write_text(broken)
     with pytest.raises(ConfigError, match=f"(?s){tmp_path}/{expected}"):
         load_params(path)
 
 
-def test_a_file_that_is_not_there_or_not_text_is_refused_by_its_name(tmp_path):
+def test_a_missing_or_binary_file_is_refused_with_its_name(tmp_path):
     path = tmp_path / "params.yaml"
     with pytest.raises(ConfigError, match=f"{path}: there is no such file"):
         load_params(path)
@@ -180,7 +194,7 @@ def test_a_file_that_is_not_there_or_not_text_is_refused_by_its_name(tmp_path):
         load_params(path)
 
 
-def test_names_that_the_file_does_not_have_are_refused_with_those_it_has(tmp_path):
+def test_an_unknown_name_is_refused_with_the_possible_names(tmp_path):
     for load, name, what in (
         (load_experiment, "nmr_str", "experiment: 'nmr_str' is not one of .*nmr_srt"),
         (load_dataset, "nrm", "datasets: 'nrm' is not one of .*nmr"),
@@ -213,18 +227,19 @@ def test_the_quick_profile_is_synthetic_and_the_paper_profile_is_not():
         assert not load_experiment(PARAMS, name, "paper").synthetic
 
 
-def test_a_profile_goes_before_an_experiment_and_an_experiment_before_the_defaults(tmp_path):
+def test_a_profile_overrides_an_experiment_and_an_experiment_overrides_the_defaults(tmp_path):
+    # Each layer overrides all earlier ones.
     layers = [
         ("defaults.train.log_every", 1),
         ("experiments.nmr_srt.train", {"log_every": 2}),
         ("profiles.paper.train.log_every", 3),
         ("profiles.paper.experiments", {"nmr_srt": {"train": {"log_every": 4}}}),
     ]
-    for present in range(1, 5):
-        path = edited(tmp_path, *layers[:present])
+    for count in range(1, 5):
+        path = edited(tmp_path, *layers[:count])
         train = load_experiment(path, "nmr_srt", "paper").train
         unchanged = load_experiment(PARAMS, "nmr_srt", "paper").train
-        assert train == dataclasses.replace(unchanged, log_every=present)
+        assert train == dataclasses.replace(unchanged, log_every=count)
 
 
 def test_the_file_chooses_the_profile_unless_the_caller_does(tmp_path):
@@ -235,11 +250,14 @@ def test_the_file_chooses_the_profile_unless_the_caller_does(tmp_path):
 
 
 def test_a_profile_changes_single_keys_of_a_dataset(tmp_path):
+    # The dataset itself has no synthetic scenes, so the profile must give all their keys.
     path = edited(
         tmp_path, ("profiles.quick.datasets.nmr.synthetic", {"scene": "object", "train": 1})
     )
     with pytest.raises(ConfigError, match=r"nmr, profile quick\.synthetic: the key val is missi"):
         load_dataset(path, "nmr", "quick")
+
+    # If the dataset has them, the profile may change a single one.
     counts = {"scene": "object", "train": 5, "val": 6, "test": 7}
     path = edited(
         tmp_path,
@@ -251,7 +269,7 @@ def test_a_profile_changes_single_keys_of_a_dataset(tmp_path):
 
 
 def leaves(values, key=""):
-    """Yields the dotted key of every value that is no dictionary."""
+    """Yield the dotted key of every value that is not a dictionary."""
     for name, value in values.items():
         if isinstance(value, dict):
             yield from leaves(value, f"{key}{name}.")
@@ -259,16 +277,18 @@ def leaves(values, key=""):
             yield f"{key}{name}"
 
 
-def changed(values, key):
-    """Returns the values with another one at this dotted key."""
-    name, _, rest = key.partition(".")
-    return {**values, name: changed(values[name], rest) if rest else [values[name], "changed"]}
+def change_value(values, key):
+    """Return the values with another one at this dotted key."""
+    name, _, subkey = key.partition(".")
+    new = change_value(values[name], subkey) if subkey else [values[name], "changed"]
+    return {**values, name: new}
 
 
-def reversed_keys(values):
+def reverse_keys(values):
+    """Return the values with the keys of every dictionary in reverse order."""
     if not isinstance(values, dict):
         return values
-    return {key: reversed_keys(values[key]) for key in reversed(values)}
+    return {key: reverse_keys(values[key]) for key in reversed(values)}
 
 
 SETTINGS = training_config(load_experiment(PARAMS, "nmr_srt", "quick"), "0123")
@@ -277,18 +297,20 @@ SETTINGS = training_config(load_experiment(PARAMS, "nmr_srt", "quick"), "0123")
 def test_the_fingerprint_changes_with_every_value_of_a_training_and_not_with_their_order():
     keys = list(leaves(SETTINGS))
     assert {"seed", "data", "train.steps", "model.heads", "dataset.synthetic.train"} <= set(keys)
-    assert len({fingerprint(changed(SETTINGS, key)) for key in keys}) == len(keys)
-    assert fingerprint(SETTINGS) not in {fingerprint(changed(SETTINGS, key)) for key in keys}
-    assert fingerprint(reversed_keys(SETTINGS)) == fingerprint(SETTINGS)
+    assert len({fingerprint(change_value(SETTINGS, key)) for key in keys}) == len(keys)
+    assert fingerprint(SETTINGS) not in {fingerprint(change_value(SETTINGS, key)) for key in keys}
+    assert fingerprint(reverse_keys(SETTINGS)) == fingerprint(SETTINGS)
 
 
 def test_differences_name_the_keys_that_differ_and_only_those():
-    assert differences(SETTINGS, reversed_keys(SETTINGS)) == []
+    assert differences(SETTINGS, reverse_keys(SETTINGS)) == []
     for key in leaves(SETTINGS):
-        (line,) = differences(SETTINGS, changed(SETTINGS, key))
-        assert line.startswith(f"{key}: ")
+        (difference,) = differences(SETTINGS, change_value(SETTINGS, key))
+        assert difference.startswith(f"{key}: ")
     assert differences({"train": {"steps": 10}}, {"train": {"steps": 20}, "seed": 0}) == [
         "seed: 'absent' here, 0 there",
         "train.steps: 10 here, 20 there",
     ]
-    assert differences({"size": (15, 20)}, {"size": [15, 20]}) == []  # JSON has no tuples
+
+    # JSON has no tuples, so a list of equal values is no difference.
+    assert differences({"size": (15, 20)}, {"size": [15, 20]}) == []

@@ -1,4 +1,4 @@
-"""Published checkpoints as a file: what is read, and what is refused without being run."""
+"""Files of published checkpoints: which are read, and which are refused before their code runs."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def experiment(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["nmr_srt", "msn_isrt", "nmr_vsrt"])
-def test_tensors_are_in_the_order_of_a_published_checkpoint_and_all_of_its_shapes(name):
+def test_tensors_have_the_order_and_shapes_of_a_published_checkpoint(name):
     experiment = load_experiment(PARAMS, name, "paper")
     with torch.device("meta"):
         ours = build_model(experiment.model, seed=0).state_dict()
@@ -44,6 +44,7 @@ def test_tensors_are_in_the_order_of_a_published_checkpoint_and_all_of_its_shape
 
 @pytest.mark.parametrize("numpy", ["numpy._core", "numpy.core"])  # of NumPy 2 and 1
 def test_numbers_of_numpy_and_steps_of_pytorch_1_11_are_read(experiment, tmp_path, numpy):
+    # PyTorch 1.11 counts the steps in Python numbers, and its Adam has fewer options.
     content, *_ = published_content(experiment)
     content["loss_val_best"] = np.float64(27.28)
     content["t"] = np.float32(0.5)
@@ -51,17 +52,22 @@ def test_numbers_of_numpy_and_steps_of_pytorch_1_11_are_read(experiment, tmp_pat
         state["step"] = int(state["step"])
     for key in ("maximize", "foreach", "capturable", "differentiable", "fused"):
         content["optimizer"]["param_groups"][0].pop(key)
+
+    # Write the file again, with the module of a NumPy of this version in its pickles.
+    path = tmp_path / "model.pt"
     torch.save(content, tmp_path / "new.pt")
-    with zipfile.ZipFile(tmp_path / "new.pt") as new, zipfile.ZipFile(tmp_path / "m.pt", "w") as m:
+    with zipfile.ZipFile(tmp_path / "new.pt") as new, zipfile.ZipFile(path, "w") as archive:
         for name in new.namelist():
             pickled = re.sub(rb"numpy\._?core\.multi", numpy.encode() + b".multi", new.read(name))
-            m.writestr(name, pickled)
-    training = to_training(read_checkpoint(tmp_path / "m.pt"), experiment, True, tmp_path / "m.pt")
+            archive.writestr(name, pickled)
+    training = to_training(read_checkpoint(path), experiment, True, path)
     assert (training.best_psnr, training.seconds) == (27.28, 0.5)
     assert all(float(state["step"]) == STEP for state in training.optimizer.state.values())
 
 
 class Harmful:
+    """An object whose unpickling makes a folder."""
+
     def __init__(self, path):
         self.path = path
 
@@ -69,66 +75,64 @@ class Harmful:
         return os.mkdir, (str(self.path),)
 
 
-def with_code(path, content):
+def add_code(path, content):
     torch.save({**content, "run_id": Harmful(path.parent / "harm")}, path)
 
 
-def with_a_class(path, content):
+def add_class(path, content):
     torch.save({**content, "run_id": Harmful}, path)
 
 
-def with_an_array(path, content):
+def add_array(path, content):
     torch.save({**content, "run_id": np.zeros(2)}, path)
 
 
-def truncated(path, content):
+def truncate(path, content):
     path.write_bytes(path.read_bytes()[:-2000])
 
 
-def with_a_flipped_bit(path, content):
+def flip_a_bit(path, content):
     file, weights = bytearray(path.read_bytes()), next(iter(content["encoder"].values()))
     file[file.find(weights.numpy().tobytes()) + 5] ^= 1
     path.write_bytes(file)
 
 
-def bare_pickle(path, content):
+def write_bare_pickle(path, content):
     path.write_bytes(pickle.dumps(Harmful(path.parent / "harm"), 2))
 
 
-def empty(path, content):
+def write_nothing(path, content):
     path.write_bytes(b"")
 
 
-def a_tensor(path, content):
+def write_tensor(path, content):
     torch.save(torch.zeros(3), path)
 
 
-def a_state_dict(path, content):
+def write_state_dict(path, content):
     torch.save(content["encoder"], path)
 
 
-def gone(path, content):
+def delete(path, content):
     path.unlink()
 
 
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (with_code, r"holds (posix|nt)\.mkdir, which would be run"),
-        (with_a_class, r"holds test_published_checkpoint\.Harmful, which"),
-        (with_an_array, r"holds numpy\..*_reconstruct, numpy\.ndarray, which"),
-        (truncated, r"damaged, or not what torch.save writes \(BadZipFile"),
-        (with_a_flipped_bit, r"damaged: model/data/\d+ does not have its checksum"),
-        (bare_pickle, r"damaged, or not what torch.save writes"),
-        (empty, r"damaged, or not what torch.save writes"),
-        (a_tensor, r"has encoder and decoder, this: Tensor"),
-        (a_state_dict, r"has encoder and decoder, this: \['pixel_embedding'"),
-        (gone, r"there is no such file"),
+        (add_code, r"holds (posix|nt)\.mkdir, and reading them would run code"),
+        (add_class, r"holds test_published_checkpoint\.Harmful, and"),
+        (add_array, r"holds numpy\..*_reconstruct, numpy\.ndarray, and"),
+        (truncate, r"damaged, or not written by torch.save \(BadZipFile"),
+        (flip_a_bit, r"damaged: model/data/\d+ does not have its checksum"),
+        (write_bare_pickle, r"damaged, or not written by torch.save"),
+        (write_nothing, r"damaged, or not written by torch.save"),
+        (write_tensor, r"has encoder and decoder, but this file has: Tensor"),
+        (write_state_dict, r"has encoder and decoder, but this file has: \['pixel_embedding'"),
+        (delete, r"there is no such file"),
     ],
 )
-def test_a_file_that_is_no_whole_and_plain_checkpoint_is_refused(
-    harm, message, experiment, tmp_path
-):
+def test_a_damaged_or_harmful_or_foreign_file_is_refused(harm, message, experiment, tmp_path):
     content, *_ = published_content(experiment)
     path = tmp_path / "model.pt"
     torch.save(content, path)
@@ -138,80 +142,82 @@ def test_a_file_that_is_no_whole_and_plain_checkpoint_is_refused(
     assert not (tmp_path / "harm").exists()
 
 
-def missing(content):
+def remove_tensor(content):
     del content["decoder"]["ray_predictor.output_mlp.2.bias"]
 
 
-def unknown(content):
+def add_tensor(content):
     content["encoder"]["module.slots"] = torch.zeros(2)
 
 
-def other_shape(content):
+def change_shape(content):
     content["encoder"]["per_patch_linear.bias"] = torch.zeros(17)
 
 
-def other_type(content):
+def change_type(content):
     content["encoder"]["per_patch_linear.bias"] = torch.zeros(16).half()
 
 
-def no_tensor(content):
+def write_number(content):
     content["encoder"]["per_patch_linear.bias"] = 0.0
 
 
-def no_steps(content):
+def remove_steps(content):
     content["it"] = None
 
 
-def no_psnr(content):
+def break_psnr(content):
     content["loss_val_best"] = torch.zeros(2)
 
 
-def no_optimizer(content):
+def remove_optimizer(content):
     del content["optimizer"]
 
 
-def no_moment(content):
+def remove_moment(content):
     del content["optimizer"]["state"][2]
 
 
-def fewer_moments(content):
+def remove_parameter(content):
     content["optimizer"]["param_groups"][0]["params"].pop()
 
 
-def moment_of_another(content):
+def swap_moments(content):
     states = content["optimizer"]["state"]
     states[0], states[3] = states[3], states[0]
 
 
-def other_betas(content):
+def change_betas(content):
     content["optimizer"]["param_groups"][0]["betas"] = (0.9, 0.95)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (missing, r"decoder\.ray_predictor\.output_mlp\.2\.bias of nmr_srt's model missing"),
-        (unknown, r"encoder\.module\.slots: not of nmr_srt's model"),
-        (other_shape, r"encoder\.per_patch_linear\.bias: \[17\] .* there, \[16\] .* here"),
-        (other_type, r"encoder\.per_patch_linear\.bias: .*float16 there, .*float32 here"),
-        (no_tensor, r"encoder\.per_patch_linear\.bias: float instead of a tensor"),
-        (no_steps, r"it: None is not a number"),
-        (no_psnr, r"loss_val_best: tensor.* is not a number"),
-        (no_optimizer, r"optimizer: not the state .*without --data its weights alone"),
-        (no_moment, r"optimizer: not the state .*without --data its weights alone"),
-        (fewer_moments, r"optimizer: of \d+ tensors, not of \d+"),
-        (moment_of_another, r"optimizer: exp_avg of encoder\.pixel_embedding: .* there, .* here"),
-        (other_betas, r"optimizer: betas \(0.9, 0.999\) here, \(0.9, 0.95\) there"),
+        (remove_tensor, r"decoder\.ray_predictor\.output_mlp\.2\.bias of nmr_srt's model missing"),
+        (add_tensor, r"encoder\.module\.slots: not of nmr_srt's model"),
+        (change_shape, r"encoder\.per_patch_linear\.bias: \[17\] .* there, \[16\] .* here"),
+        (change_type, r"encoder\.per_patch_linear\.bias: .*float16 there, .*float32 here"),
+        (write_number, r"encoder\.per_patch_linear\.bias: float instead of a tensor"),
+        (remove_steps, r"it: None is not a number"),
+        (break_psnr, r"loss_val_best: tensor.* is not a number"),
+        (remove_optimizer, r"optimizer: not the state .*without --data, only the weights"),
+        (remove_moment, r"optimizer: not the state .*without --data, only the weights"),
+        (remove_parameter, r"optimizer: of \d+ tensors, not of \d+"),
+        (swap_moments, r"optimizer: exp_avg of encoder\.pixel_embedding: .* there, .* here"),
+        (change_betas, r"optimizer: betas \(0.9, 0.999\) here, \(0.9, 0.95\) there"),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_is_refused_by_the_tensors_name(change, message, experiment):
+def test_a_checkpoint_of_another_model_is_refused_with_the_name_of_the_tensor(
+    change, message, experiment
+):
     content, *_ = published_content(experiment)
     change(content)
     with pytest.raises(UserError, match=rf"model\.pt: {message}"):
         to_training(content, experiment, True, Path("model.pt"))
 
 
-def test_two_nets_are_not_taken_for_one(tmp_path):
+def test_a_fine_net_that_differs_from_the_coarse_one_is_refused_by_a_model_with_one(tmp_path):
     one, two = (tiny_experiment(tmp_path, VARIANTS[name]) for name in ("vsrt", "vsrt, two nets"))
     content, *_ = published_content(two)
     with pytest.raises(UserError, match=r"decoder\.fine_net\..* differs .*separate_fine_net: true"):
@@ -227,4 +233,5 @@ def test_a_round_trip_at_the_published_size(tmp_path):
     training = to_training(read, experiment, True, tmp_path / "model.pt")
     assert sum(t.numel() for t in training.model.parameters()) == 73_932_563
     back = from_training(training, 1, "2x8k1")
-    assert [key for key in content if not same(content[key], back[key])] == []
+    changed = [key for key in content if not same(content[key], back[key])]
+    assert changed == []

@@ -1,4 +1,4 @@
-"""config.yaml of the published run folders: the experiments of their names, and nothing else."""
+"""A config.yaml of a published run folder fits the experiment of its name, and no other."""
 
 import functools
 import json
@@ -12,7 +12,8 @@ from srt.common.errors import UserError
 from srt.config.load import load_experiment
 from srt.published.config import check_config, published_config
 
-# Of the six published run folders: data, model and training of config.yaml where they differ.
+# The six published run folders: `data` and `model` of config.yaml, and the batch size. The rest of
+# their settings is equal, see `run_folder`.
 LAYERS = {"encoder_kwargs": {"pos_start_octave": -5}, "decoder_kwargs": {"pos_start_octave": -5}}
 LIGHTFIELD = {"decoder": "lightfield", **LAYERS}
 NERF = {"decoder": "nerf", **LAYERS}
@@ -32,6 +33,7 @@ RUN_FOLDERS = {
 
 
 def run_folder(name):
+    """Return the values of a published config.yaml, which a test may change."""
     data, model, batch_size = RUN_FOLDERS[name]
     numbers = {"max_it": 4000000, "decay_it": 4000000, "lr_warmup": 2500, "num_workers": 6}
     selection = {"model_selection_metric": "psnr", "model_selection_mode": "maximize"}
@@ -40,32 +42,34 @@ def run_folder(name):
 
 
 @functools.cache
-def paper(name):
+def paper_experiment(name):
     return load_experiment(PARAMS, name, "paper")
 
 
 @pytest.mark.parametrize("name", RUN_FOLDERS)
-def test_the_published_run_folders_are_the_experiments_of_their_names(name, caplog):
+def test_a_published_run_folder_fits_the_experiment_of_its_name(name, caplog):
     caplog.set_level(logging.INFO)
-    experiment, config = paper(name), run_folder(name)
+    experiment, config = paper_experiment(name), run_folder(name)
     check_config(config, experiment, Path("config.yaml"))
-    # nmr_srt's README says 3 million iterations, its config.yaml 4.
-    named = [record.message.partition(": trained with")[2] for record in caplog.records]
-    assert named == (
-        [" other numbers than nmr_srt: steps: 3000000 here, 4000000 there"]
-        if name == "nmr_srt"
-        else []
-    )
-    config["model"]["encoder_kwargs"]["use_linear_features"] = False  # in older folders
-    config["model"]["encoder_kwargs"]["scale_embeddings"] = True  # how a training begins
+
+    # The README of nmr_srt names 3 million iterations, but its config.yaml 4 million.
+    logged = [record.message.partition(": trained with")[2] for record in caplog.records]
+    expected = []
+    if name == "nmr_srt":
+        expected = [" other numbers than nmr_srt: steps: 3000000 here, 4000000 there"]
+    assert logged == expected
+
+    # Older run folders have the first option. The second concerns only how a training begins.
+    config["model"]["encoder_kwargs"]["use_linear_features"] = False
+    config["model"]["encoder_kwargs"]["scale_embeddings"] = True
     check_config(config, experiment, Path("config.yaml"))
 
 
 @pytest.mark.parametrize("name", RUN_FOLDERS)
-def test_a_config_is_written_that_says_what_an_experiment_is(name, caplog):
+def test_the_config_written_for_an_experiment_fits_it(name, caplog):
     caplog.set_level(logging.INFO)
-    config = published_config(paper(name))
-    check_config(config, paper(name), Path("config.yaml"))
+    config = published_config(paper_experiment(name))
+    check_config(config, paper_experiment(name), Path("config.yaml"))
     assert not caplog.records
 
 
@@ -89,12 +93,14 @@ def test_a_config_is_written_that_says_what_an_experiment_is(name, caplog):
         ("nmr_srt", "model", None, r"not the config.yaml of a published run"),
     ],
 )
-def test_a_run_of_another_model_or_dataset_is_refused_by_key_and_values(name, keys, value, message):
+def test_a_run_of_another_model_or_dataset_is_refused_with_key_and_values(
+    name, keys, value, message
+):
     *path, last = keys.split()
-    config = place = run_folder(name)
+    config = section = run_folder(name)
     for key in path:
-        place = place[key]
-    place[last] = value
-    experiment = paper(name)
+        section = section[key]
+    section[last] = value
+    experiment = paper_experiment(name)
     with pytest.raises(UserError, match=rf"config\.yaml: .*{message}"):
         check_config(config, experiment, Path("config.yaml"))

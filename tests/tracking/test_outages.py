@@ -1,4 +1,4 @@
-"""Whatever happens to the store or the disk: training goes on, and what it logged arrives once."""
+"""Training goes on whatever happens to the store or disk, and all that it logs arrives once."""
 
 import contextlib
 import logging
@@ -19,11 +19,13 @@ from srt.tracking.tracker import open_tracker
 from workflow.tools.deliver import deliver_all
 
 PICTURE = np.zeros((8, 8, 3), np.uint8)
-SLOWEST = 0.05  # seconds for a step's call, were it to wait for nothing; hundreds of times as long
+
+# Seconds that no call of a step may take. It takes hundreds of times less if it waits for nothing.
+SLOWEST = 0.05
 
 
 def log_steps(tracker, first, last):
-    """Logs steps; returns the seconds that the longest took."""
+    """Log steps, and return the seconds that the slowest call took."""
     longest = 0.0
     for step in range(first, last + 1):
         begin = time.perf_counter()
@@ -32,27 +34,28 @@ def log_steps(tracker, first, last):
     return longest
 
 
-def expected(last):
+def expected_points(last):
+    """Return the steps and losses that `log_steps` logs from step 1 on."""
     return [(step, 1 / step) for step in range(1, last + 1)]
 
 
 @contextlib.contextmanager
-def locked_by_others(database):
-    """Holds a SQLite file as a process does that writes to it."""
-    other = sqlite3.connect(database, isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
+def lock_database(database):
+    """Hold the lock of a SQLite file, as a process does while it writes to the file."""
+    connection = sqlite3.connect(database, isolation_level=None)
+    connection.execute("BEGIN EXCLUSIVE")
     yield
-    other.execute("ROLLBACK")
-    other.close()
+    connection.execute("ROLLBACK")
+    connection.close()
 
 
 def wait_for(tracker):
-    """Waits for the delivery that is under way."""
+    """Wait for the delivery that is running."""
     tracker._delivery.join(60)
     assert not tracker._delivery.is_alive()
 
 
-def test_a_store_that_fails_in_the_middle_gets_everything_once_it_is_back(
+def test_a_store_that_fails_for_some_time_gets_everything_once_it_is_back(
     store, monkeypatch, caplog
 ):
     from mlflow import MlflowClient
@@ -66,24 +69,28 @@ def test_a_store_that_fails_in_the_middle_gets_everything_once_it_is_back(
     tracker.release()
     tracker.deliver_in_background()
     wait_for(tracker)
+
+    # Two states are saved while the server is away, which is warned about once.
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
         for name in ("log_batch", "get_run", "search_runs", "log_image", "update_run"):
             patch.setattr(MlflowClient, name, fail)
-        for last in (6, 9):  # two saved states without a server
+        for last in (6, 9):
             log_steps(tracker, last - 2, last)
             tracker.log_image("prediction", PICTURE, last)
             tracker.release()
             tracker.deliver_in_background()
             wait_for(tracker)
-    assert len([line for line in caplog.messages if str(tracker.folder) in line]) == 1
+    assert len([text for text in caplog.messages if str(tracker.folder) in text]) == 1
+
     log_steps(tracker, 10, 12)
     tracker.close("FINISHED")
-    assert store.points() == expected(12)
+    assert store.points() == expected_points(12)
     pictures = [file for file in store.files("images") if file.endswith(".png")]
     assert [int(file.split("+")[2]) for file in pictures] == [3, 6, 9]
 
 
-def test_points_carry_the_time_of_logging_however_late_they_arrive(store, monkeypatch):
+def test_points_have_the_time_of_logging_even_if_they_arrive_later(store, monkeypatch):
+    # The clock advances a minute with each line.
     clock = iter(range(1_000_000_000_000, 2_000_000_000_000, 60_000))
     with monkeypatch.context() as patch:
         patch.setattr("srt.tracking.outbox._milliseconds", lambda: next(clock))
@@ -98,13 +105,13 @@ def test_points_carry_the_time_of_logging_however_late_they_arrive(store, monkey
     assert store.run().info.start_time < logged[0]
 
 
-def test_a_picture_that_was_sent_but_not_noted_is_not_sent_again(store, monkeypatch):
+def test_a_picture_that_was_sent_but_not_recorded_is_not_sent_again(store, monkeypatch):
     from mlflow import MlflowClient
 
-    send = MlflowClient.log_image
+    log_image = MlflowClient.log_image
 
-    def send_and_die(*arguments, **named):
-        send(*arguments, **named)
+    def send_and_die(*arguments, **options):
+        log_image(*arguments, **options)
         raise KeyboardInterrupt
 
     tracker = store.open_run()
@@ -121,19 +128,19 @@ def test_a_picture_that_was_sent_but_not_noted_is_not_sent_again(store, monkeypa
     assert len(store.files("images")) == 4  # two pictures and their previews
 
 
-def test_a_locked_sqlite_file_holds_up_no_step(store):
+def test_a_locked_sqlite_file_delays_no_step(store):
     tracker = store.open_run()
     log_steps(tracker, 1, 2)
     tracker.release()
     deliver(tracker.folder, store.root)
     log_steps(tracker, 3, 4)
     tracker.release()
-    with locked_by_others(store.root / "mlflow.db"):
+    with lock_database(store.root / "mlflow.db"):
         tracker.deliver_in_background()
         assert log_steps(tracker, 5, 500) < SLOWEST
         assert tracker._delivery.is_alive()
     tracker.close("FINISHED")
-    assert store.points() == expected(500)
+    assert store.points() == expected_points(500)
 
 
 @pytest.mark.slow
@@ -144,16 +151,18 @@ def test_a_sqlite_file_locked_for_longer_than_it_waits_gets_everything_later(sto
     deliver(tracker.folder, store.root)
     log_steps(tracker, 3, 4)
     tracker.release()
-    with locked_by_others(store.root / "mlflow.db"):  # MLflow waits for 20 s
+
+    # MLflow waits for the lock for 20 s, and then gives up.
+    with lock_database(store.root / "mlflow.db"):
         tracker.deliver_in_background()
         wait_for(tracker)
     assert "database is locked" in caplog.text
     log_steps(tracker, 5, 6)
     tracker.close("FINISHED")
-    assert store.points() == expected(6)
+    assert store.points() == expected_points(6)
 
 
-def test_a_store_that_is_away_for_good_is_said_with_the_place_and_the_remedy(
+def test_a_store_that_stays_away_is_warned_about_with_the_folder_and_the_remedy(
     store, monkeypatch, caplog
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", small_server.nowhere())
@@ -167,22 +176,22 @@ def test_a_store_that_is_away_for_good_is_said_with_the_place_and_the_remedy(
         deliver_all(states=store.root / "ckpt")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store.root}/mlflow.db")
     deliver_all(states=store.root / "ckpt")
-    assert store.points() == expected(3)
+    assert store.points() == expected_points(3)
     assert store.run().info.status == "FINISHED"
 
 
-def test_lines_that_found_no_room_until_the_end_are_said_to_be_lost(store, monkeypatch, caplog):
-    def full(file, data):
+def test_lines_for_which_the_disk_never_has_space_are_reported_as_lost(store, monkeypatch, caplog):
+    def write_to_full_disk(file, data):
         raise OSError(28, "No space left on device")
 
     tracker = store.open_run()
-    monkeypatch.setattr(os, "write", full)
+    monkeypatch.setattr(os, "write", write_to_full_disk)
     log_steps(tracker, 1, 3)
     tracker.close("KILLED", timeout=0.1)
     assert "the disk is full: 4 lines lost" in caplog.text
 
 
-def test_a_folder_that_cannot_be_written_is_said_before_anything_is_trained(store):
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_trained(store):
     (store.root / "ckpt").write_text("a file where the folder should be")
     with pytest.raises(UserError, match="nothing can be logged"):
         store.open_run("ckpt/tracking")
@@ -190,25 +199,25 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_trained(stor
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """Returns a file system of 4 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place]
+    """Return the folder of a file system of 4 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("only root can make a small disk")
-    yield place
-    subprocess.run(["umount", place], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
 
 
 def fill(path):
-    """Writes a file as large as there is room."""
+    """Write a file that takes all free space."""
     with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(4096))
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_up_and_is_freed_costs_no_point(store, small_disk, caplog):
+def test_a_disk_that_is_full_for_some_time_costs_no_point(store, small_disk, caplog):
     tracker = open_tracker(
         small_disk / "tracking",
         root=store.root,
@@ -220,36 +229,38 @@ def test_a_disk_that_fills_up_and_is_freed_costs_no_point(store, small_disk, cap
     )
     log_steps(tracker, 1, 100)
     tracker.release()
+
+    # On the full disk, lines wait in memory. A picture is not logged.
     fill(small_disk / "ballast")
     assert log_steps(tracker, 101, 3000) < SLOWEST
     tracker.log_image("prediction", np.random.default_rng(0).integers(0, 255, (64, 64, 3), "u1"), 1)
     tracker.release()
     tracker.deliver_in_background()
     wait_for(tracker)
+
     (small_disk / "ballast").unlink()
     log_steps(tracker, 3001, 3100)
     tracker.close("FINISHED")
-    assert store.points() == expected(3100)
+    assert store.points() == expected_points(3100)
     assert "lines wait in memory" in caplog.text
     assert "the picture prediction of step 1 is not logged" in caplog.text
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_server_that_comes_late_goes_and_returns_has_every_point_once(
-    tmp_path, store, monkeypatch
-):
+def test_a_server_that_comes_and_goes_has_every_point_once(tmp_path, store, monkeypatch):
     server = small_server.Server(f"sqlite:///{store.root}/mlflow.db", tmp_path / "files")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
     tracker = store.open_run()
     stop = threading.Event()
-    longest = []
+    durations = []
 
+    # A thread logs steps, with a picture and a delivery at every 50th.
     def train():
         step = 0
         while not stop.is_set() or step % 50:
             step += 1
-            longest.append(log_steps(tracker, step, step))
+            durations.append(log_steps(tracker, step, step))
             if step % 50 == 0:
                 tracker.log_image("prediction", PICTURE, step)
                 tracker.release()
@@ -258,16 +269,19 @@ def test_a_server_that_comes_late_goes_and_returns_has_every_point_once(
 
     training = threading.Thread(target=train)
     training.start()
+
+    # The server starts late, and is killed twice in the middle of its work.
     for _ in range(2):
         time.sleep(3)
         with server.running():
-            time.sleep(3)  # killed in the middle of whatever it does
+            time.sleep(3)
     stop.set()
     training.join()
     with server.running():
         tracker.close("FINISHED")
-    steps = len(longest)
-    assert store.points() == expected(steps)
+
+    steps = len(durations)
+    assert store.points() == expected_points(steps)
     pictures = [f for f in (tmp_path / "files").rglob("*.png") if "+step+" in f.name]
     assert len(pictures) == steps // 50
-    assert sorted(longest)[steps // 2] < 0.0005
+    assert sorted(durations)[steps // 2] < 0.0005

@@ -1,4 +1,4 @@
-"""What is logged is kept, line by line, whatever the disk and the power do."""
+"""An outbox keeps what is logged, line by line, even after a power cut or on a full disk."""
 
 import os
 
@@ -10,31 +10,31 @@ def log_steps(outbox, first, last):
         outbox.log_metrics({"loss": 1 / step}, step)
 
 
-def steps(folder):
+def logged_steps(folder):
     return [event["step"] for *_, event in read_events(folder) if "metrics" in event]
 
 
 def test_lines_are_read_in_the_order_of_logging(tmp_path):
     outbox = Outbox(tmp_path)
     log_steps(outbox, 1, 20)
-    assert steps(tmp_path) == list(range(1, 21))
+    assert logged_steps(tmp_path) == list(range(1, 21))
 
 
-def test_rewinding_keeps_what_is_released_and_what_the_state_covers(tmp_path):
+def test_rewinding_drops_only_unreleased_lines_of_later_steps(tmp_path):
     outbox = Outbox(tmp_path)
     log_steps(outbox, 1, 4)
     outbox.release()
     end = released_end(tmp_path)
     log_steps(outbox, 5, 9)
     Outbox(tmp_path).rewind(7)
-    assert steps(tmp_path) == list(range(1, 8))
+    assert logged_steps(tmp_path) == list(range(1, 8))
     Outbox(tmp_path).rewind(2)
-    assert steps(tmp_path) == list(range(1, 5))
+    assert logged_steps(tmp_path) == list(range(1, 5))
     assert released_end(tmp_path) == end
 
 
-def test_a_value_is_kept_that_its_step_lacks_although_others_are_released(tmp_path):
-    """A failure between two values of one step leaves the step half logged."""
+def test_a_released_step_that_is_repeated_gains_only_the_values_it_lacked(tmp_path):
+    # A failure between two values of one step leaves the step half logged.
     outbox = Outbox(tmp_path)
     outbox.log_metrics({"loss": 1.0}, 5)
     outbox.release()
@@ -45,34 +45,35 @@ def test_a_value_is_kept_that_its_step_lacks_although_others_are_released(tmp_pa
     assert logged == [{"loss": 1.0}, {"psnr": 20.0}]
 
 
-def test_a_line_torn_by_a_power_cut_costs_only_itself(tmp_path):
+def test_a_line_torn_by_a_power_cut_costs_no_other_line(tmp_path):
     log_steps(Outbox(tmp_path), 1, 2)
     with (tmp_path / "events.jsonl").open("a") as file:
         file.write('{"time": 17')
-    assert steps(tmp_path) == [1, 2]
+    assert logged_steps(tmp_path) == [1, 2]
     log_steps(Outbox(tmp_path), 3, 3)
-    assert steps(tmp_path) == [1, 2, 3]
+    assert logged_steps(tmp_path) == [1, 2, 3]
 
 
-def test_a_full_disk_loses_no_line_and_stops_nothing(tmp_path, monkeypatch, caplog):
+def test_a_full_disk_costs_no_line_and_raises_no_error(tmp_path, monkeypatch, caplog):
     outbox = Outbox(tmp_path)
     write = os.write
 
-    def full(file, data):
+    def write_to_full_disk(file, data):
         raise OSError(28, "No space left on device")
 
+    # First the disk takes only ten bytes, then nothing, then everything.
     log_steps(outbox, 1, 2)
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", lambda file, data: write(file, data[:10]))
         log_steps(outbox, 3, 3)
-        patch.setattr(os, "write", full)
+        patch.setattr(os, "write", write_to_full_disk)
         log_steps(outbox, 4, 5)
     log_steps(outbox, 6, 6)
-    assert steps(tmp_path) == [1, 2, 3, 4, 5, 6]
-    assert len([line for line in caplog.messages if "lines wait in memory" in line]) == 1
+    assert logged_steps(tmp_path) == [1, 2, 3, 4, 5, 6]
+    assert len([text for text in caplog.messages if "lines wait in memory" in text]) == 1
 
 
-def test_parameters_are_flattened_to_dotted_names_and_cut():
+def test_parameters_become_short_texts_under_dotted_names():
     long = "x" * 600
     assert flatten({"a": {"b": 1, "c": [1, 2], "e": []}, "d": long}) == {
         "a.b": "1",

@@ -1,4 +1,4 @@
-"""Many trainings log to one server with PostgreSQL behind it, and nothing is lost or doubled."""
+"""Many trainings log to one server with PostgreSQL, and nothing is lost or logged twice."""
 
 import contextlib
 import importlib.util
@@ -16,19 +16,23 @@ from support import small_server
 
 WRITERS = 8
 STEPS = 600
-PICTURED = 3
-PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))  # where Debian's package has them
+PICTURES = 3  # of each writer
+
+# The folder in which Debian's package has the programs.
+PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
 def database():
-    """Starts a PostgreSQL of its own, with no port; returns the address of a database."""
+    """Start a PostgreSQL that listens on no port, and return the address of a database."""
     if not PROGRAMS or not importlib.util.find_spec("psycopg2"):
         pytest.skip("needs Debian's postgresql and the package psycopg2-binary")
-    user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name  # never root
-    folder = Path(tempfile.mkdtemp(prefix="pg"))  # its socket's path must be short
+
+    # PostgreSQL refuses to run as root. The path of its socket must be short.
+    user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
     shutil.chown(folder, user)
     data, options = folder / "data", f"-c listen_addresses= -c unix_socket_directories={folder}"
 
@@ -46,7 +50,7 @@ def database():
 
 
 def write(number, root, address):
-    """Logs a run as training does, with a delivery at every saved state; is killed once."""
+    """Log a run as training does, with a delivery at every saved state."""
     from srt.tracking.tracker import open_tracker
 
     os.environ["MLFLOW_TRACKING_URI"] = address
@@ -61,14 +65,14 @@ def write(number, root, address):
     )
     for step in range(1, STEPS + 1):
         tracker.log_metrics({"loss": number + 1 / step, "rate": 0.5}, step)
-        if step % (STEPS // PICTURED) == 0:
+        if step % (STEPS // PICTURES) == 0:
             tracker.log_image("views/validation", np.zeros((8, 8, 3), np.uint8), step)
             tracker.release()
             tracker.deliver_in_background()
     tracker.close("FINISHED", timeout=300)
 
 
-def test_eight_writers_at_once_lose_nothing_and_double_nothing(tmp_path, database):
+def test_eight_concurrent_writers_have_every_point_once(tmp_path, database):
     from mlflow import MlflowClient
 
     server = small_server.Server(database, tmp_path / "files")
@@ -76,18 +80,22 @@ def test_eight_writers_at_once_lose_nothing_and_double_nothing(tmp_path, databas
         stack.enter_context(server.running())
         spawn = multiprocessing.get_context("spawn")
         arguments = [(number, tmp_path, server.address) for number in range(WRITERS)]
-        writers = [spawn.Process(target=write, args=each) for each in arguments]
+        writers = [spawn.Process(target=write, args=values) for values in arguments]
         for writer in writers:
             writer.start()
         for writer in writers:
             writer.join()
             assert writer.exitcode == 0
+
+        # All runs are below one parent.
         client = MlflowClient(server.address)
         experiment = client.get_experiment_by_name("paper: nmr")
         runs = client.search_runs([experiment.experiment_id], order_by=["params.seed ASC"])
         (parent,) = [run for run in runs if run.info.run_name == "writers"]
         children = [run for run in runs if run is not parent]
         assert [run.data.params["seed"] for run in children] == list(map(str, range(WRITERS)))
+
+        # Each run has all its points and pictures.
         for number, run in enumerate(children):
             assert run.info.status == "FINISHED"
             assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
@@ -95,4 +103,4 @@ def test_eight_writers_at_once_lose_nothing_and_double_nothing(tmp_path, databas
             points = [(point.step, point.value) for point in history]
             assert points == [(step, number + 1 / step) for step in range(1, STEPS + 1)]
             files = client.list_artifacts(run.info.run_id, "images")
-            assert len([file for file in files if file.path.endswith(".png")]) == PICTURED
+            assert len([file for file in files if file.path.endswith(".png")]) == PICTURES

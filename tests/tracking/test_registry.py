@@ -1,4 +1,4 @@
-"""A trained model is in MLflow's registry, once, and whoever loads it needs no checkout."""
+"""A trained model is in MLflow's registry once, and can be loaded without this repository."""
 
 import json
 import subprocess
@@ -19,8 +19,8 @@ NAME = "quick-nmr_srt"
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Returns a function that gives a model's files as it is logged."""
+def make_model(tmp_path_factory):
+    """Return a function that returns a model as training logs it, with the given PSNR."""
     folder = tmp_path_factory.mktemp("trained")
     experiment = tiny_training.tiny_experiment(folder)
     weights = build_model(experiment.model, seed=0).state_dict()
@@ -28,11 +28,19 @@ def trained(tmp_path_factory):
     packed = tiny_training.write_packed(folder / "packed")
     inputs, output = example(Scenes(packed / "val", tiny_training.CPU), input_views=1)
 
-    def model(psnr=20.0):
-        files = (folder / "model.safetensors", "srt.serving", inputs, output)
-        return LoggedModel(NAME, *files, "validation/best_psnr", psnr, {"dataset": "nmr"})
+    def make(psnr=20.0):
+        return LoggedModel(
+            name=NAME,
+            weights=folder / "model.safetensors",
+            loader="srt.serving",
+            inputs=inputs,
+            output=output,
+            metric="validation/best_psnr",
+            value=psnr,
+            tags={"dataset": "nmr"},
+        )
 
-    return model
+    return make
 
 
 def log_model(store, model, folder="ckpt"):
@@ -45,6 +53,7 @@ def versions(store):
     return store.client.search_model_versions(f"name = '{NAME}'")
 
 
+# A program that loads the best version, renders its example, and prints what it has used.
 LOAD = """
 import json, sys
 import mlflow, numpy
@@ -59,15 +68,17 @@ print(json.dumps([srt.__file__, views.tolist(), schema.input_names()]))
 
 
 def test_a_model_is_loaded_without_this_repository_and_renders_its_example(
-    store, trained, tmp_path
+    store, make_model, tmp_path
 ):
-    model = trained()
+    model = make_model()
     log_model(store, model)
     uri = f"sqlite:///{store.root}/mlflow.db"
     command = [sys.executable, "-c", LOAD, uri, f"models:/{NAME}@best"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    place, views, names = json.loads(done.stdout.splitlines()[-1])
-    assert str(store.root / "mlruns") in place
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    package, views, names = json.loads(process.stdout.splitlines()[-1])
+
+    # The code is the registry's copy, and nothing in the registry is a pickle.
+    assert str(store.root / "mlruns") in package
     assert names == list(model.inputs)
     assert np.shape(views) == model.output.shape
     files = [path for path in (store.root / "mlruns").rglob("*") if path.is_file()]
@@ -75,8 +86,8 @@ def test_a_model_is_loaded_without_this_repository_and_renders_its_example(
     assert {"model.safetensors", "input_example.json"} <= {path.name for path in files}
 
 
-def test_a_version_belongs_to_its_run_and_says_how_good_it_is(store, trained):
-    log_model(store, trained(psnr=21.5))
+def test_a_version_has_its_run_and_its_metric(store, make_model):
+    log_model(store, make_model(psnr=21.5))
     (version,) = versions(store)
     assert version.run_id == store.run().info.run_id
     assert version.tags == {"dataset": "nmr", "validation/best_psnr": "21.5"}
@@ -85,24 +96,24 @@ def test_a_version_belongs_to_its_run_and_says_how_good_it_is(store, trained):
     assert store.points("validation/best_psnr") == [(0, 21.5)]
 
 
-def test_the_best_model_has_the_alias(store, trained):
+def test_the_best_model_has_the_alias(store, make_model):
     for folder, psnr in (("first", 20.0), ("second", 22.0), ("third", 21.0)):
-        log_model(store, trained(psnr), folder)
+        log_model(store, make_model(psnr), folder)
     best = store.client.get_model_version_by_alias(NAME, registry.BEST)
     assert best.tags["validation/best_psnr"] == "22.0"
     assert len(versions(store)) == 3
 
 
 @pytest.mark.parametrize("call", ["log_model_artifacts", "finalize_logged_model", "log_outputs"])
-def test_a_delivery_that_is_cut_leaves_one_model(store, trained, monkeypatch, call):
+def test_an_interrupted_delivery_leaves_one_model(store, make_model, monkeypatch, call):
     from mlflow import MlflowClient
 
     def die(*_, **__):
-        raise OSError("cut")
+        raise OSError("interrupted")
 
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, call, die)
-        log_model(store, trained())
+        log_model(store, make_model())
     assert not store.client.search_registered_models()
     store.open_run().close("FINISHED")
     assert len(versions(store)) == 1
@@ -110,7 +121,7 @@ def test_a_delivery_that_is_cut_leaves_one_model(store, trained, monkeypatch, ca
     assert len(store.client.search_logged_models([experiment])) == 1
 
 
-def test_a_registry_that_refuses_keeps_nothing_else_back(store, trained, monkeypatch):
+def test_a_registry_that_refuses_models_holds_back_nothing_else(store, make_model, monkeypatch):
     from mlflow import MlflowClient
 
     def refuse(*_, **__):
@@ -118,7 +129,7 @@ def test_a_registry_that_refuses_keeps_nothing_else_back(store, trained, monkeyp
 
     monkeypatch.setattr(MlflowClient, "create_logged_model", refuse)
     tracker = store.open_run()
-    tracker.log_model(trained(), step=600)
+    tracker.log_model(make_model(), step=600)
     tracker.log_metrics({"loss": 1.0}, step=601)
     tracker.set_tags({"note": "seen"})
     tracker.close("FINISHED")

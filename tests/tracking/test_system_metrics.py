@@ -1,4 +1,4 @@
-"""The machine's load has the names that MLflow's page looks for."""
+"""The machine's load has the names and units of MLflow's page."""
 
 from types import SimpleNamespace
 
@@ -6,7 +6,7 @@ from srt.tracking.system_metrics import Machine
 
 
 def fake_gpu(monkeypatch, **answers):
-    """Makes NVIDIA's library report one GPU; what `answers` lacks, the GPU does not tell."""
+    """Let NVIDIA's library report one GPU, which reports only these figures."""
     import pynvml
 
     def refuse(_):
@@ -36,13 +36,15 @@ def test_names_and_units_are_mlflows(monkeypatch):
     for monitor in (CPUMonitor(), DiskMonitor(), GPUMonitor(), NetworkMonitor()):
         monitor.collect_metrics()
         theirs |= {f"system/{key}": value for key, value in monitor.aggregate_metrics().items()}
+
+    # Only figures that do not change from one moment to the next can be compared.
     ours = Machine().sample()
     assert set(ours) == set(theirs)
     steady = [key for key in ours if "gpu" in key or "disk_usage_percentage" in key]
     assert {key: ours[key] for key in steady} == {key: theirs[key] for key in steady}
 
 
-def test_a_gpu_that_tells_only_part_is_shown_in_part(monkeypatch):
+def test_a_gpu_that_reports_only_its_memory_gets_no_other_figures(monkeypatch):
     fake_gpu(monkeypatch, MemoryInfo=MEMORY)
     names = {key for key in Machine().sample() if "gpu" in key}
     assert names == {

@@ -1,4 +1,4 @@
-"""Logging goes on where MLflow is away, hangs or is not installed."""
+"""Logging goes on if MLflow is away, hangs or is not installed."""
 
 import socket
 import subprocess
@@ -28,16 +28,14 @@ def open_run(folder):
 
 @pytest.fixture
 def silent_server():
-    """Returns the address of a server that accepts connections and never answers."""
+    """Return the address of a server that accepts connections and never answers."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen(16)
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-def test_a_silent_server_holds_up_neither_the_loop_nor_the_end(
-    tmp_path, monkeypatch, silent_server
-):
+def test_a_silent_server_delays_neither_the_loop_nor_the_end(tmp_path, monkeypatch, silent_server):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", silent_server)
     tracker = open_run(tmp_path)
     tracker.deliver_in_background()
@@ -50,16 +48,16 @@ def test_a_silent_server_holds_up_neither_the_loop_nor_the_end(
     assert time.perf_counter() - start < 5  # a request gives up after 20 s
 
 
-def test_only_one_delivery_is_under_way_at_a_time(tmp_path, monkeypatch):
+def test_only_one_delivery_runs_at_a_time(tmp_path, monkeypatch):
     started, may_end = threading.Event(), threading.Event()
     deliveries = []
 
-    def slow(folder, root):
+    def deliver_slowly(folder, root):
         deliveries.append(folder)
         started.set()
         may_end.wait()
 
-    monkeypatch.setattr("srt.tracking.tracker.deliver", slow)
+    monkeypatch.setattr("srt.tracking.tracker.deliver", deliver_slowly)
     tracker = open_run(tmp_path)
     tracker.deliver_in_background()
     started.wait()
@@ -70,7 +68,7 @@ def test_only_one_delivery_is_under_way_at_a_time(tmp_path, monkeypatch):
     assert len(deliveries) == 2
 
 
-def test_without_mlflow_everything_is_kept_and_said_once(tmp_path):
+def test_without_mlflow_everything_is_kept_and_a_warning_names_the_folder(tmp_path):
     script = f"""
 import sys
 from pathlib import Path
@@ -86,13 +84,13 @@ tracker.deliver_in_background()
 tracker.close("FINISHED")
 """
     command = [sys.executable, "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert 1 <= done.stderr.count(str(tmp_path)) <= 2
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert 1 <= process.stderr.count(str(tmp_path)) <= 2
     _, _, event = next(read_events(tmp_path))
     assert event["metrics"] == {"loss": 1.0}
 
 
-def test_a_tracker_without_a_folder_forgets_everything():
+def test_a_tracker_without_a_folder_discards_everything():
     tracker = Tracker()
     tracker.log_metrics({"loss": 1.0}, 1)
     tracker.log_image("prediction", np.zeros((8, 8, 3), np.uint8), 1)
