@@ -13,7 +13,7 @@ from srt.common.errors import UserError
 from srt.data.batch import ViewConfig, make_full_view_batch
 from srt.data.packed.reader import Scenes
 from srt.evaluation.evaluator import predict_item
-from srt.evaluation.protocols import Conditions, Item, protocol_items, with_pose_noise
+from srt.evaluation.protocols import Conditions, Item, protocol_items, add_pose_noise
 from srt.model.srt import build_model
 from srt.model.weights import save_weights
 from workflow import evaluate as stage
@@ -80,7 +80,7 @@ def test_more_input_views_than_in_training_are_the_first_ones(scenes):
     [
         ("stelzner", Conditions(VIEWS), r"input_views 4: no target is left.* 4 views"),
         ("pixelnerf", Conditions(2), r"input_views 2: protocol pixelnerf has one source view"),
-        ("stelzner", Conditions(1, 0.1), r"pose_noise 0\.1: the pose of the first.*give 0\.0"),
+        ("stelzner", Conditions(1, 0.1), r"pose_noise 0\.1: the pose of the first.*pose_noise to 0\.0"),
         ("pixelnerf", Conditions(None, 0.1), r"pose_noise 0\.1: .*protocol pixelnerf has no other"),
     ],
 )
@@ -93,7 +93,7 @@ def noisy(scenes, name, sigma, inputs=(0, 1, 2)):
     """Returns a batch and the same with pose noise."""
     index = (torch.tensor([0]), torch.tensor([inputs]), torch.tensor([[3]]))
     batch = make_full_view_batch(scenes, *index, SHOWN)
-    return batch, with_pose_noise(batch, name, Item(0, inputs, pose_noise=sigma))
+    return batch, add_pose_noise(batch, name, Item(0, inputs, pose_noise=sigma))
 
 
 def test_pose_noise_moves_and_turns_the_input_cameras_but_the_first(scenes):

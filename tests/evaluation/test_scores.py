@@ -59,7 +59,7 @@ def test_the_summary_holds_means_over_items_classes_and_baselines():
         row("cube", 30.0, 0.7, 11.0),
         row("ball", 26.0, 0.9, 15.0),
     ]
-    summary = summarise(rows, of=24)
+    summary = summarise(rows, total_items=24)
     assert (summary["items"], summary["of"]) == (3, 24)
     assert summary["psnr"] == pytest.approx(76 / 3, abs=1e-6)  # over items, not over classes
     assert summary["ssim"] == pytest.approx(0.7)
