@@ -112,12 +112,17 @@ def predict_item_baselines(
     item: Item,
     images: ItemImages,
     view_config: ViewConfig,
-    mean_colour: Sequence[float],
+    mean_colour: Sequence[float] | None,
 ) -> dict[str, Float[Tensor, "t h w 3"]]:
     """Return the baselines' predictions of an item's targets.
 
-    Baselines use the exact cameras, even if the model's input cameras have pose noise.
+    Args:
+        mean_colour: of the training set; None: no baseline is computed.
     """
+    if mean_colour is None:
+        return {}
+
+    # Baselines use the exact cameras, even if the model's input cameras have pose noise.
     scene = torch.tensor([item.scene], device=scenes.device)
     inputs = torch.tensor(item.inputs, device=scenes.device)
     targets = torch.tensor(target_views(scenes, item, view_config), device=scenes.device)
@@ -140,15 +145,13 @@ def evaluate_items(
     processes: Processes,
     mixed_precision: bool = False,
 ) -> list[dict[str, Any]]:
-    """Measure the items and return a row for each of them, in order.
+    """Measure the items and return a row of `measure_item` for each of them, in order.
 
-    Each process measures its share of the items, and all processes return all rows. `measure_item`
-    says what a row holds.
+    Each process measures its share of the items, and all processes return all rows.
 
     Args:
         mean_colour: of the training set; None: no baseline is measured.
-        lpips: the distances that can be measured, by the names of their measures; None: there are
-            none.
+        lpips: the distances that can be measured, by the names of their measures; None: none.
         mixed_precision: see `predict`.
     """
     from tqdm import tqdm
@@ -168,11 +171,7 @@ def evaluate_items(
             rays_per_group=rays_per_group,
             mixed_precision=mixed_precision,
         )
-        baselines = {}
-        if mean_colour is not None:
-            baselines = predict_item_baselines(
-                scenes, items[index], images, view_config, mean_colour
-            )
+        baselines = predict_item_baselines(scenes, items[index], images, view_config, mean_colour)
         row = measure_item(scenes, items[index], protocol, images, baselines, lpips or {})
         rows.append((index, row))
 

@@ -178,10 +178,11 @@ def depth_scale(depth: DepthMap, width: int) -> UInt8[np.ndarray, "_ {width} 3"]
     draw.text((width, strip.height / 2), end, "black", font, anchor="rm")
 
     # The colours fill the space between the texts, from the nearest to the farthest.
-    left, right = math.ceil(font.getlength(start)), math.ceil(font.getlength(end))
-    closeness = np.linspace(1, 0, width - right - left)
+    first = math.ceil(font.getlength(start))
+    end_of_colours = width - math.ceil(font.getlength(end))
+    closeness = np.linspace(1, 0, end_of_colours - first)
     picture = np.array(strip)
-    picture[4:-4, left : width - right] = _apply_colour_map("viridis", closeness)
+    picture[4:-4, first:end_of_colours] = _apply_colour_map("viridis", closeness)
     return picture
 
 
