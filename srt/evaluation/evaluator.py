@@ -50,6 +50,7 @@ def predict(
         rays_per_group: the queries that are decoded at once; None: as many as fit.
         mixed_precision: multiply in the precision of training on this device; False: in float32.
     """
+    # Encode the scenes once, then decode their rays in groups that fit into memory.
     device = batch.images.device
     with training_precision(device) if mixed_precision else float32_precision():
         tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)

@@ -83,6 +83,8 @@ def _vgg16_features() -> nn.Sequential:
     """Return torchvision's `vgg16().features` up to the last activation that LPIPS reads."""
     layers: list[nn.Module] = []
     channels = 3
+
+    # Each block of convolutions but the first begins with a pooling layer, which halves the size.
     for block in ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)):
         if layers:
             layers.append(nn.MaxPool2d(2))

@@ -63,6 +63,8 @@ def count_costs(model: SRT, batch: Batch) -> dict[str, int]:
 @torch.no_grad()
 def time_stages(model: SRT, batch: Batch, rays_per_group: int | None) -> dict[str, Any]:
     """Return the seconds of encoding a scene and of rendering a frame, and the hardware."""
+    # Evaluations run in float32, so the times are those of float32. Rendering a frame starts from
+    # an encoded scene.
     device = batch.images.device
     with float32_precision():
         keys_values = encode(model, batch)

@@ -95,8 +95,11 @@ def metrics_text(metrics: dict[str, Any]) -> str:
 
 def extremes(rows: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[str]]:
     """Return the indices of the best, the median and the worst row by PSNR, and their labels."""
+    # Order the rows from the best to the worst.
     order = sorted(range(len(rows)), key=lambda index: -rows[index]["psnr"])
     indices = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
+
+    # A label names the rank, the PSNR and the scene's class.
     labels = []
     for rank, index in indices.items():
         row = rows[index]
