@@ -13,7 +13,7 @@ from srt.common.errors import UserError
 from srt.data.batch import ViewConfig, make_full_view_batch
 from srt.data.packed.reader import Scenes
 from srt.evaluation.evaluator import predict_item
-from srt.evaluation.protocols import Conditions, Item, protocol_items, add_pose_noise
+from srt.evaluation.protocols import Conditions, Item, add_pose_noise, protocol_items
 from srt.model.srt import build_model
 from srt.model.weights import save_weights
 from workflow import evaluate as stage
@@ -80,7 +80,11 @@ def test_more_input_views_than_in_training_are_the_first_ones(scenes):
     [
         ("stelzner", Conditions(VIEWS), r"input_views 4: no target is left.* 4 views"),
         ("pixelnerf", Conditions(2), r"input_views 2: protocol pixelnerf has one source view"),
-        ("stelzner", Conditions(1, 0.1), r"pose_noise 0\.1: the pose of the first.*pose_noise to 0\.0"),
+        (
+            "stelzner",
+            Conditions(1, 0.1),
+            r"pose_noise 0\.1: the pose of the first.*pose_noise to 0\.0",
+        ),
         ("pixelnerf", Conditions(None, 0.1), r"pose_noise 0\.1: .*protocol pixelnerf has no other"),
     ],
 )
