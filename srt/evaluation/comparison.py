@@ -36,13 +36,8 @@ def compare_views(
     """
     inputs, targets, predictions = [], [], []
     for number, item in enumerate(items):
-        # The datasets' cameras go around a scene: further down the picture, the target is at a
-        # larger angle from the first view.
-        candidates = target_views(scenes, item, view_config)
-        candidates = [view for view in candidates if view not in item.inputs]
-        target = candidates[((number + 1) * len(candidates)) // (len(items) + 1)]
-
-        # Predict this view only.
+        # Predict one target view only.
+        target = _choose_target(scenes, item, view_config, number, len(items))
         images = predict_item(
             model,
             scenes,
@@ -63,3 +58,13 @@ def compare_views(
         to_uint8(torch.stack(predictions)),
     )
     return grid(columns, labels)
+
+
+def _choose_target(scenes: Scenes, item: Item, view_config: ViewConfig, row: int, rows: int) -> int:
+    """Return the target view of a row of the picture."""
+    candidates = target_views(scenes, item, view_config)
+    candidates = [view for view in candidates if view not in item.inputs]
+
+    # The cameras of the datasets go around a scene. The rows spread the targets evenly, so that
+    # each row shows another angle.
+    return candidates[((row + 1) * len(candidates)) // (rows + 1)]

@@ -73,8 +73,8 @@ def test_a_camera_behind_the_plane_sees_the_image_mirrored():
     image = torch.rand(1, SIZE, SIZE, 3).double()
     horizontal = look_at(torch.tensor([2.0, 0.0, 0.0]).double(), torch.zeros(3).double())
     source = INTRINSICS[None], horizontal[None]
-    behind = warp_nearest_view(image, source, cameras([[-2.0, 0.0, 0.0]]))
-    torch.testing.assert_close(behind, image.flip(2), atol=1e-9, rtol=0)
+    warped = warp_nearest_view(image, source, cameras([[-2.0, 0.0, 0.0]]))
+    torch.testing.assert_close(warped, image.flip(2), atol=1e-9, rtol=0)
 
 
 def test_pixels_outside_the_image_have_the_mean_colour_of_its_edge():
