@@ -123,9 +123,10 @@ def test_pose_noise_moves_and_rotates_all_input_cameras_but_the_first(scenes):
 
 def test_pose_noise_does_not_change_the_angles_between_rays_of_an_image(scenes):
     batch, noisy = make_noisy_batch(scenes, "s", 0.3)
-    before = batch.image_directions[0, 1].flatten(0, 1)
-    after = noisy.image_directions[0, 1].flatten(0, 1)
-    torch.testing.assert_close(after @ after.T, before @ before.T, atol=1e-5, rtol=0)
+    exact_rays = batch.image_directions[0, 1].flatten(0, 1)
+    noisy_rays = noisy.image_directions[0, 1].flatten(0, 1)
+    expected = exact_rays @ exact_rays.T
+    torch.testing.assert_close(noisy_rays @ noisy_rays.T, expected, atol=1e-5, rtol=0)
 
 
 def test_pose_noise_is_always_the_same_but_differs_between_scenes_and_views(scenes):
@@ -151,9 +152,9 @@ def test_pose_noise_has_its_deviation(scenes):
         moves.append((noisy.image_origins - batch.image_origins)[0, 1])
 
         # The rotation that maps the exact rays to the noisy ones; its trace is 1 + 2 cos(angle).
-        before = batch.image_directions[0, 1].flatten(0, 1)
-        after = noisy.image_directions[0, 1].flatten(0, 1)
-        rotation = torch.linalg.lstsq(before.double(), after.double()).solution
+        exact_rays = batch.image_directions[0, 1].flatten(0, 1)
+        noisy_rays = noisy.image_directions[0, 1].flatten(0, 1)
+        rotation = torch.linalg.lstsq(exact_rays.double(), noisy_rays.double()).solution
         angles.append((((rotation.trace() - 1) / 2).clamp(max=1).acos()).item())
 
     # A rotation vector has three components, whose squares add up to that of the angle.

@@ -82,11 +82,11 @@ def test_the_operations_are_those_of_all_products(scenes, tmp_path, operations, 
 
 def test_counting_counts_the_parameters_and_does_not_change_the_model(scenes, tmp_path):
     model, frame = model_and_frame(scenes, tmp_path, "srt")
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    parameters = sum(value.numel() for value in before.values())
+    original = {name: value.clone() for name, value in model.state_dict().items()}
+    parameters = sum(value.numel() for value in original.values())
     assert count_costs(model, frame)["parameters"] == parameters
     for name, value in model.state_dict().items():
-        assert torch.equal(value, before[name])
+        assert torch.equal(value, original[name])
 
 
 def test_a_scene_of_more_views_costs_more_and_a_frame_has_all_its_pixels(scenes, tmp_path):

@@ -98,7 +98,7 @@ def test_psnr_of_a_constant_error_is_exact_and_it_is_infinite_without_error() ->
 
 
 def test_pooled_psnr_averages_errors_before_the_logarithm(rng: torch.Generator) -> None:
-    # Four items have five views each, of which the first has a small error.
+    # Four items have five views each. The first view has a small error.
     prediction, target = torch.rand(2, 4, 5, 8, 9, 3, generator=rng)
     prediction[:, 0] = target[:, 0] + 0.01
 

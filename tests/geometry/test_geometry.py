@@ -111,9 +111,9 @@ def test_resized_cameras_show_the_same_width_and_the_same_middle(new_size):
 
 
 def test_resizing_does_not_change_its_argument():
-    before = UNEQUAL.clone()
+    original = UNEQUAL.clone()
     resize_intrinsics(UNEQUAL, (16, 24), (32, 48))
-    torch.testing.assert_close(UNEQUAL, before, rtol=0, atol=0)
+    torch.testing.assert_close(UNEQUAL, original, rtol=0, atol=0)
 
 
 def test_a_pinhole_sees_the_width_of_its_sensor_across_the_image_and_square_pixels():

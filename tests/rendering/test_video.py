@@ -88,13 +88,13 @@ def test_an_exception_leaves_no_file(tmp_path, suffix, written):
 def test_an_exception_does_not_change_an_older_video(tmp_path, suffix):
     path = tmp_path / f"video{suffix}"
     write_video(path, smooth_frames(32, 32, 12))
-    before = path.read_bytes()
+    older = path.read_bytes()
 
     # The second frame has another shape than the first.
     frames = [np.zeros((32, 32, 3), np.uint8), np.zeros((16, 16, 3), np.uint8)]
     with pytest.raises(ValueError, match=r"video\..*\(16, 16, 3\).*\(32, 32, 3\)"):
         write_video(path, frames)
-    assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [older]
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
