@@ -1,9 +1,8 @@
-"""A picture of inputs, targets, predictions and errors."""
+"""A picture that compares predictions with their targets, one scene in each row."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,26 +26,45 @@ def compare_views(
     labels: Sequence[str] = (),
     mixed_precision: bool = False,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Returns a picture of inputs, target, prediction and error, one row an item.
+    """Return a picture with a row of inputs, target, prediction and error for each item.
 
-    The targets go around: each row shows another angle from the input, which is none of them.
+    A row has one target. It is never an input view, even if the model is measured on those too.
 
     Args:
-        labels: what is written above each row, if anything.
-        as_trained: see `predict`.
+        labels: a text to write above each row; empty: none.
+        mixed_precision: see `srt.evaluation.evaluator.predict`.
     """
-    predict_options: Any = {
-        "view_config": view_config,
-        "rays_per_group": rays_per_group,
-        "mixed_precision": mixed_precision,
-    }
     inputs, targets, predictions = [], [], []
     for number, item in enumerate(items):
-        others = [v for v in target_views(scenes, item, view_config) if v not in item.inputs]
-        angle = others[((number + 1) * len(others)) // (len(items) + 1)]
-        views = predict_item(model, scenes, item, views_to_predict=[angle], **predict_options)
-        inputs.append(views.inputs)
-        targets.append(views.targets[0])
-        predictions.append(views.predictions[0])
-    images = [to_uint8(torch.stack(part)) for part in (inputs, targets, predictions)]
-    return grid(comparison_columns(*images), labels)
+        # Predict one target view only.
+        target = _choose_target(scenes, item, view_config, number, len(items))
+        images = predict_item(
+            model,
+            scenes,
+            item,
+            view_config=view_config,
+            rays_per_group=rays_per_group,
+            views_to_predict=[target],
+            mixed_precision=mixed_precision,
+        )
+        inputs.append(images.inputs)
+        targets.append(images.targets[0])
+        predictions.append(images.predictions[0])
+
+    # The grid wants columns: each kind of image of all items.
+    columns = comparison_columns(
+        to_uint8(torch.stack(inputs)),
+        to_uint8(torch.stack(targets)),
+        to_uint8(torch.stack(predictions)),
+    )
+    return grid(columns, labels)
+
+
+def _choose_target(scenes: Scenes, item: Item, view_config: ViewConfig, row: int, rows: int) -> int:
+    """Return the target view of a row of the picture."""
+    candidates = target_views(scenes, item, view_config)
+    candidates = [view for view in candidates if view not in item.inputs]
+
+    # The cameras of the datasets go around a scene. The rows spread the targets evenly, so that
+    # each row shows another angle.
+    return candidates[((row + 1) * len(candidates)) // (rows + 1)]

@@ -1,7 +1,10 @@
-"""Full held-out images, predicted and measured. Nothing here draws a random number.
+"""Predict full held-out images and measure them. Nothing here draws a random number.
 
-Items are measured one by one, so that a figure depends neither on a batch size nor on the number of
+An item is a scene with its input views (srt/evaluation/protocols.py). Items are predicted and
+measured one by one, so that a figure depends neither on a batch size nor on the number of
 processes.
+
+v input views, t target views, h x w pixels of a view.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from srt.data.batch import Batch, ViewConfig, make_full_view_batch, read_full_im
 from srt.data.packed.reader import Scenes
 from srt.evaluation.baselines import baseline_predictions
 from srt.evaluation.lpips import Lpips
-from srt.evaluation.protocols import Item, with_pose_noise
+from srt.evaluation.protocols import Item, add_pose_noise
 from srt.evaluation.scores import measure
 from srt.model.decoder import Prediction
 from srt.model.inference import decode_in_groups, float32_precision, training_precision
@@ -28,30 +31,32 @@ from srt.model.srt import SRT
 
 
 @dataclass(frozen=True)
-class Views:
-    """An item's images: inputs, targets, and what the model sees from the targets' cameras."""
+class ItemImages:
+    """An item's input images, target images and the model's predictions of the targets."""
 
     inputs: Float[Tensor, "v h w 3"]
     targets: Float[Tensor, "t h w 3"]
     predictions: Float[Tensor, "t h w 3"]
-    depths: Float[Tensor, "t h w"] | None  # along the rays, of a model that knows them
+    depths: Float[Tensor, "t h w"] | None  # along the rays; None: the model predicts no depth
 
 
 @torch.no_grad()
 def predict(
     model: SRT, batch: Batch, rays_per_group: int | None, mixed_precision: bool = False
 ) -> Prediction:
-    """Returns colours, in float32, and depth that the model sees along a batch's target rays.
+    """Return the model's colours, in float32, and depth along the target rays of a batch.
 
     Args:
-        as_trained: with products of the precision that training has on this device; else float32.
+        rays_per_group: the queries that are decoded at once; None: as many as fit.
+        mixed_precision: multiply in the precision of training on this device; False: in float32.
     """
+    # Encode the scenes once, then decode their rays in groups that fit into memory.
     device = batch.images.device
     with training_precision(device) if mixed_precision else float32_precision():
         tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
         keys_values = model.decoder.scene_keys_values(tokens)
-        seen = decode_in_groups(model, keys_values, batch.rays, rays_per_group)
-    return seen._replace(colours=seen.colours.float())
+        prediction = decode_in_groups(model, keys_values, batch.rays, rays_per_group)
+    return prediction._replace(colours=prediction.colours.float())
 
 
 def predict_item(
@@ -63,55 +68,68 @@ def predict_item(
     rays_per_group: int | None,
     views_to_predict: Sequence[int] | None = None,
     mixed_precision: bool = False,
-) -> Views:
-    """Returns an item's images with the model's predictions.
+) -> ItemImages:
+    """Return an item's images with the model's predictions.
 
     Args:
-        wanted: the views to predict; None: all of its targets.
-        as_trained: see `predict`. Cameras are float32 in any case: those of NMR would be off by a
-            third of a pixel in bfloat16.
+        views_to_predict: None: all targets of the item.
+        mixed_precision: see `predict`. Cameras are float32 in any case, because bfloat16 would
+            shift those of NMR by a third of a pixel.
     """
-    views_to_predict = (
-        target_views(scenes, item, view_config) if views_to_predict is None else views_to_predict
-    )
-    scene, inputs, targets = (
-        torch.tensor(index, device=scenes.device)
-        for index in ([item.scene], [item.inputs], [list(views_to_predict)])
-    )
+    if views_to_predict is None:
+        views_to_predict = target_views(scenes, item, view_config)
+
+    # The target rays go through all pixels of the views. The batch has one scene.
+    scene = torch.tensor([item.scene], device=scenes.device)  # (1)
+    inputs = torch.tensor([item.inputs], device=scenes.device)  # (1, v)
+    targets = torch.tensor([list(views_to_predict)], device=scenes.device)  # (1, t)
     batch = make_full_view_batch(scenes, scene, inputs, targets, view_config)
     if item.pose_noise:
-        batch = with_pose_noise(batch, scenes.names[item.scene], item)
+        batch = add_pose_noise(batch, scenes.names[item.scene], item)
+    prediction = predict(model, batch, rays_per_group, mixed_precision)
+
+    # Rays are in the order of views, rows and columns: they become images again.
     size = (len(views_to_predict), scenes.height, scenes.width, 3)
-    predicted = predict(model, batch, rays_per_group, mixed_precision)
-    return Views(
+    return ItemImages(
         inputs=read_full_images(scenes, scene, inputs),
-        targets=batch.colours[0].view(size),
-        predictions=predicted.colours[0].view(size),
-        depths=None if predicted.depth is None else predicted.depth[0].view(size[:3]),
+        targets=batch.colours[0].view(size),  # (t, h, w, 3)
+        predictions=prediction.colours[0].view(size),
+        depths=None if prediction.depth is None else prediction.depth[0].view(size[:3]),
     )
 
 
 def target_views(scenes: Scenes, item: Item, view_config: ViewConfig) -> list[int]:
-    """Returns the views that a model must show."""
-    others = set(range(scenes.views)).difference(item.inputs, item.withheld)
-    return list(range(scenes.views)) if view_config.all_targets else sorted(others)
+    """Return the views that a model must predict.
+
+    They are all views but the inputs and the withheld ones, or all views if `all_targets` is set.
+    """
+    if view_config.all_targets:
+        return list(range(scenes.views))
+    return sorted(set(range(scenes.views)).difference(item.inputs, item.withheld))
 
 
-def item_baselines(
+def predict_item_baselines(
     scenes: Scenes,
     item: Item,
-    views: Views,
+    images: ItemImages,
     view_config: ViewConfig,
-    mean_colour: Sequence[float],
+    mean_colour: Sequence[float] | None,
 ) -> dict[str, Float[Tensor, "t h w 3"]]:
-    """Returns what the baselines show for an item's targets; they know the true cameras."""
-    scene, inputs, targets = (
-        torch.tensor(index, device=scenes.device)
-        for index in ([item.scene], item.inputs, target_views(scenes, item, view_config))
-    )
-    intrinsics, poses = scenes.cameras(scene)
+    """Return the baselines' predictions of an item's targets.
+
+    Args:
+        mean_colour: of the training set; None: no baseline is computed.
+    """
+    if mean_colour is None:
+        return {}
+
+    # Baselines use the exact cameras, even if the model's input cameras have pose noise.
+    scene = torch.tensor([item.scene], device=scenes.device)
+    inputs = torch.tensor(item.inputs, device=scenes.device)
+    targets = torch.tensor(target_views(scenes, item, view_config), device=scenes.device)
+    intrinsics, poses = scenes.cameras(scene)  # (1, views, 3, 3), (1, views, 4, 4)
     return baseline_predictions(
-        views.inputs, (intrinsics[0], poses[0]), inputs, targets, mean_colour
+        images.inputs, (intrinsics[0], poses[0]), inputs, targets, mean_colour
     )
 
 
@@ -128,42 +146,65 @@ def evaluate_items(
     processes: Processes,
     mixed_precision: bool = False,
 ) -> list[dict[str, Any]]:
-    """Returns a row for each item, in order, in every process; each measures its share.
+    """Measure the items and return a row of `measure_item` for each of them, in order.
 
-    A row holds the scene, its class, the input views, the protocol's measures, and the same of the
-    baselines: the training set's mean colour, the nearest input view copied, and this view warped.
+    Each process measures its share of the items, and all processes return all rows.
 
     Args:
         mean_colour: of the training set; None: no baseline is measured.
-        lpips: the distances that can be measured, by the measure's name; None: there are none.
-        as_trained: see `predict`.
+        lpips: the distances that can be measured, by the names of their measures; None: none.
+        mixed_precision: see `predict`.
     """
     from tqdm import tqdm
 
-    mine = range(processes.rank, len(items), processes.world_size)
+    # The processes take turns, so that their shares differ by one item at most.
+    own_items = range(processes.rank, len(items), processes.world_size)
+    progress = tqdm(own_items, desc=f"evaluate {protocol}", unit="item", disable=not processes.main)
+
+    # Predict and measure the items one by one.
     rows: list[tuple[int, dict[str, Any]]] = []
-    predict_options: Any = {
-        "view_config": view_config,
-        "rays_per_group": rays_per_group,
-        "mixed_precision": mixed_precision,
-    }
-    for index in tqdm(mine, desc=f"evaluate {protocol}", unit="item", disable=not processes.main):
-        item = items[index]
-        views = predict_item(model, scenes, item, **predict_options)
-        images = {"": views.predictions}
-        if mean_colour is not None:
-            shown_by = item_baselines(scenes, item, views, view_config, mean_colour)
-            images |= {f"{name}_": image for name, image in shown_by.items()}
-        info = scenes.info(item.scene)
-        row: dict[str, Any] = {"scene": info.name, "class": info.class_name}
-        row["inputs"] = " ".join(map(str, item.inputs))
-        for prefix, image in images.items():
-            figures = measure(image, views.targets, protocol, lpips or {})
-            row |= {f"{prefix}{name}": value for name, value in figures.items()}
+    for index in progress:
+        images = predict_item(
+            model,
+            scenes,
+            items[index],
+            view_config=view_config,
+            rays_per_group=rays_per_group,
+            mixed_precision=mixed_precision,
+        )
+        baselines = predict_item_baselines(scenes, items[index], images, view_config, mean_colour)
+        row = measure_item(scenes, items[index], protocol, images, baselines, lpips or {})
         rows.append((index, row))
-    shares = processes.gather(rows)
-    return [row for _, row in sorted((pair for share in shares for pair in share), key=_index)]
+
+    # Collect the rows of all processes and restore the order of the items.
+    all_rows = [row for share in processes.gather(rows) for row in share]
+    return [row for _, row in sorted(all_rows, key=_item_index)]
 
 
-def _index(pair: tuple[int, dict[str, Any]]) -> int:
-    return pair[0]
+def measure_item(
+    scenes: Scenes,
+    item: Item,
+    protocol: Protocol,
+    images: ItemImages,
+    baselines: Mapping[str, Float[Tensor, "t h w 3"]],
+    lpips: Mapping[str, Lpips],
+) -> dict[str, Any]:
+    """Return an item's row: the scene, its class, the input views and all measures.
+
+    The measures of a baseline have its name as a prefix, for example `mean_colour_psnr`.
+    """
+    info = scenes.info(item.scene)
+    row: dict[str, Any] = {"scene": info.name, "class": info.class_name}
+    row["inputs"] = " ".join(str(view) for view in item.inputs)
+
+    # The model's own measures come first, without a prefix.
+    predictions = {"": images.predictions}
+    predictions |= {f"{name}_": prediction for name, prediction in baselines.items()}
+    for prefix, prediction in predictions.items():
+        figures = measure(prediction, images.targets, protocol, lpips)
+        row |= {f"{prefix}{name}": value for name, value in figures.items()}
+    return row
+
+
+def _item_index(indexed_row: tuple[int, dict[str, Any]]) -> int:
+    return indexed_row[0]

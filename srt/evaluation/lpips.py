@@ -1,4 +1,8 @@
-"""LPIPS: a perceptual distance of images, by the features of VGG or AlexNet."""
+"""LPIPS: a perceptual distance between images, computed from features of VGG or AlexNet.
+
+The backbone's weights are torchvision's, which the pipeline fetches. The weights of its channels
+come with torchmetrics. n images, c channels, h x w pixels.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from srt.evaluation.metrics import channels_first, check_size
 LpipsNetwork = Literal["vgg", "alex"]
 # The five activations that LPIPS compares, as indices into torchvision's `features`.
 _TAPS = {"vgg": (3, 8, 15, 22, 29), "alex": (1, 4, 7, 9, 11)}
-_SMALLEST_SIDE = {"vgg": 16, "alex": 31}  # below it a pooling layer has nothing left to pool
+_SMALLEST_SIDE = {"vgg": 16, "alex": 31}  # pixels; a smaller image has nothing left to pool
 _PUBLISHED_FILE = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
 
 
@@ -29,20 +33,22 @@ class Lpips(nn.Module):
     scale: Tensor
 
     def __init__(self, backbone_file: Path, network: LpipsNetwork) -> None:
-        """Reads the weights on the CPU; move the module to a device with `.to`.
+        """Read the weights on the CPU. The module can be moved to a device with `.to`.
 
         Args:
-            backbone_file: torchvision's ImageNet weights, under the name they are published by.
+            backbone_file: torchvision's ImageNet weights, under their published file name.
 
-        Raises FileNotFoundError for a missing file, ValueError for one that is not what its name
-        says.
+        Raises:
+            FileNotFoundError: the file is missing.
+            ValueError: the file does not hold what its name says.
         """
         super().__init__()
         self.network = network
         self.features = _vgg16_features() if network == "vgg" else _alexnet_features()
         _load_backbone(self.features, backbone_file, network)
         self.heads = nn.ParameterList(_load_heads(network))
-        # Brings images in [-1, 1] to the mean and deviation that the backbones were trained with.
+
+        # The backbones were trained with this mean and deviation; images are in [-1, 1] before.
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).reshape(3, 1, 1))
         self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).reshape(3, 1, 1))
         self.double().eval().requires_grad_(False)
@@ -52,10 +58,13 @@ class Lpips(nn.Module):
         prediction: Float[Tensor, "*images height width 3"],
         target: Float[Tensor, "*images height width 3"],
     ) -> Float[Tensor, "*images"]:
-        """Returns the distance of each pair of images: 0 for equal ones, larger for unlike ones."""
+        """Return the distance of each pair of images: 0 if they are equal, else positive."""
         check_size(prediction, _SMALLEST_SIDE[self.network])
-        distance = prediction.new_zeros(prediction.shape[:-3].numel(), dtype=torch.float64)
-        x, y = self._scaled(prediction), self._scaled(target)
+        distance = prediction.new_zeros(prediction.shape[:-3].numel(), dtype=torch.float64)  # (n)
+        x, y = self._normalise(prediction), self._normalise(target)  # (n, 3, h, w)
+
+        # Five activations are compared on the way through the backbone. A head weights their
+        # channels, and the five distances add up.
         for index, layer in enumerate(self.features):
             x, y = layer(x), layer(y)
             if index in _TAPS[self.network]:
@@ -64,16 +73,18 @@ class Lpips(nn.Module):
                 distance = distance + difference.mean(dim=(2, 3)) @ head
         return distance.reshape(prediction.shape[:-3])
 
-    def _scaled(
+    def _normalise(
         self, images: Float[Tensor, "*images height width 3"]
     ) -> Float[Tensor, "n 3 height width"]:
         return (2 * channels_first(images) - 1 - self.shift) / self.scale
 
 
 def _vgg16_features() -> nn.Sequential:
-    """Returns torchvision's `vgg16().features` up to the last activation that LPIPS reads."""
+    """Return torchvision's `vgg16().features` up to the last activation that LPIPS reads."""
     layers: list[nn.Module] = []
     channels = 3
+
+    # Each block of convolutions but the first begins with a pooling layer, which halves the size.
     for block in ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)):
         if layers:
             layers.append(nn.MaxPool2d(2))
@@ -84,7 +95,7 @@ def _vgg16_features() -> nn.Sequential:
 
 
 def _alexnet_features() -> nn.Sequential:
-    """Returns torchvision's `alexnet().features` up to the last activation that LPIPS reads."""
+    """Return torchvision's `alexnet().features` up to the last activation that LPIPS reads."""
     return nn.Sequential(
         nn.Conv2d(3, 64, 11, stride=4, padding=2),
         nn.ReLU(),
@@ -102,38 +113,46 @@ def _alexnet_features() -> nn.Sequential:
 
 
 def _load_backbone(features: nn.Sequential, file: Path, network: LpipsNetwork) -> None:
-    """Fills the layers from torchvision's file, once its name, checksum and tensors are right."""
+    """Load torchvision's file into the layers, after a check of its name, checksum and tensors."""
     _check_backbone_file(file, network)
     state = torch.load(file, map_location="cpu", weights_only=True)
     if not isinstance(state, Mapping):
         raise ValueError(f"{file}: holds a {type(state).__name__}, not a dictionary of tensors")
-    # The rest of the file, the classifier, is not part of LPIPS.
-    found = {str(key): value for key, value in state.items() if str(key).startswith("features.")}
-    views_to_predict = features.state_dict(prefix="features.")
-    problems = [f"{key} is missing" for key in views_to_predict.keys() - found.keys()]
-    problems += [f"{key} is not expected" for key in found.keys() - views_to_predict.keys()]
-    problems += [
-        f"{key} has shape {tuple(found[key].shape)} instead of {tuple(views_to_predict[key].shape)}"
-        for key in views_to_predict.keys() & found.keys()
-        if found[key].shape != views_to_predict[key].shape
-    ]
+
+    # LPIPS does not need the classifier, which is also in the file.
+    tensors = {str(key): value for key, value in state.items() if str(key).startswith("features.")}
+    expected = features.state_dict(prefix="features.")
+
+    # Name all problems at once.
+    problems = [f"{key} is missing" for key in expected.keys() - tensors.keys()]
+    problems += [f"{key} is not expected" for key in tensors.keys() - expected.keys()]
+    for key in expected.keys() & tensors.keys():
+        shape, expected_shape = tuple(tensors[key].shape), tuple(expected[key].shape)
+        if shape != expected_shape:
+            problems.append(f"{key} has shape {shape} instead of {expected_shape}")
     if problems:
         raise ValueError(
             f"{file}: not the weights of LPIPS backbone {network}: {'; '.join(sorted(problems))}. "
             f"Use torchvision's {_PUBLISHED_FILE[network]}"
         )
-    features.load_state_dict({key.removeprefix("features."): found[key] for key in found})
+
+    features.load_state_dict({key.removeprefix("features."): tensors[key] for key in tensors})
 
 
 def _check_backbone_file(file: Path, network: LpipsNetwork) -> None:
-    """Raises where the file is missing, or its sha256 does not begin with the digits in its name.
+    """Check that the file exists and that its sha256 begins with the digits in its name.
 
-    The name must be the published one too: torchvision also has VGG16 weights with the same tensor
-    names, trained with another scaling of the input, whose numbers would not be LPIPS.
+    The name must be the published one too. Torchvision also has VGG16 weights that were trained
+    with another scaling of the input. Their tensors have the same names, but with them the result
+    would not be LPIPS.
     """
     published = _PUBLISHED_FILE[network]
     if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file; put torchvision's {published} there")
+        raise FileNotFoundError(
+            f"{file}: there is no such file; put torchvision's {published} there"
+        )
+
+    # The name holds the first 8 digits of the checksum.
     stem = published.rsplit("-", 1)[0]
     name = re.fullmatch(rf"{stem}-([0-9a-f]{{8}})\.pth", file.name)
     if name is None:
@@ -141,8 +160,10 @@ def _check_backbone_file(file: Path, network: LpipsNetwork) -> None:
             f"{file}: LPIPS backbone {network} is read from a file named {stem}-<first 8 digits of "
             f"its sha256>.pth; use torchvision's {published}, under that name"
         )
-    with file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+
+    # An interrupted download has the right name but another checksum.
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if not digest.startswith(name[1]):
         raise ValueError(
             f"{file}: its sha256 begins with {digest[:8]}, not with the {name[1]} of its name, so "
@@ -151,10 +172,10 @@ def _check_backbone_file(file: Path, network: LpipsNetwork) -> None:
 
 
 def _load_heads(network: LpipsNetwork) -> list[Float[Tensor, " channels"]]:
-    """Returns the five layers' learned channel weights (LPIPS 0.1), which torchmetrics ships.
+    """Return the learned channel weights of the five layers (LPIPS 0.1) from torchmetrics' folder.
 
-    torchmetrics is located but not imported: that takes seconds, and fails beside a torchvision
-    that does not fit the installed torch.
+    The package is located but not imported: an import takes seconds, and it fails if the installed
+    torchvision does not fit the installed torch.
     """
     package = importlib.util.find_spec("torchmetrics")
     if package is None or package.origin is None:
@@ -162,9 +183,12 @@ def _load_heads(network: LpipsNetwork) -> list[Float[Tensor, " channels"]]:
     file = Path(package.origin).parent / "functional/image/lpips_models" / f"{network}.pth"
     if not file.is_file():
         raise FileNotFoundError(f"{file}: LPIPS' weights are missing; reinstall torchmetrics")
+
+    # The heads are 1 x 1 convolutions to one channel: a vector of weights.
     state = torch.load(file, map_location="cpu", weights_only=True)
     return [state[f"lin{index}.model.1.weight"].flatten() for index in range(len(_TAPS[network]))]
 
 
 def _unit_channels(features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """Return the features with the channels of each pixel scaled to unit length."""
     return features / (features.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)

@@ -1,7 +1,8 @@
-"""Image metrics, one value an image. Images are (height, width, colour) with values in [0, 1].
+"""Image metrics: PSNR and SSIM, one value per image.
 
-Everything is computed in float64, so that a number depends neither on TF32 nor on autocast, and
-on the batch size only in its last digits.
+Images are (height, width, colour) with values in [0, 1]. Everything is computed in float64, so that
+a figure depends neither on TF32 nor on autocast, and on the batch size only in its last digits.
+n images, h x w pixels.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ from torch import Tensor
 
 from srt.common.shapes import Float
 
+# Sizes and deviation are in pixels.
 SSIM_WINDOW = 7
-GAUSSIAN_WINDOW, GAUSSIAN_DEVIATION = 11, 1.5  # pixels
+GAUSSIAN_WINDOW = 11
+GAUSSIAN_DEVIATION = 1.5
 
 
 def psnr(
     prediction: Float[Tensor, "*images height width 3"],
     target: Float[Tensor, "*images height width 3"],
 ) -> Float[Tensor, "*images"]:
-    """Returns each image's peak signal-to-noise ratio in dB; infinite where the two are equal."""
+    """Return each image's peak signal-to-noise ratio in dB; it is infinite for equal images."""
     return _decibels(_squared_error(prediction, target).mean(dim=(-3, -2, -1)))
 
 
@@ -30,7 +33,7 @@ def pooled_psnr(
     prediction: Float[Tensor, "*items views height width 3"],
     target: Float[Tensor, "*items views height width 3"],
 ) -> Float[Tensor, "*items"]:
-    """Returns one PSNR an item, from the error averaged over all its views (protocol `stelzner`).
+    """Return one PSNR per item, of the error averaged over all its views (protocol `stelzner`).
 
     It is never above the mean of the views' own PSNRs, because the logarithm is taken last.
     """
@@ -38,10 +41,10 @@ def pooled_psnr(
 
 
 def to_8_bit(images: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Returns the images rounded to the 256 levels of an image file, still as values in [0, 1].
+    """Return the images rounded to the 256 levels of an image file, as values in [0, 1].
 
-    PixelNeRF's script truncates instead when it writes its PNG, which was seen to read 0.05 dB
-    lower at 27 dB. Rounding leaves images that already have 256 levels as they are.
+    PixelNeRF's script truncates when it writes its PNG files, which gives 0.05 dB less at 27 dB.
+    Rounding does not change images that already have 256 levels.
     """
     return (images.clamp(0, 1) * 255).round() / 255
 
@@ -50,45 +53,51 @@ def ssim(
     prediction: Float[Tensor, "*images height width 3"],
     target: Float[Tensor, "*images height width 3"],
 ) -> Float[Tensor, "*images"]:
-    """Returns the structural similarity of each image: scikit-image's, with its default settings.
+    """Return each image's structural similarity, as scikit-image computes it by default.
 
-    These are a uniform 7 x 7 window that lies wholly inside the image, sample covariances (divided
-    by 48, not 49), and the mean over positions and colours. The formula is Wang et al. 2004's.
+    The window is uniform, 7 x 7 pixels, and lies inside the image. Covariances are those of a
+    sample (divided by 48, not 49). The result is the mean over positions and colours.
+    Source: Wang et al. 2004.
     """
+    # The factor turns a variance that was divided by 49 into one that is divided by 48.
     check_size(prediction, SSIM_WINDOW)
-    sample = SSIM_WINDOW**2 / (SSIM_WINDOW**2 - 1)
-    return _similarity(prediction, target, _window_mean, sample)
+    sample_factor = SSIM_WINDOW**2 / (SSIM_WINDOW**2 - 1)
+    return _similarity(prediction, target, _window_mean, sample_factor)
 
 
 def gaussian_ssim(
     prediction: Float[Tensor, "*images height width 3"],
     target: Float[Tensor, "*images height width 3"],
 ) -> Float[Tensor, "*images"]:
-    """Returns the structural similarity of each image as pytorch_msssim has it (protocol `gta`).
+    """Return each image's structural similarity, as pytorch_msssim computes it (protocol `gta`).
 
-    Its window is Gaussian, 11 x 11 with deviation 1.5, and lies wholly inside the image; variances
+    The window is Gaussian, 11 x 11 pixels with deviation 1.5, and lies inside the image. Variances
     are weighted means, not those of a sample.
     """
     check_size(prediction, GAUSSIAN_WINDOW)
-    return _similarity(prediction, target, _gaussian_mean, 1.0)
+    return _similarity(prediction, target, _gaussian_mean, sample_factor=1.0)
 
 
 def _similarity(
     prediction: Float[Tensor, "*images height width 3"],
     target: Float[Tensor, "*images height width 3"],
     window_mean: Callable[[Tensor], Tensor],
-    sample: float,
+    sample_factor: float,
 ) -> Float[Tensor, "*images"]:
-    """Returns the mean of Wang et al.'s formula over positions and colours.
+    """Return the mean of Wang et al.'s formula over positions and colours.
 
     Args:
-        sample: the factor from the window's variances to those that are meant.
+        window_mean: averages images over the window at each position.
+        sample_factor: multiplies the windows' variances and covariances.
     """
-    x, y = channels_first(prediction), channels_first(target)
-    mean_x, mean_y = window_mean(x), window_mean(y)
-    variance_x = sample * (window_mean(x * x) - mean_x * mean_x)
-    variance_y = sample * (window_mean(y * y) - mean_y * mean_y)
-    covariance = sample * (window_mean(x * y) - mean_x * mean_y)
+    # The means, variances and covariance of the two images in each window.
+    x, y = channels_first(prediction), channels_first(target)  # (n, 3, h, w)
+    mean_x, mean_y = window_mean(x), window_mean(y)  # (n, 3, h - window + 1, w - window + 1)
+    variance_x = sample_factor * (window_mean(x * x) - mean_x * mean_x)
+    variance_y = sample_factor * (window_mean(y * y) - mean_y * mean_y)
+    covariance = sample_factor * (window_mean(x * y) - mean_x * mean_y)
+
+    # The constants of the paper, which prevent a division by zero in uniform windows.
     c1, c2 = 0.01**2, 0.03**2
     luminance = (2 * mean_x * mean_y + c1) / (mean_x * mean_x + mean_y * mean_y + c1)
     structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
@@ -100,9 +109,10 @@ def _window_mean(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 _ _"]:
 
 
 def _gaussian_mean(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 _ _"]:
+    # A Gaussian is the product of one along the rows and one along the columns.
     offsets = torch.arange(GAUSSIAN_WINDOW).to(images) - GAUSSIAN_WINDOW // 2
     weights = (-(offsets**2) / (2 * GAUSSIAN_DEVIATION**2)).exp()
-    weights = (weights / weights.sum()).expand(3, 1, 1, -1)
+    weights = (weights / weights.sum()).expand(3, 1, 1, -1)  # (3, 1, 1, window)
     rows = F.conv2d(images, weights, groups=3)
     return F.conv2d(rows, weights.transpose(2, 3), groups=3)
 
@@ -110,6 +120,7 @@ def _gaussian_mean(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 _ _"]
 def channels_first(
     images: Float[Tensor, "*images height width 3"],
 ) -> Float[Tensor, "n 3 height width"]:
+    """Return the images in float64 and in PyTorch's order of dimensions."""
     return images.double().reshape(-1, *images.shape[-3:]).permute(0, 3, 1, 2)
 
 
@@ -124,7 +135,11 @@ def _decibels(mean_squared_error: Float[Tensor, "*shape"]) -> Float[Tensor, "*sh
 
 
 def check_size(images: Float[Tensor, "*images height width 3"], smallest_side: int) -> None:
-    """Raises where the images are too small to be measured."""
+    """Check that the images are large enough for a metric.
+
+    Raises:
+        ValueError: a side is shorter than `smallest_side`.
+    """
     height, width = images.shape[-3:-1]
     if min(height, width) < smallest_side:
         raise ValueError(

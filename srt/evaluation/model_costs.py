@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from srt.common.distributed import processor
@@ -21,33 +20,35 @@ from srt.model.decoder import LayerKeysValues
 from srt.model.inference import decode_in_groups, float32_precision
 from srt.model.srt import SRT
 
-REPEATS = 5  # of what is timed, after one that is not
+REPEATS = 5  # timed runs, after one that is not timed
 
 
 def single_view_batch(scenes: Scenes, item: Item, view_config: ViewConfig) -> Batch:
-    """Returns an item's input views, and the rays of one frame of the dataset's size."""
-    scene, inputs = (torch.tensor(i, device=scenes.device) for i in ([item.scene], [item.inputs]))
+    """Return an item's input views, and the rays of one frame of the dataset's size."""
+    scene = torch.tensor([item.scene], device=scenes.device)
+    inputs = torch.tensor([item.inputs], device=scenes.device)
     return make_full_view_batch(scenes, scene, inputs, inputs[:, :1], view_config)
 
 
 def encode(model: SRT, batch: Batch) -> list[LayerKeysValues]:
-    """Returns what rays attend to: all that is computed once for a scene."""
+    """Return what rays attend to, which is computed once for a scene."""
     tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
     return model.decoder.scene_keys_values(tokens)
 
 
 @torch.no_grad()
 def count_costs(model: SRT, batch: Batch) -> dict[str, int]:
-    """Returns the parameters, and the operations of encoding a scene and of rendering a frame.
+    """Return the parameters, and the operations of encoding a scene and of rendering a frame.
 
-    Operations are those of matrix products, convolutions and attention; a multiplication and an
-    addition are two. They are counted as the model runs on shapes alone (PyTorch's device `meta`):
-    the same on every machine, while a CPU's fused attention would not be counted.
+    The operations are those of matrix products, convolutions and attention. A multiplication and an
+    addition are two operations.
     """
-    tensors: dict[str, Any] = {
-        key: value.to("meta") for key, value in vars(batch).items() if isinstance(value, Tensor)
-    }
-    shapes, shape_model = dataclasses.replace(batch, **tensors), copy.deepcopy(model).to("meta")
+    # PyTorch's device `meta` computes shapes only. The count is then the same on every machine;
+    # on a CPU, the counter would miss the fused attention.
+    tensors: dict[str, Any] = {name: value.to("meta") for name, value in batch.tensors().items()}
+    shapes = dataclasses.replace(batch, **tensors)
+    shape_model = copy.deepcopy(model).to("meta")
+
     with FlopCounterMode(display=False) as encoding:
         keys_values = encode(shape_model, shapes)
     with FlopCounterMode(display=False) as rendering:
@@ -61,7 +62,9 @@ def count_costs(model: SRT, batch: Batch) -> dict[str, int]:
 
 @torch.no_grad()
 def time_stages(model: SRT, batch: Batch, rays_per_group: int | None) -> dict[str, Any]:
-    """Returns the seconds of encoding a scene and of rendering a frame, and where it was."""
+    """Return the seconds of encoding a scene and of rendering a frame, and the hardware."""
+    # Evaluations run in float32, so the times are those of float32. Rendering a frame starts from
+    # an encoded scene.
     device = batch.images.device
     with float32_precision():
         keys_values = encode(model, batch)
@@ -70,12 +73,13 @@ def time_stages(model: SRT, batch: Batch, rays_per_group: int | None) -> dict[st
             "frame_seconds": median_seconds(
                 lambda: decode_in_groups(model, keys_values, batch.rays, rays_per_group), device
             ),
-            "hardware": hardware(device),
+            "hardware": hardware_name(device),
         }
 
 
 def median_seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Returns how long work takes, the first time apart."""
+    """Return the median time of several calls of `work`."""
+    # The first call may compile kernels and allocate memory, so it does not count.
     seconds = []
     for _ in range(1 + REPEATS):
         synchronize(device)
@@ -87,13 +91,13 @@ def median_seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits for a GPU, which goes on computing after a call has returned."""
+    """Wait until a GPU has computed everything that was launched."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def hardware(device: torch.device) -> str:
-    """Returns what one process runs on, e.g. `NVIDIA H200` or `x86_64 CPU, 2 threads`."""
+def hardware_name(device: torch.device) -> str:
+    """Return what a process runs on, for example `NVIDIA H200` or `x86_64 CPU, 2 threads`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return processor(torch.get_num_threads())

@@ -1,4 +1,4 @@
-"""What a protocol measures of an item's images, and what many items come to."""
+"""The measures of one item by a protocol, and their means over many items."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from srt.config.schema import Protocol
 from srt.evaluation.lpips import Lpips
 from srt.evaluation.metrics import gaussian_ssim, pooled_psnr, psnr, ssim, to_8_bit
 
-BEST_PSNR = 100.0  # dB, of equal images, whose PSNR is infinite
+BEST_PSNR = 100.0  # dB; replaces the infinite PSNR of equal images
 MEASURES = ("psnr", "ssim", "lpips", "lpips_alex")
 BASELINES = ("mean_colour", "input_view", "warped_input")  # see srt/evaluation/baselines.py
 
@@ -24,18 +24,27 @@ def measure(
     protocol: Protocol,
     lpips: Mapping[str, Lpips],
 ) -> dict[str, float | None]:
-    """Returns what a protocol measures of an item; None is what it or we do not measure.
+    """Return an item's measures; None where the protocol has no such measure or no weights exist.
 
     Args:
-        lpips: the distances that can be measured, by the measure's name.
+        lpips: the distances that can be measured, by the names of their measures.
     """
+    # `stelzner` measures only the PSNR, of the mean error over all views.
     figures: dict[str, float | None] = dict.fromkeys(MEASURES)
     if protocol == "stelzner":
-        return figures | {"psnr": pooled_psnr(predictions, targets).clamp(max=BEST_PSNR).item()}
-    similarity, distances = gaussian_ssim, ["lpips", "lpips_alex"]
+        figures["psnr"] = pooled_psnr(predictions, targets).clamp(max=BEST_PSNR).item()
+        return figures
+
+    # `gta` measures the predictions as they are, and `pixelnerf` reads them from image files.
     if protocol == "pixelnerf":
         predictions, targets = to_8_bit(predictions), to_8_bit(targets)
-        similarity, distances = ssim, ["lpips"]
+        similarity = ssim
+        distances = ["lpips"]
+    else:
+        similarity = gaussian_ssim
+        distances = ["lpips", "lpips_alex"]
+
+    # Both average the measures of single views.
     figures["psnr"] = psnr(predictions, targets).clamp(max=BEST_PSNR).mean().item()
     figures["ssim"] = similarity(predictions, targets).mean().item()
     for name in distances:
@@ -44,21 +53,26 @@ def measure(
     return figures
 
 
-def summarise(rows: Sequence[dict[str, Any]], of: int) -> dict[str, Any]:
-    """Returns the means over all items, for each class, and of the baselines.
+def summarise(rows: Sequence[dict[str, Any]], total_items: int) -> dict[str, Any]:
+    """Return the means over all items: the model's, the baselines', and the model's by class.
 
     Args:
-        of: how many items the whole protocol has, so that a limited evaluation shows.
+        total_items: how many items the whole protocol has. It is written beside the number of
+            measured items, so that readers notice a limited evaluation.
     """
-    classes = dict.fromkeys(row["class"] for row in rows)
+    baselines = {name: _means(rows, f"{name}_") for name in BASELINES}
+
+    # The classes are in the order in which they first occur.
+    classes = {}
+    for class_name in dict.fromkeys(row["class"] for row in rows):
+        classes[class_name] = _means([row for row in rows if row["class"] == class_name], "")
+
     return {
         "items": len(rows),
-        "of": of,
+        "of": total_items,
         **_means(rows, ""),
-        "baselines": {name: _means(rows, f"{name}_") for name in BASELINES},
-        "classes": {
-            name: _means([row for row in rows if row["class"] == name], "") for name in classes
-        },
+        "baselines": baselines,
+        "classes": classes,
     }
 
 
@@ -67,22 +81,27 @@ def _means(rows: Sequence[dict[str, Any]], prefix: str) -> dict[str, float | Non
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that were measured, or None if none was."""
+    # Predictions are float32, which has no more correct digits. Rounding removes the last bits, in
+    # which machines differ.
     measured = [value for value in values if value is not None]
-    # Rounded to what float32 predictions can tell, so that the last bits do not travel.
     return round(sum(measured) / len(measured), 6) if measured else None
 
 
 def metrics_text(metrics: dict[str, Any]) -> str:
-    """Returns metrics.json's text: the same for the same figures."""
+    """Return the text of metrics.json. Equal figures give equal bytes."""
     return json.dumps(metrics, indent=1) + "\n"
 
 
 def extremes(rows: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[str]]:
-    """Returns the places of the best, the median and the worst row by PSNR, and what they are."""
+    """Return the indices of the best, the median and the worst row by PSNR, and their labels."""
+    # Order the rows from the best to the worst.
     order = sorted(range(len(rows)), key=lambda index: -rows[index]["psnr"])
-    places = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
-    texts = [
-        f"{name} of {len(rows)}: {rows[place]['psnr']:.2f} dB ({rows[place]['class']})"
-        for name, place in places.items()
-    ]
-    return list(places.values()), texts
+    indices = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
+
+    # A label names the rank, the PSNR and the scene's class.
+    labels = []
+    for rank, index in indices.items():
+        row = rows[index]
+        labels.append(f"{rank} of {len(rows)}: {row['psnr']:.2f} dB ({row['class']})")
+    return list(indices.values()), labels

@@ -1,4 +1,4 @@
-"""Cameras and rays. The conventions, once:
+"""Cameras and the rays through their pixels. All conventions of the repository are here.
 
 Camera axes are OpenCV's: x right, y down, z forward. The world's z axis points up. A pixel's
 centre is its index + 0.5, so the direction of pixel (row i, column j) is R K⁻¹ (j + 0.5, i + 0.5,
@@ -20,14 +20,17 @@ def pixel_directions(
     rows: Float[Tensor, "*#pixels"] | Int[Tensor, "*#pixels"],
     columns: Float[Tensor, "*#pixels"] | Int[Tensor, "*#pixels"],
 ) -> Float[Tensor, "... 3"]:
-    """Returns the unit direction, in world coordinates, of one pixel of each camera.
+    """Return the unit directions, in world coordinates, of the rays through single pixels.
 
     Only the focal lengths and the centre of `intrinsics` are read: packing refuses skew.
     """
-    x = (columns + 0.5 - intrinsics[..., 0, 2]) / intrinsics[..., 0, 0]
+    # A pixel's position on the plane at depth 1 in front of its camera.
+    x = (columns + 0.5 - intrinsics[..., 0, 2]) / intrinsics[..., 0, 0]  # (*pixels)
     y = (rows + 0.5 - intrinsics[..., 1, 2]) / intrinsics[..., 1, 1]
-    right, down, forward = camera_to_world[..., :3, :3].unbind(dim=-1)
-    # Not as a product of matrices: for millions of 3 x 3 ones that takes milliseconds on a GPU.
+
+    # The columns of the rotation are the camera's axes in the world. A sum of them replaces the
+    # matrix product, which takes milliseconds for millions of 3 x 3 matrices on a GPU.
+    right, down, forward = camera_to_world[..., :3, :3].unbind(dim=-1)  # each (*pixels, 3)
     return F.normalize(right * x[..., None] + down * y[..., None] + forward, dim=-1)
 
 
@@ -37,20 +40,22 @@ def camera_rays(
     height: int,
     width: int,
 ) -> tuple[Float[Tensor, "*views 3"], Float[Tensor, "*views {height} {width} 3"]]:
-    """Returns each camera's origin and its rays' unit directions, in world coordinates."""
-    down, along = (
-        torch.arange(size, device=intrinsics.device, dtype=intrinsics.dtype)
-        for size in (height, width)
-    )
-    rows, columns = torch.meshgrid(down, along, indexing="ij")
+    """Return each camera's origin and the unit directions of its rays, in world coordinates."""
+    # Number the rows and columns of an image.
+    row_numbers = torch.arange(height, device=intrinsics.device, dtype=intrinsics.dtype)
+    column_numbers = torch.arange(width, device=intrinsics.device, dtype=intrinsics.dtype)
+    rows, columns = torch.meshgrid(row_numbers, column_numbers, indexing="ij")  # (h, w)
+
+    # Two dimensions of size 1 let every camera broadcast over its pixels.
     directions = pixel_directions(
         intrinsics[..., None, None, :, :], camera_to_world[..., None, None, :, :], rows, columns
-    )
+    )  # (*views, h, w, 3)
     return camera_to_world[..., :3, 3], directions
 
 
 def rigid_inverse(pose: Float[Tensor, "*views 4 4"]) -> Float[Tensor, "*views 4 4"]:
-    """Returns the inverse of a rotation and translation, without a general matrix inversion."""
+    """Return the inverses of rotations and translations, without a general matrix inversion."""
+    # The inverse of x -> R x + t is x -> Rᵀ x - Rᵀ t.
     rotation = pose[..., :3, :3].transpose(-1, -2)
     inverse = torch.zeros_like(pose)
     inverse[..., :3, :3] = rotation
@@ -62,24 +67,30 @@ def rigid_inverse(pose: Float[Tensor, "*views 4 4"]) -> Float[Tensor, "*views 4 
 def look_at(
     position: Float[Tensor, "*views 3"], target: Float[Tensor, "*views 3"]
 ) -> Float[Tensor, "*views 4 4"]:
-    """Returns the camera_to_world of a camera that looks at `target` without roll.
+    """Return the camera_to_world of a camera that looks at `target` without roll.
 
-    Raises ValueError for a camera straight above or below its target: its roll is not defined.
+    Raises:
+        ValueError: a camera is straight above or below its target, where its roll is not defined.
     """
-    forward = F.normalize(target - position, dim=-1)
+    # Without roll, the camera's right axis is horizontal: orthogonal to the world's up.
+    forward = F.normalize(target - position, dim=-1)  # (*views, 3)
     up = torch.zeros_like(forward)
     up[..., 2] = 1
     right = torch.linalg.cross(forward, up)
-    vertical = right.norm(dim=-1) < 1e-6
+
+    # A vertical forward axis leaves the right axis undefined.
+    vertical = right.norm(dim=-1) < 1e-6  # (*views)
     if vertical.any():
         raise ValueError(
             f"camera at {position.expand_as(forward)[vertical][0].tolist()} is straight above or"
             " below its target: its roll is not defined; move it off the vertical"
         )
+
+    # The columns of the pose are the camera's axes and its position.
     right = F.normalize(right, dim=-1)
+    down = torch.linalg.cross(forward, right)
     pose = torch.zeros(*position.shape[:-1], 4, 4, dtype=position.dtype, device=position.device)
-    columns = (right, torch.linalg.cross(forward, right), forward, position)
-    pose[..., :3, :] = torch.stack(columns, dim=-1)
+    pose[..., :3, :] = torch.stack((right, down, forward, position), dim=-1)
     pose[..., 3, 3] = 1
     return pose
 
@@ -87,7 +98,11 @@ def look_at(
 def pinhole(
     focal_length: float, sensor_width: float, height: int, width: int
 ) -> Float[Tensor, "3 3"]:
-    """Returns the float64 intrinsics of a camera with square pixels, centred on the image."""
+    """Return the float64 intrinsics of a camera with square pixels, centred on the image.
+
+    Args:
+        focal_length, sensor_width: in one unit, which may be any.
+    """
     focal = focal_length / sensor_width * width
     return torch.tensor(
         [[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=torch.float64
@@ -95,29 +110,34 @@ def pinhole(
 
 
 def resize_intrinsics(
-    intrinsics: Float[Tensor, "*views 3 3"], size: tuple[int, int], to: tuple[int, int]
+    intrinsics: Float[Tensor, "*views 3 3"], size: tuple[int, int], new_size: tuple[int, int]
 ) -> Float[Tensor, "*views 3 3"]:
-    """Returns the intrinsics that show the same width of the scene in images of another size.
+    """Return the intrinsics that show the same width of the scene in images of another size.
 
     Args:
-        size, to: height and width. Where the shape changes, rows are added or cut evenly.
+        size, new_size: height and width. If the proportions change, as many rows are added or
+            removed at the top as at the bottom.
     """
-    scale = to[1] / size[1]
+    # Scale by the width, then move the centre to the middle of the new height.
+    scale = new_size[1] / size[1]
     resized = intrinsics.clone()
     resized[..., :2, :] *= scale
-    resized[..., 1, 2] += (to[0] - size[0] * scale) / 2
+    resized[..., 1, 2] += (new_size[0] - size[0] * scale) / 2
     return resized
 
 
 def stride_intrinsics(
     intrinsics: Float[Tensor, "*views 3 3"], stride: int
 ) -> Float[Tensor, "*views 3 3"]:
-    """Returns the intrinsics of images of which every `stride`-th row and column is kept.
+    """Return the intrinsics of images that are reduced to every `stride`-th row and column.
 
-    The first that is kept is number stride // 2, as in the published loader of CLEVR3D.
+    The first row and column that remain are number stride // 2, as in the published loader of
+    CLEVR3D.
     """
     if stride == 1:
         return intrinsics
+
+    # Old pixel stride // 2, whose centre is at stride // 2 + 0.5, becomes pixel 0, centre at 0.5.
     strided = intrinsics.clone()
     strided[..., :2, :] /= stride
     strided[..., :2, 2] += 0.5 - (stride // 2 + 0.5) / stride

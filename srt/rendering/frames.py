@@ -1,4 +1,8 @@
-"""A camera's way around a scene, frame by frame: the scene is encoded once."""
+"""The frames of a camera that moves around a scene. The scene is encoded only once.
+
+`encode_scene` returns what rays attend to, and `render_frames` yields one frame after the other.
+Both run in the precision of training. v input views, h x w pixels of a frame.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,9 @@ from srt.model.positional_encoding import to_float32
 from srt.model.srt import SRT
 from srt.rendering.trajectories import camera_path
 
-WORTH_COMPILING = 100  # frames: the compiler takes ten seconds and saves a third of a frame's time
+# From so many frames on, the decoder is compiled: that takes ten seconds and saves a third of each
+# frame's time.
+WORTH_COMPILING = 100
 
 
 @dataclass(frozen=True)
@@ -32,78 +38,103 @@ class EncodedScene:
     images: Float[Tensor, "v height width 3"]
     keys_values: list[LayerKeysValues]
     position: Float[Tensor, "3"]  # of the first input camera, in the world
-    intrinsics: Float[Tensor, "3 3"]
-    to_frame: Float[Tensor, "4 4"]  # from the world to the frame that the model sees
-    near: float  # nothing is seen nearer to a camera, nor farther away
+    intrinsics: Float[Tensor, "3 3"]  # of the first input camera
+    to_frame: Float[Tensor, "4 4"]  # from the world to the coordinates that the model uses
+    near: float  # the scene lies between these distances from a camera
     far: float
 
 
 class Frame(NamedTuple):
-    """What a camera sees."""
+    """A rendered frame."""
 
     colours: Float[Tensor, "h w 3"]
-    depth: Float[Tensor, "h w"] | None  # along the rays, of a model that knows it
+    depth: Float[Tensor, "h w"] | None  # along the rays; None: the model predicts no depth
 
 
 class FrameDecoder:
-    """Decodes frames of one size of a scene; on a GPU the launches of one are recorded once."""
+    """Decodes frames of one size. On a GPU the first frame is recorded, and later ones replay it.
+
+    A frame of a small model spends its time on the launches of kernels. As a CUDA graph, they are
+    one launch.
+    """
 
     def __init__(
         self, model: SRT, keys_values: list[LayerKeysValues], rays_per_group: int | None
     ) -> None:
-        self.model, self.keys_values, self.rays_per_group = model, keys_values, rays_per_group
+        self.model = model
+        self.keys_values = keys_values
+        self.rays_per_group = rays_per_group
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, rays: Rays) -> Prediction:
-        """Returns what the rays see, in float32 at least."""
+        """Return colours and depth along the rays, in float32 or more precise."""
         if not rays.origins.is_cuda:
-            return self.decode(rays)
+            return self._decode(rays)
         if self.graph is None:
-            self.rays = rays._replace(
-                origins=rays.origins.clone(), directions=rays.directions.clone()
-            )
-            self.decode(self.rays)  # which chooses algorithms: no graph can hold that
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-                self.seen = self.decode(self.rays)
+            self._record(rays)
+        assert self.graph is not None
+
+        # The graph reads and writes fixed addresses: copy the rays there and the results away.
         self.rays.origins.copy_(rays.origins)
         self.rays.directions.copy_(rays.directions)
         self.graph.replay()
-        depth = None if self.seen.depth is None else self.seen.depth.clone()
-        return Prediction(self.seen.colours.clone(), depth)
+        depth = None if self.prediction.depth is None else self.prediction.depth.clone()
+        return Prediction(self.prediction.colours.clone(), depth)
 
-    def decode(self, rays: Rays) -> Prediction:
+    def _record(self, rays: Rays) -> None:
+        """Record the decoding of as many rays in a CUDA graph."""
+        self.rays = rays._replace(origins=rays.origins.clone(), directions=rays.directions.clone())
+
+        # The first call compiles kernels and chooses algorithms, which no graph can hold.
+        self._decode(self.rays)
+
+        # In this mode, other threads may call CUDA during the recording.
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+            self.prediction = self._decode(self.rays)
+
+    def _decode(self, rays: Rays) -> Prediction:
         with training_precision(rays.origins.device):
-            seen = decode_in_groups(self.model, self.keys_values, rays, self.rays_per_group)
-        return seen._replace(colours=to_float32(seen.colours))
+            prediction = decode_in_groups(self.model, self.keys_values, rays, self.rays_per_group)
+        return prediction._replace(colours=to_float32(prediction.colours))
 
 
-def check_scenes(scenes: Scenes, video: RenderConfig) -> None:
-    """Raises UserError for a scene that is not there, or around which the camera cannot move."""
-    for index in video.scenes:
+def check_scenes(scenes: Scenes, config: RenderConfig) -> None:
+    """Check that all scenes of the configuration exist and that a camera can move around them.
+
+    Raises:
+        UserError: the split has no such scene, or the motion fails at the scene's first camera.
+    """
+    for index in config.scenes:
         if index >= len(scenes):
             raise UserError(
                 f"render.scenes: {index} is none of the {len(scenes)} scenes of this split, which"
                 f" are numbered from 0 to {len(scenes) - 1}"
             )
-        _, poses = scenes.cameras(torch.tensor([index]))
-        position = poses[0, first_view(scenes, index), :3, 3]
+
+        # Computing the whole path shows whether a camera of it has no defined roll.
+        _, poses = scenes.cameras(torch.tensor([index]))  # (1, views, 4, 4)
+        position = poses[0, first_input_view(scenes, index), :3, 3]
         try:
-            camera_path(video.motion, position, video.frames, video.fade)
+            camera_path(config.motion, position, config.frames, config.fade)
         except ValueError as error:
             raise UserError(
-                f"scene {index} ({scenes.info(index).name}), motion {video.motion}: {error}, or"
+                f"scene {index} ({scenes.info(index).name}), motion {config.motion}: {error}, or"
                 " choose another scene or motion"
             ) from error
 
 
-def first_view(scenes: Scenes, index: int) -> int:
-    """Returns a scene's source view, or 0 where none is written down."""
+def first_input_view(scenes: Scenes, index: int) -> int:
+    """Return a scene's source view, or 0 if the dataset names none."""
     return scenes.info(index).source_view or 0
 
 
 def frame_size(scenes: Scenes, height: int | None, width: int | None) -> tuple[int, int]:
-    """Returns height and width; what is None is as the proportions or the size of the data."""
+    """Return the height and width of a frame.
+
+    If one of them is None, it follows from the other and the proportions of the dataset's views. If
+    both are None, a frame has the size of a view.
+    """
     if height is None:
         width = width or scenes.width
         return max(1, round(width * scenes.height / scenes.width)), width
@@ -112,21 +143,28 @@ def frame_size(scenes: Scenes, height: int | None, width: int | None) -> tuple[i
 
 @torch.no_grad()
 def encode_scene(model: SRT, scenes: Scenes, index: int, view_config: ViewConfig) -> EncodedScene:
-    """Returns a scene seen from its first view and those that follow it."""
-    first = first_view(scenes, index)
-    views = [first, *(v for v in range(scenes.views) if v != first)][: view_config.input_views]
-    scene, inputs = (torch.tensor(i, device=scenes.device) for i in ([index], [views]))
+    """Return a scene that is encoded from its first input view and the views after it."""
+    # The first input view leads, and the other views follow in their order.
+    first = first_input_view(scenes, index)
+    ordered = [first] + [view for view in range(scenes.views) if view != first]
+    scene = torch.tensor([index], device=scenes.device)  # (1)
+    inputs = torch.tensor([ordered[: view_config.input_views]], device=scenes.device)  # (1, v)
+
+    # Encode the inputs. The batch has no target views.
     batch = make_full_view_batch(scenes, scene, inputs, inputs[:, :0], view_config)
     with training_precision(scenes.device):
         tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
         keys_values = model.decoder.scene_keys_values(tokens)
-    intrinsics, poses = (cameras[0, first] for cameras in scenes.cameras(scene))
+
+    # In the canonical frame, the first input camera is the origin and its axes are the axes.
+    all_intrinsics, all_poses = scenes.cameras(scene)
+    pose = all_poses[0, first]  # (4, 4)
     return EncodedScene(
         images=read_full_images(scenes, scene, inputs),
         keys_values=keys_values,
-        position=poses[:3, 3],
-        intrinsics=intrinsics,
-        to_frame=rigid_inverse(poses) if view_config.canonical else torch.eye(4).to(poses),
+        position=pose[:3, 3],
+        intrinsics=all_intrinsics[0, first],
+        to_frame=rigid_inverse(pose) if view_config.canonical else torch.eye(4).to(pose),
         near=view_config.near,
         far=view_config.far,
     )
@@ -142,22 +180,32 @@ def render_frames(
     size: tuple[int, int],
     rays_per_group: int | None,
 ) -> Iterator[Frame]:
-    """Yields what a camera sees that starts at the first input view and moves.
+    """Yield the frames of a camera that starts at the first input view and moves.
 
     Args:
+        motion: one of `srt.rendering.trajectories.MOTIONS`.
+        frames: their number.
+        fade: start and stop softly.
         size: height and width of a frame.
+        rays_per_group: the queries that are decoded at once; None: as many as fit.
     """
+    # Many frames repay the compiler's time.
     if scene.position.is_cuda and frames >= WORTH_COMPILING:
         model.decoder.compile(dynamic=False)
     decode = FrameDecoder(model, scene.keys_values, rays_per_group)
-    poses, focal_scale = camera_path(motion, scene.position, frames, fade)
-    shape = scene.images.shape[1], scene.images.shape[2]
+
+    # Each frame has its own camera: the motion gives its pose in the world and its focal length.
+    poses, focal_scale = camera_path(motion, scene.position, frames, fade)  # (frames, 4, 4)
+    view_size = scene.images.shape[1], scene.images.shape[2]
     for pose, scale in zip(scene.to_frame @ poses, focal_scale):
-        intrinsics = resize_intrinsics(scene.intrinsics, shape, size)
+        intrinsics = resize_intrinsics(scene.intrinsics, view_size, size)
         intrinsics[(0, 1), (0, 1)] *= scale
-        origin, directions = camera_rays(intrinsics, pose, *size)
-        directions = directions.view(1, -1, 3)
+
+        # One ray for each pixel, in the coordinates that the model uses.
+        origin, directions = camera_rays(intrinsics, pose, *size)  # (3), (h, w, 3)
+        directions = directions.view(1, -1, 3)  # (1, h w, 3)
         rays = Rays(origin.expand_as(directions), directions, scene.near, scene.far)
-        seen = decode(rays)
-        depth = None if seen.depth is None else seen.depth.view(size)
-        yield Frame(seen.colours.view(*size, 3), depth)
+        prediction = decode(rays)
+
+        depth = None if prediction.depth is None else prediction.depth.view(size)
+        yield Frame(prediction.colours.view(*size, 3), depth)

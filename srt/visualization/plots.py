@@ -1,4 +1,4 @@
-"""The style that all figures share."""
+"""The style that all figures of the reports share: colours, line styles, panels and legend."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 from srt.common.shapes import UInt8
 
-# Okabe and Ito's palette without its yellow, which is lost on white paper.
+# Okabe and Ito's palette without its yellow, which nobody sees on white paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-LINES = ("-", "--", "-.", ":")  # tell models apart where colours do not
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # and datasets
+LINES = ("-", "--", "-.", ":")  # distinguish models in print without colours
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # distinguish datasets
 WIDTH = 10  # inches
 DOTS_PER_INCH = 150
 
@@ -25,34 +25,54 @@ def figure_pixels(
     columns: int = 2,
     **subplots: Any,
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Returns panels in the reports' style, with one legend below.
+    """Return a figure of panels in the reports' style, with one legend below them.
 
     Args:
         height: in inches.
-        draw: is given the panels' axes.
-        rows: of panels.
-        columns: of panels.
-        subplots: what matplotlib's `subplots` is to know.
+        draw: draws on the panels; its argument is what matplotlib's `subplots` returns.
+        rows, columns: the numbers of panels.
+        subplots: more arguments of matplotlib's `subplots`.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    # A user's own settings of matplotlib must not change the reports.
     with matplotlib.rc_context(matplotlib.rcParamsDefault):
         figure = Figure(figsize=(WIDTH, height), dpi=DOTS_PER_INCH, layout="constrained")
         canvas: Any = FigureCanvasAgg(figure)
         panels = figure.subplots(rows, columns, **subplots)
-        for axes in figure.axes:  # before they are drawn on: a figure may want no grid
-            axes.grid(color="0.9")
-            axes.set_axisbelow(True)
-            axes.spines[["top", "right"]].set_visible(False)
-        draw(panels)
-        named: dict[str, Any] = {}
+
+        # The style comes first, so that `draw` can change it: a figure may want no grid.
         for axes in figure.axes:
-            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-                named.setdefault(label, handle)
+            _style_axes(axes)
+        draw(panels)
+
+        # One title and one legend serve all panels.
         figure.suptitle(title)
-        place: Any = {"loc": "outside lower center", "ncols": max(1, min(5, len(named)))}
-        figure.legend(list(named.values()), list(named), frameon=False, **place)
+        _add_legend(figure)
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _style_axes(axes: Any) -> None:
+    axes.grid(color="0.9")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _add_legend(figure: Any) -> None:
+    """Add a legend below the panels, in which each label stands once."""
+    # The panels repeat their labels; the first handle of a label represents all of them.
+    handles: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        frameon=False,
+        loc="outside lower center",
+        ncols=max(1, min(5, len(handles))),
+    )

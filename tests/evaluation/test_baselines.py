@@ -1,4 +1,4 @@
-"""The warped input is exact where the world is a plane that faces the input's camera."""
+"""The warped input, which is exact if the world is a plane that faces the input's camera."""
 
 import numpy as np
 import pytest
@@ -17,76 +17,94 @@ from srt.model.srt import build_model
 SIZE = 32
 INTRINSICS = pinhole(1.5, 1.0, SIZE, SIZE)
 SOURCE = look_at(torch.tensor([2.0, 0.5, 1.0]).double(), torch.zeros(3).double())
+
+# Positions near the source camera, and that of the source camera itself.
 AROUND = [[2.2, 0.1, 0.8], [1.8, 1.2, 0.9], [1.9, 0.4, 1.7], [2.0, 0.5, 1.0]]
 
 
 def cameras(positions):
+    """Return the intrinsics and poses of cameras that look at the origin."""
     poses = look_at(torch.tensor(positions).double(), torch.zeros(len(positions), 3).double())
     return INTRINSICS.expand(len(positions), 3, 3), poses
 
 
-def painted(intrinsics, poses):
-    """Returns what cameras see of the plane that faces SOURCE, in colours that grow evenly."""
+def render_plane(intrinsics, poses):
+    """Return images of a plane through the origin that faces SOURCE.
+
+    Its colours change linearly, so that an interpolation between pixels is exact.
+    """
+    # Intersect the rays with the plane.
     origins, directions = camera_rays(intrinsics, poses, SIZE, SIZE)
     right, down, forward = SOURCE[:3, :3].unbind(dim=-1)
     origins = origins[:, None, None]
     along = -(origins @ forward) / (directions @ forward)
     points = origins + along[..., None] * directions
+
+    # Colour the points by their coordinates on the plane.
     u, v = points @ right, points @ down
     return torch.stack((0.5 + 0.6 * u, 0.5 + 0.6 * v, 0.5 + 0.4 * (u - v)), dim=-1)
 
 
 def warp(image, positions):
-    """Returns what cameras at these positions see of an image that SOURCE has."""
+    """Return the warps of SOURCE's image to cameras at these positions."""
     count = len(positions)
     sources = INTRINSICS.expand(count, 3, 3), SOURCE.expand(count, 4, 4)
     return warp_nearest_view(image.expand(count, SIZE, SIZE, 3), sources, cameras(positions))
 
 
-def test_a_painted_plane_is_seen_as_it_is():
-    image = painted(INTRINSICS[None], SOURCE[None])
-    seen, truth = warp(image, AROUND), painted(*cameras(AROUND))
-    inner = (slice(None), slice(10, -10), slice(10, -10))  # the image shows all of it
-    torch.testing.assert_close(seen[inner], truth[inner], atol=1e-9, rtol=0)
-    assert (image.expand_as(truth)[inner] - truth[inner]).abs().max() > 0.03  # unlike the copy
+def test_a_warped_plane_equals_its_render():
+    image = render_plane(INTRINSICS[None], SOURCE[None])
+    warped, expected = warp(image, AROUND), render_plane(*cameras(AROUND))
+
+    # The image shows everything that is in the inner pixels of the targets.
+    inner = (slice(None), slice(10, -10), slice(10, -10))
+    torch.testing.assert_close(warped[inner], expected[inner], atol=1e-9, rtol=0)
+
+    # A copy of the image would be wrong.
+    assert (image.expand_as(expected)[inner] - expected[inner]).abs().max() > 0.03
 
 
-def test_the_cameras_own_view_is_the_image():
+def test_the_source_camera_sees_the_image_itself():
     image = torch.rand(1, SIZE, SIZE, 3).double()
     torch.testing.assert_close(warp(image, [SOURCE[:3, 3].tolist()]), image, atol=1e-9, rtol=0)
 
 
-def test_from_behind_a_picture_is_seen_mirrored():
+def test_a_camera_behind_the_plane_sees_the_image_mirrored():
     image = torch.rand(1, SIZE, SIZE, 3).double()
-    level = look_at(torch.tensor([2.0, 0.0, 0.0]).double(), torch.zeros(3).double())
-    source = INTRINSICS[None], level[None]
-    behind = warp_nearest_view(image, source, cameras([[-2.0, 0.0, 0.0]]))
-    torch.testing.assert_close(behind, image.flip(2), atol=1e-9, rtol=0)
+    horizontal = look_at(torch.tensor([2.0, 0.0, 0.0]).double(), torch.zeros(3).double())
+    source = INTRINSICS[None], horizontal[None]
+    warped = warp_nearest_view(image, source, cameras([[-2.0, 0.0, 0.0]]))
+    torch.testing.assert_close(warped, image.flip(2), atol=1e-9, rtol=0)
 
 
-def test_around_the_image_is_the_mean_colour_of_its_edge():
+def test_pixels_outside_the_image_have_the_mean_colour_of_its_edge():
     image = torch.rand(1, SIZE, SIZE, 3).double()
     edge = torch.ones(SIZE, SIZE, dtype=torch.bool)
     edge[1:-1, 1:-1] = False
-    far = warp(image, [(4 * SOURCE[:3, 3]).tolist()])
+    edge_colour = image[0, edge].mean(dim=0)
+
+    # From far away, the image fills only the middle.
+    warped = warp(image, [(4 * SOURCE[:3, 3]).tolist()])
     for row, column in ((0, 0), (SIZE - 1, SIZE // 2)):
-        torch.testing.assert_close(far[0, row, column], image[0, edge].mean(dim=0))
-    assert (far[0, SIZE // 2, SIZE // 2] - image[0, edge].mean(dim=0)).abs().max() > 1e-3
+        torch.testing.assert_close(warped[0, row, column], edge_colour)
+    assert (warped[0, SIZE // 2, SIZE // 2] - edge_colour).abs().max() > 1e-3
 
 
 def test_a_camera_that_looks_away_from_the_plane_sees_none_of_it():
     image = torch.rand(1, SIZE, SIZE, 3).double()
     away = look_at(torch.tensor([2.0, 0.5, 1.0]), torch.tensor([4.0, 1.0, 2.0])).double()
     source = INTRINSICS[None], SOURCE[None]
-    seen = warp_nearest_view(image, source, (INTRINSICS[None], away[None]))
-    torch.testing.assert_close(seen, seen[:, :1, :1].expand_as(seen))
+    warped = warp_nearest_view(image, source, (INTRINSICS[None], away[None]))
+    torch.testing.assert_close(warped, warped[:, :1, :1].expand_as(warped))  # one colour
 
 
 @pytest.mark.parametrize("protocol", ["stelzner", "pixelnerf", "gta"])
-def test_a_painted_scene_is_measured_as_nearly_exact(tmp_path, protocol):
-    positions = [SOURCE[:3, 3].tolist(), *[(0.7 * torch.tensor(p)).tolist() for p in AROUND[:3]]]
+def test_the_warped_input_of_a_plane_is_measured_as_nearly_exact(tmp_path, protocol):
+    # The target cameras are nearer than the source camera, which shows all that they see.
+    positions = [SOURCE[:3, 3].tolist()]
+    positions += [(0.7 * torch.tensor(position)).tolist() for position in AROUND[:3]]
     intrinsics, poses = cameras(positions)
-    images = (painted(intrinsics, poses) * 255).round().clamp(0, 255).numpy().astype(np.uint8)
+    images = (render_plane(intrinsics, poses) * 255).round().clamp(0, 255).numpy().astype(np.uint8)
     small_packed.write_split(
         tmp_path / "test", images[None], intrinsics[None], poses[None], names=["a"]
     )
@@ -104,5 +122,5 @@ def test_a_painted_scene_is_measured_as_nearly_exact(tmp_path, protocol):
         rays_per_group=100,
         processes=ALONE,
     )
-    assert row["warped_input_psnr"] > 45  # 8 bits
+    assert row["warped_input_psnr"] > 45  # images of 8 bits allow no exact result
     assert row["input_view_psnr"] < 30

@@ -1,4 +1,7 @@
-"""What an evaluation can change in a protocol: input views and their poses; and that it shows."""
+"""The conditions that an evaluation can change, and their traces in what the stage writes.
+
+The conditions are the number of input views and the noise of their poses.
+"""
 
 import csv
 import dataclasses
@@ -13,12 +16,12 @@ from srt.common.errors import UserError
 from srt.data.batch import ViewConfig, make_full_view_batch
 from srt.data.packed.reader import Scenes
 from srt.evaluation.evaluator import predict_item
-from srt.evaluation.protocols import Conditions, Item, protocol_items, with_pose_noise
+from srt.evaluation.protocols import Conditions, Item, add_pose_noise, protocol_items
 from srt.model.srt import build_model
 from srt.model.weights import save_weights
 from workflow import evaluate as stage
 
-SHOWN = ViewConfig(
+VIEW_CONFIG = ViewConfig(
     canonical=True, input_views=3, input_stride=1, all_targets=False, near=0.5, far=4.0
 )
 
@@ -42,8 +45,8 @@ def scenes(packed):
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory):
     experiment = tiny_experiment(tmp_path_factory.mktemp("params"))
-    asked = dataclasses.replace(experiment.evaluate, protocols=("stelzner", "gta"))
-    return dataclasses.replace(experiment, evaluate=asked)
+    config = dataclasses.replace(experiment.evaluate, protocols=("stelzner", "gta"))
+    return dataclasses.replace(experiment, evaluate=config)
 
 
 @pytest.fixture(scope="module")
@@ -52,22 +55,24 @@ def model(experiment):
 
 
 @pytest.mark.parametrize("protocol", ["stelzner", "gta"])
-@pytest.mark.parametrize("given", [1, 2])
+@pytest.mark.parametrize("count", [1, 2])
 def test_fewer_input_views_are_the_first_ones_and_the_targets_stay(
-    scenes, packed, model, protocol, given
+    scenes, packed, model, protocol, count
 ):
-    items = protocol_items(scenes, protocol, 3, None, Conditions(input_views=given))
-    images = np.load(packed / "test" / "images-00000.npy") / 255
+    items = protocol_items(scenes, protocol, 3, None, Conditions(input_views=count))
     assert [item.scene for item in items] == [0, 1, 2]
-    views = predict_item(model, scenes, items[1], view_config=SHOWN, rays_per_group=1000)
-    np.testing.assert_allclose(views.inputs, images[1, :given], atol=1e-6)
+
+    # With three input views in training, the targets begin with view 3.
+    images = np.load(packed / "test" / "images-00000.npy") / 255
+    views = predict_item(model, scenes, items[1], view_config=VIEW_CONFIG, rays_per_group=1000)
+    np.testing.assert_allclose(views.inputs, images[1, :count], atol=1e-6)
     np.testing.assert_allclose(views.targets, images[1, 3:], atol=1e-6)
 
 
-def test_as_many_input_views_as_in_training_are_the_plain_protocol(scenes):
+def test_as_many_input_views_as_in_training_change_nothing(scenes):
     for count in (1, 2, 3):
-        plain = protocol_items(scenes, "stelzner", count, None)
-        assert protocol_items(scenes, "stelzner", count, None, Conditions(count)) == plain
+        unchanged = protocol_items(scenes, "stelzner", count, None)
+        assert protocol_items(scenes, "stelzner", count, None, Conditions(count)) == unchanged
 
 
 def test_more_input_views_than_in_training_are_the_first_ones(scenes):
@@ -80,7 +85,11 @@ def test_more_input_views_than_in_training_are_the_first_ones(scenes):
     [
         ("stelzner", Conditions(VIEWS), r"input_views 4: no target is left.* 4 views"),
         ("pixelnerf", Conditions(2), r"input_views 2: protocol pixelnerf has one source view"),
-        ("stelzner", Conditions(1, 0.1), r"pose_noise 0\.1: the pose of the first.*give 0\.0"),
+        (
+            "stelzner",
+            Conditions(1, 0.1),
+            r"pose_noise 0\.1: the pose of the first.*pose_noise to 0\.0",
+        ),
         ("pixelnerf", Conditions(None, 0.1), r"pose_noise 0\.1: .*protocol pixelnerf has no other"),
     ],
 )
@@ -89,66 +98,82 @@ def test_conditions_that_mean_nothing_are_refused(scenes, protocol, conditions, 
         protocol_items(scenes, protocol, 2, None, conditions)
 
 
-def noisy(scenes, name, sigma, inputs=(0, 1, 2)):
-    """Returns a batch and the same with pose noise."""
+def make_noisy_batch(scenes, name, sigma, inputs=(0, 1, 2)):
+    """Return a batch without and with pose noise of deviation sigma.
+
+    Args:
+        name: of the scene, from which the noise is computed.
+    """
     index = (torch.tensor([0]), torch.tensor([inputs]), torch.tensor([[3]]))
-    batch = make_full_view_batch(scenes, *index, SHOWN)
-    return batch, with_pose_noise(batch, name, Item(0, inputs, pose_noise=sigma))
+    batch = make_full_view_batch(scenes, *index, VIEW_CONFIG)
+    return batch, add_pose_noise(batch, name, Item(0, inputs, pose_noise=sigma))
 
 
-def test_pose_noise_moves_and_turns_the_input_cameras_but_the_first(scenes):
-    batch, changed = noisy(scenes, "s", 0.1)
-    same = [(changed.image_origins - batch.image_origins).norm(dim=-1)[0] < 1e-6]
-    same.append(
-        (changed.image_directions - batch.image_directions).flatten(2).norm(dim=2)[0] < 1e-4
-    )
-    for views in same:
-        assert views.tolist() == [True, False, False]
-    assert changed.origins is batch.origins
-    assert changed.directions is batch.directions
+def test_pose_noise_moves_and_rotates_all_input_cameras_but_the_first(scenes):
+    batch, noisy = make_noisy_batch(scenes, "s", 0.1)
+    moves = (noisy.image_origins - batch.image_origins)[0].norm(dim=-1)
+    rotations = (noisy.image_directions - batch.image_directions)[0].flatten(1).norm(dim=1)
+    assert (moves < 1e-6).tolist() == [True, False, False]
+    assert (rotations < 1e-4).tolist() == [True, False, False]
+
+    # The target rays have no noise.
+    assert noisy.origins is batch.origins
+    assert noisy.directions is batch.directions
 
 
-def test_pose_noise_keeps_an_images_rays_rigid(scenes):
-    batch, changed = noisy(scenes, "s", 0.3)
-    before, after = (part.image_directions[0, 1].flatten(0, 1) for part in (batch, changed))
-    torch.testing.assert_close(after @ after.T, before @ before.T, atol=1e-5, rtol=0)
+def test_pose_noise_does_not_change_the_angles_between_rays_of_an_image(scenes):
+    batch, noisy = make_noisy_batch(scenes, "s", 0.3)
+    exact_rays = batch.image_directions[0, 1].flatten(0, 1)
+    noisy_rays = noisy.image_directions[0, 1].flatten(0, 1)
+    expected = exact_rays @ exact_rays.T
+    torch.testing.assert_close(noisy_rays @ noisy_rays.T, expected, atol=1e-5, rtol=0)
 
 
-def test_pose_noise_is_the_same_again_and_another_for_each_scene_and_view(scenes):
-    (batch, first), (_, again), (_, other) = (noisy(scenes, name, 0.1) for name in "aab")
-    assert torch.equal(first.image_origins, again.image_origins)
-    assert torch.equal(first.image_directions, again.image_directions)
-    moves = [(part.image_origins - batch.image_origins)[0, 1:] for part in (first, other)]
-    assert len({tuple(move.tolist()) for part in moves for move in part}) == 4
+def test_pose_noise_is_always_the_same_but_differs_between_scenes_and_views(scenes):
+    batch, first = make_noisy_batch(scenes, "a", 0.1)
+    _, repeated = make_noisy_batch(scenes, "a", 0.1)
+    assert torch.equal(first.image_origins, repeated.image_origins)
+    assert torch.equal(first.image_directions, repeated.image_directions)
+
+    # Two scenes with two noisy views each make four different moves.
+    _, second = make_noisy_batch(scenes, "b", 0.1)
+    moves = set()
+    for noisy in (first, second):
+        moves |= {
+            tuple(move) for move in (noisy.image_origins - batch.image_origins)[0, 1:].tolist()
+        }
+    assert len(moves) == 4
 
 
 def test_pose_noise_has_its_deviation(scenes):
     sigma, moves, angles = 0.02, [], []
     for number in range(400):
-        batch, changed = noisy(scenes, f"scene {number}", sigma, (0, 1))
-        moves.append((changed.image_origins - batch.image_origins)[0, 1])
-        before, after = (p.image_directions[0, 1].flatten(0, 1) for p in (batch, changed))
-        turn = torch.linalg.lstsq(before.double(), after.double()).solution
-        angles.append((((turn.trace() - 1) / 2).clamp(max=1).acos()).item())
+        batch, noisy = make_noisy_batch(scenes, f"scene {number}", sigma, (0, 1))
+        moves.append((noisy.image_origins - batch.image_origins)[0, 1])
+
+        # The rotation that maps the exact rays to the noisy ones; its trace is 1 + 2 cos(angle).
+        exact_rays = batch.image_directions[0, 1].flatten(0, 1)
+        noisy_rays = noisy.image_directions[0, 1].flatten(0, 1)
+        rotation = torch.linalg.lstsq(exact_rays.double(), noisy_rays.double()).solution
+        angles.append((((rotation.trace() - 1) / 2).clamp(max=1).acos()).item())
+
+    # A rotation vector has three components, whose squares add up to that of the angle.
     moves = torch.stack(moves)
     assert moves.mean().abs() < 0.1 * sigma
     assert moves.std(dim=0).numpy() == pytest.approx(np.full(3, sigma), rel=0.15)
     assert np.square(angles).mean() == pytest.approx(3 * sigma**2, rel=0.15)
 
 
-def test_pose_noise_changes_what_the_model_sees(scenes, model):
-    plain, noise = (
-        predict_item(
-            model, scenes, Item(0, (0, 1), (), sigma), view_config=SHOWN, rays_per_group=1000
-        )
-        for sigma in (0.0, 0.2)
-    )
-    assert torch.equal(plain.targets, noise.targets)
-    assert not torch.allclose(plain.predictions, noise.predictions, atol=1e-5)
+def test_pose_noise_changes_the_predictions_but_not_the_targets(scenes, model):
+    options = {"view_config": VIEW_CONFIG, "rays_per_group": 1000}
+    exact = predict_item(model, scenes, Item(0, (0, 1), (), 0.0), **options)
+    noisy = predict_item(model, scenes, Item(0, (0, 1), (), 0.2), **options)
+    assert torch.equal(exact.targets, noisy.targets)
+    assert not torch.allclose(exact.predictions, noisy.predictions, atol=1e-5)
 
 
 class Recorder:
-    """Stands for the run in MLflow."""
+    """Replaces the run in MLflow and keeps what is logged."""
 
     def __init__(self):
         self.values, self.files = {}, []
@@ -156,8 +181,8 @@ class Recorder:
     def log_metrics(self, values, step):
         self.values |= values
 
-    def log_dataset(self, name, **given):
-        assert given["context"] == "evaluation"
+    def log_dataset(self, name, **description):
+        assert description["context"] == "evaluation"
 
     def log_artifact(self, path, folder):
         self.files.append(f"{folder}/{path.name}")
@@ -167,13 +192,13 @@ class Recorder:
 
 
 @pytest.fixture
-def measured(packed, experiment, model, tmp_path, monkeypatch):
-    """Runs the stage and returns what it wrote and logged."""
+def run_stage(packed, experiment, model, tmp_path, monkeypatch):
+    """Return a function that runs the stage and returns its folder and what it logged."""
     save_weights(tmp_path / "model.safetensors", model.state_dict(), configured(experiment))
     (tmp_path / "lpips.json").write_text(json.dumps({"file": None}))
     monkeypatch.setattr(stage, "load_experiment", lambda *_: experiment)
 
-    def measure(**flags):
+    def run(**flags):
         recorder, out = Recorder(), tmp_path / "out"
         monkeypatch.setattr(stage, "open_run", lambda *_: recorder)
         stage.evaluate(
@@ -182,12 +207,12 @@ def measured(packed, experiment, model, tmp_path, monkeypatch):
         )  # fmt: skip
         return out, recorder
 
-    return measure
+    return run
 
 
-def test_the_stage_writes_the_same_metrics_again_and_times_beside_them(measured):
-    first = (measured()[0] / "metrics.json").read_bytes()
-    out, recorder = measured()
+def test_a_second_run_writes_equal_metrics_and_times_are_in_another_file(run_stage):
+    first = (run_stage()[0] / "metrics.json").read_bytes()
+    out, recorder = run_stage()
     assert (out / "metrics.json").read_bytes() == first
     metrics = json.loads(first)
     assert metrics["conditions"] == {
@@ -201,23 +226,27 @@ def test_the_stage_writes_the_same_metrics_again_and_times_beside_them(measured)
     assert "evaluation/costs.json" in recorder.files
 
 
-def test_the_stages_flags_show_in_what_it_writes(measured):
-    found = []
+def test_the_flags_of_the_stage_change_what_it_writes_and_logs(run_stage):
+    results = []
     for flags in ({}, {"input_views": 2}, {"input_views": 2, "pose_noise": 0.1}, {"max_items": 2}):
-        out, recorder = measured(**flags)
-        found.append((json.loads((out / "metrics.json").read_text()), recorder))
-    assert len({metrics["fingerprint"] for metrics, _ in found}) == 4
-    metrics, recorder = found[2]
+        out, recorder = run_stage(**flags)
+        results.append((json.loads((out / "metrics.json").read_text()), recorder))
+    assert len({metrics["fingerprint"] for metrics, _ in results}) == 4
+
+    # Other conditions are logged under other names.
+    metrics, recorder = results[2]
     assert metrics["conditions"]["input_views"] == 2
     assert metrics["conditions"]["pose_noise"] == 0.1
     assert "test/stelzner/2_views/pose_noise_0.1/psnr" in recorder.values
     assert "test/stelzner/psnr" not in recorder.values
-    psnr = [metrics["protocols"]["gta"]["psnr"] for metrics, _ in found]
+
+    # The conditions change the figures, and max_items their number.
+    psnr = [metrics["protocols"]["gta"]["psnr"] for metrics, _ in results]
     assert len(set(psnr[:3])) == 3
-    assert found[3][0]["protocols"]["gta"]["items"] == 2
+    assert results[3][0]["protocols"]["gta"]["items"] == 2
 
 
-def test_the_rows_name_the_inputs_that_were_given(measured):
-    out, _ = measured(input_views=3)
+def test_the_rows_name_the_input_views(run_stage):
+    out, _ = run_stage(input_views=3)
     with (out / "scenes.csv").open() as file:
         assert {row["inputs"] for row in csv.DictReader(file)} == {"0 1 2"}

@@ -1,4 +1,4 @@
-"""What a protocol measures of images that are given, and the means over items."""
+"""The measures of a protocol, and the means over items."""
 
 import numpy as np
 import pytest
@@ -11,8 +11,8 @@ from srt.evaluation.scores import BASELINES, measure, summarise
 SIZE = 16
 
 
-class AnyDistance(Lpips):
-    """Measures something without weights."""
+class FakeLpips(Lpips):
+    """Measures a difference that needs no weights."""
 
     def __init__(self):
         nn.Module.__init__(self)
@@ -21,11 +21,13 @@ class AnyDistance(Lpips):
         return (prediction - target).mean(dim=(1, 2, 3))
 
 
-def test_gta_takes_the_mean_of_the_views_as_they_are_predicted():
+def test_gta_averages_the_psnrs_of_views_that_are_neither_rounded_nor_clipped():
     targets = torch.rand(3, SIZE, SIZE, 3)
-    errors = [0.001, 0.1, 0.7]  # no whole levels, and beyond 1 or below 0
-    away = (targets > 0.5).float().mul(2).sub(1)
-    predictions = targets + torch.tensor(errors)[:, None, None, None] * away
+
+    # The errors are no whole levels of a byte, and the largest one leads outside of [0, 1].
+    errors = [0.001, 0.1, 0.7]
+    away_from_grey = (targets > 0.5).float().mul(2).sub(1)
+    predictions = targets + torch.tensor(errors)[:, None, None, None] * away_from_grey
     figures = measure(predictions, targets, "gta", {})
     assert figures["psnr"] == pytest.approx((-10 * np.log10(np.square(errors))).mean(), abs=1e-3)
 
@@ -35,31 +37,32 @@ def test_gta_takes_the_mean_of_the_views_as_they_are_predicted():
     [("stelzner", []), ("pixelnerf", ["lpips"]), ("gta", ["lpips", "lpips_alex"])],
 )
 def test_each_protocol_measures_its_own_distances(protocol, measured):
-    known = {name: AnyDistance() for name in ("lpips", "lpips_alex")}
-    figures = measure(*torch.rand(2, 3, SIZE, SIZE, 3), protocol, known)
-    assert [name for name in known if figures[name] is not None] == measured
-    assert all(
-        measure(*torch.rand(2, 3, SIZE, SIZE, 3), protocol, {})[name] is None for name in known
-    )
+    lpips = {name: FakeLpips() for name in ("lpips", "lpips_alex")}
+    figures = measure(*torch.rand(2, 3, SIZE, SIZE, 3), protocol, lpips)
+    assert [name for name in lpips if figures[name] is not None] == measured
+
+    # Without weights, nothing is measured.
+    figures = measure(*torch.rand(2, 3, SIZE, SIZE, 3), protocol, {})
+    assert all(figures[name] is None for name in lpips)
 
 
-def row(class_name, psnr, ssim, baseline):
+def make_row(class_name, psnr, ssim, baseline_psnr):
+    """Return the row of an item. Each baseline has 1 dB more than the one before it."""
     measures = {"psnr": psnr, "ssim": ssim, "lpips": None, "lpips_alex": None}
-    baselines = {
-        f"{name}_{measure}": value
-        for shift, name in enumerate(BASELINES)
-        for measure, value in (measures | {"psnr": baseline + shift}).items()
-    }
-    return {"class": class_name, **measures, **baselines}
+    row = {"class": class_name, **measures}
+    for number, name in enumerate(BASELINES):
+        baseline = measures | {"psnr": baseline_psnr + number}
+        row |= {f"{name}_{measure}": value for measure, value in baseline.items()}
+    return row
 
 
 def test_the_summary_holds_means_over_items_classes_and_baselines():
     rows = [
-        row("ball", 20.0, 0.5, 10.0),
-        row("cube", 30.0, 0.7, 11.0),
-        row("ball", 26.0, 0.9, 15.0),
+        make_row("ball", 20.0, 0.5, 10.0),
+        make_row("cube", 30.0, 0.7, 11.0),
+        make_row("ball", 26.0, 0.9, 15.0),
     ]
-    summary = summarise(rows, of=24)
+    summary = summarise(rows, total_items=24)
     assert (summary["items"], summary["of"]) == (3, 24)
     assert summary["psnr"] == pytest.approx(76 / 3, abs=1e-6)  # over items, not over classes
     assert summary["ssim"] == pytest.approx(0.7)
