@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from srt.common.files import write_atomically
+from srt.common.files import wait_for_lock, write_atomically
 from srt.tracking import outbox, registry
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ ENVIRONMENT = {  # unless the user has set them; by default a call waits minutes
 
 def deliver(folder: Path, root: Path) -> None:
     """Sends what is released and not delivered; after an error of MLflow's, the rest waits."""
-    with outbox.locked(folder / "lock"):
+    with wait_for_lock(folder / "lock"):
         client, artifacts = _connect(root)
         delivery = _Delivery.resume(client, folder, artifacts, root)
         end = outbox.released_end(folder, delivery.start)
@@ -227,7 +227,7 @@ def _create_run(
         count = len(client.search_runs([experiment], max_results=1000))
         tags = run["tags"] | {"mlflow.runColor": COLOURS[count % len(COLOURS)]}
         if run.get("parent"):
-            with outbox.locked(root / "mlflow.db.parents.lock"):  # one tree makes one parent
+            with wait_for_lock(root / "mlflow.db.parents.lock"):  # one tree makes one parent
                 tags["mlflow.parentRunId"] = _parent_run(client, experiment, run)
         described = (experiment, run["start_time"], tags, run["name"])
         run_id = str(client.create_run(*described).info.run_id)
@@ -279,7 +279,7 @@ def _connect(root: Path) -> tuple[MlflowClient, str | None]:
     if not uri.startswith("sqlite:///"):
         return MlflowClient(uri), None
     database = Path(uri.removeprefix("sqlite:///")).absolute()
-    with outbox.locked(database.with_name(f"{database.name}.lock")):
+    with wait_for_lock(database.with_name(f"{database.name}.lock")):
         if not database.exists():
             _create_database(database)
         client = MlflowClient(uri)

@@ -12,7 +12,6 @@ that are not released and lie beyond that state: no step is lost, and none is lo
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import logging
@@ -22,7 +21,6 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -264,14 +262,6 @@ def released_end(folder: Path, start: int = 0) -> int:
     """Returns the position after the last line that may be sent."""
     ends = (stop for _, stop, event in read_events(folder, start) if "released" in event)
     return max(ends, default=start)
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Waits until no other process holds the lock; a kill lifts it."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _milliseconds() -> int:

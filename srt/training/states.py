@@ -20,7 +20,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from srt.common.files import naming
+from srt.common.files import name_file_in_errors
 from srt.common.fingerprint import differences, fingerprint
 from srt.config.schema import Experiment
 from srt.model.weights import StateError, read_tensors, read_weights_header, write_tensors
@@ -58,7 +58,7 @@ def lock_states(folder: Path) -> Iterator[None]:
                 " experiment is being trained already; wait for it or stop it"
             ) from None
         file.truncate(0)
-        with naming(path):  # the first that is written here: where there is no room, it shows now
+        with name_file_in_errors(path):  # the first that is written here: where there is no room, it shows now
             file.write(f"process {os.getpid()} on {os.uname().nodename}".encode())
         yield
 

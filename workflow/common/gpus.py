@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from srt.common.errors import UserError
+from srt.common.files import wait_for_lock
 
 VARIABLE = "GPUS_PER_JOB"
 SECONDS = 5.0  # between two looks for a free GPU
@@ -61,8 +62,7 @@ def wait_for_gpus(visible: list[str], count: int) -> list[str]:
     """Returns so many of the GPUs, locked; one job looks at a time: no two wait with half."""
     folder = Path(tempfile.gettempdir()) / f"srt-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    with (folder / "turn").open("a") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
+    with wait_for_lock(folder / "turn"):
         taken: list[str] = []
         while True:
             for name in visible:
