@@ -16,8 +16,7 @@ from support.tiny_training import (
     write_packed,
 )
 
-from srt.training.energy import EnergyMeter, peak_gigabytes
-from srt.training.loop import max_if_known, sum_if_known
+from srt.training.energy import EnergyMeter, max_if_known, peak_gigabytes, sum_if_known
 from srt.training.states import load_latest_state, save_state
 
 GPU = torch.device("cuda", 0)
@@ -93,7 +92,7 @@ class Meter:
 
 
 def test_what_a_training_used_before_it_was_stopped_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr("srt.training.loop.EnergyMeter", Meter)
+    monkeypatch.setattr("srt.training.energy.EnergyMeter", Meter)
     data, experiment = read_packed(write_packed(tmp_path / "packed")), tiny_experiment(tmp_path)
     assert train(experiment, data, tmp_path / "states", stop_after=3).joules == 7.0
     assert train(experiment, data, tmp_path / "states").joules == 14.0
@@ -102,18 +101,18 @@ def test_what_a_training_used_before_it_was_stopped_counts(tmp_path, monkeypatch
 def test_a_trainings_memory_is_the_most_of_all_its_parts(tmp_path, monkeypatch):
     data, experiment = read_packed(write_packed(tmp_path / "packed")), tiny_experiment(tmp_path)
     for peak, stop_after, most in ((4.0, 3, 4.0), (6.5, 5, 6.5), (2.0, None, 6.5)):
-        monkeypatch.setattr("srt.training.loop.peak_gigabytes", lambda device, peak=peak: peak)
+        monkeypatch.setattr("srt.training.energy.peak_gigabytes", lambda device, peak=peak: peak)
         training = train(experiment, data, tmp_path / "states", stop_after=stop_after)
         assert training.peak_gigabytes == most
     # At its end it takes no further step, and what it has of the GPU then does not count.
-    monkeypatch.setattr("srt.training.loop.peak_gigabytes", lambda device: 9.0)
+    monkeypatch.setattr("srt.training.energy.peak_gigabytes", lambda device: 9.0)
     assert train(experiment, data, tmp_path / "states").peak_gigabytes == 6.5
 
 
 def test_a_training_whose_first_part_was_not_measured_has_no_energy(tmp_path, monkeypatch):
     data, experiment = read_packed(write_packed(tmp_path / "packed")), tiny_experiment(tmp_path)
     assert train(experiment, data, tmp_path / "states", stop_after=3).joules is None  # a CPU
-    monkeypatch.setattr("srt.training.loop.EnergyMeter", Meter)
+    monkeypatch.setattr("srt.training.energy.EnergyMeter", Meter)
     folder = folder_of(tmp_path / "states", experiment)
     state = load_latest_state(folder, configured(experiment))
     del state.progress["joules"], state.progress["peak_gigabytes"]  # as in states of older versions
