@@ -164,14 +164,14 @@ def configured(experiment):
     return training_config(experiment, "digest of the data")
 
 
-def folder_of(states, experiment):
+def states_folder_of(states, experiment):
     """Return the folder of the experiment's states below the folder `states`."""
     return state_folder(states, experiment, configured(experiment))
 
 
 def train(experiment, data, states, stop_after=None):
     """Train, or go on from the last state, as `workflow.train` does."""
-    folder = folder_of(states, experiment)
+    folder = states_folder_of(states, experiment)
     config = configured(experiment)
     requests = Requests(stop_after=stop_after)
     return fit(experiment, config, data, folder, Tracker(), ALONE, NeverStop(), requests)

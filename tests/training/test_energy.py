@@ -8,7 +8,7 @@ import torch
 from support.tiny_training import (
     CPU,
     configured,
-    folder_of,
+    states_folder_of,
     one_thread,
     read_packed,
     tiny_experiment,
@@ -116,7 +116,7 @@ def test_a_training_whose_first_call_was_not_measured_has_no_energy(tmp_path, mo
     data, experiment = read_packed(write_packed(tmp_path / "packed")), tiny_experiment(tmp_path)
     assert train(experiment, data, tmp_path / "states", stop_after=3).joules is None
     monkeypatch.setattr("srt.training.energy.EnergyMeter", SevenJoules)
-    folder = folder_of(tmp_path / "states", experiment)
+    folder = states_folder_of(tmp_path / "states", experiment)
     state = load_latest_state(folder, configured(experiment))
     del state.progress["joules"], state.progress["peak_gigabytes"]
     save_state(folder, state, configured(experiment))

@@ -16,7 +16,7 @@ from support.paths import REPOSITORY
 from support.tiny_training import (
     changed,
     configured,
-    folder_of,
+    states_folder_of,
     one_thread,
     read_packed,
     tiny_experiment,
@@ -71,7 +71,7 @@ def make_state(step):
 def test_a_truncated_state_falls_back_to_the_one_before(experiment, data, tmp_path, caplog, share):
     uninterrupted = train(experiment, data, tmp_path / "whole")
     train(experiment, data, tmp_path / "stopped", stop_after=5)
-    states = sorted(folder_of(tmp_path / "stopped", experiment).glob("state-*"))
+    states = sorted(states_folder_of(tmp_path / "stopped", experiment).glob("state-*"))
     assert [path.stem for path in states] == ["state-000000004", "state-000000005"]
     truncate(states[1], share)
     newest = load_latest_state(states[0].parent, configured(experiment))
@@ -141,7 +141,7 @@ def test_a_training_goes_on_from_no_state_of_another_configuration(
         changed(experiment, steps=4, rays_per_scene=48),
         dataclasses.replace(experiment, seed=1),
     ):
-        assert folder_of(tmp_path, other) != folder_of(tmp_path, experiment)
+        assert states_folder_of(tmp_path, other) != states_folder_of(tmp_path, experiment)
         train(other, data, tmp_path / "both", stop_after=2)
     both = train(experiment, data, tmp_path / "both")
     assert weights_file(alone, tmp_path / "a") == weights_file(both, tmp_path / "b")

@@ -13,7 +13,7 @@ from support.tiny_training import (
     PARAMS,
     VARIANTS,
     changed,
-    folder_of,
+    states_folder_of,
     one_thread,
     read_packed,
     tiny_experiment,
@@ -208,7 +208,7 @@ def test_a_longer_training_goes_on_from_a_shorter_one(
     short = changed(experiment, steps=4)
     train(short, data, tmp_path)
     longer = train(experiment, data, tmp_path)
-    assert f"continuing from {folder_of(tmp_path, short) / 'state-000000004'}" in caplog.text
+    assert f"continuing from {states_folder_of(tmp_path, short) / 'state-000000004'}" in caplog.text
     assert "resuming after step 4" in caplog.text
     assert_same_training(uninterrupted, longer, tmp_path)
 
@@ -269,7 +269,7 @@ def test_no_state_of_a_loss_that_is_not_finite_is_saved(
         make_colours_nan(patch, from_step=4)
         with pytest.raises(NotFiniteError):
             train(unlogged, data, tmp_path, stop_after=stop_after)
-    newest = max(folder_of(tmp_path, unlogged).glob("state-*"))
+    newest = max(states_folder_of(tmp_path, unlogged).glob("state-*"))
     assert newest.name == "state-000000004.safetensors"
 
     # From that state, the training goes on with correct batches as if nothing had happened.
