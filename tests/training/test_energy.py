@@ -8,9 +8,9 @@ import torch
 from support.tiny_training import (
     CPU,
     configured,
-    states_folder_of,
     one_thread,
     read_packed,
+    states_folder_of,
     tiny_experiment,
     train,
     write_packed,

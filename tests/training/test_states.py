@@ -16,9 +16,9 @@ from support.paths import REPOSITORY
 from support.tiny_training import (
     changed,
     configured,
-    states_folder_of,
     one_thread,
     read_packed,
+    states_folder_of,
     tiny_experiment,
     train,
     weights_file,
