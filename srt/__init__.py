@@ -2,4 +2,5 @@
 
 from pathlib import Path
 
-PACKAGE = Path(__file__).parent  # this folder, which a registered model carries with it
+# The folder of this package. A model in MLflow's registry carries a copy of it.
+PACKAGE = Path(__file__).parent

@@ -25,8 +25,8 @@ def scenes(tmp_path_factory):
     return Scenes(folder / "val", CPU)
 
 
-def saved(folder, stride=1, **model):
-    """Returns a new model, its experiment, and the file of its weights."""
+def save_model(folder, stride=1, **model):
+    """Return a new model, its experiment, and the file that its weights are saved in."""
     experiment = tiny_training.tiny_experiment(folder, model)
     dataset = dataclasses.replace(experiment.dataset, input_stride=stride)
     experiment = dataclasses.replace(experiment, dataset=dataset)
@@ -37,39 +37,43 @@ def saved(folder, stride=1, **model):
 
 
 @torch.no_grad()
-def rendered(network, scenes, view_config):
-    """Returns the view as evaluation renders it."""
-    scene, inputs, targets = (torch.tensor(i) for i in ([0], [[0]], [[TARGET]]))
+def render_as_evaluation(network, scenes, view_config):
+    """Return the target view of the first scene, rendered as an evaluation renders it."""
+    scene, inputs, targets = (torch.tensor(index) for index in ([0], [[0]], [[TARGET]]))
     batch = make_full_view_batch(scenes, scene, inputs, targets, view_config)
     tokens = network.encode(batch.images, batch.image_origins, batch.image_directions)
-    seen = decode_in_groups(network, network.decoder.scene_keys_values(tokens), batch.rays, 4096)
-    return to_uint8(seen.colours.view(1, scenes.height, scenes.width, 3))
+    keys_values = network.decoder.scene_keys_values(tokens)
+    prediction = decode_in_groups(network, keys_values, batch.rays, 4096)
+    return to_uint8(prediction.colours.view(1, scenes.height, scenes.width, 3))
 
 
 @pytest.mark.parametrize(("frame", "stride"), [("canonical", 1), ("canonical", 2), ("world", 1)])
 def test_a_view_is_rendered_as_evaluation_renders_it(tmp_path, scenes, frame, stride):
-    network, experiment, weights = saved(tmp_path, stride, frame=frame)
+    network, experiment, weights = save_model(tmp_path, stride, frame=frame)
     inputs, _ = example(scenes, input_views=1)
     views = _load_pyfunc(str(weights)).predict(inputs)
-    expected = rendered(network, scenes, make_view_config(experiment))
+    expected = render_as_evaluation(network, scenes, make_view_config(experiment))
     np.testing.assert_allclose(views.astype(int), expected.astype(int), atol=1)
 
 
 def test_several_views_are_rendered_at_once(tmp_path, scenes):
-    _, _, weights = saved(tmp_path)
-    model, (inputs, _) = _load_pyfunc(str(weights)), example(scenes, input_views=1)
+    _, _, weights = save_model(tmp_path)
+    model = _load_pyfunc(str(weights))
+    inputs, _ = example(scenes, input_views=1)
+
+    # Render the target view and the input view.
     poses = np.concatenate((inputs["target_camera_to_world"], inputs["camera_to_world"]))
-    both = {
+    two_targets = {
         "target_intrinsics": inputs["target_intrinsics"].repeat(2, 0),
         "target_camera_to_world": poses,
     }
-    views = model.predict(inputs | both)
+    views = model.predict(inputs | two_targets)
     assert views.shape == (2, scenes.height, scenes.width, 3)
     np.testing.assert_allclose(views[:1].astype(int), model.predict(inputs).astype(int), atol=1)
     assert (views[0] != views[1]).any()
 
 
-def test_an_example_is_what_the_data_shows(scenes):
+def test_an_example_has_the_images_and_cameras_of_the_first_scene(scenes):
     inputs, output = example(scenes, input_views=2)
     scene, views = torch.tensor([0]), torch.tensor([[0, 1, 2]])
     images, _ = scenes.gather(scene, views, torch.zeros((1, 0), dtype=torch.int64), stride=1)

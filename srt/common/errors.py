@@ -1,9 +1,9 @@
-"""The error that a user can mend: its text names file, key and value, and the remedy."""
+"""Errors that a user can correct: their text names the file, the key, the value and a remedy."""
 
 
 class UserError(Exception):
-    """Shown as one line, without a traceback."""
+    """An error that the command line shows as one line, without a traceback."""
 
 
 class DataError(UserError):
-    """Data on disk is not what it must be; the text names the file and says what to do."""
+    """Data on disk is missing or wrong. The text names the file and says what to do."""

@@ -1,4 +1,8 @@
-"""Files that are complete or not there: atomic writes and checksums."""
+"""Files and locks that survive kills and full disks.
+
+A file that `write_atomically` writes is complete or not there. A lock belongs to a process and not
+to a file's existence: the system lifts it when the process ends, however it ends.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,8 @@ from pathlib import Path
 
 from srt.common.errors import UserError
 
-CANNOT_WRITE = (  # a person must make room or choose another place
+# Errors that end when a person makes room or chooses another folder.
+CANNOT_WRITE = (
     errno.ENOSPC,
     errno.EDQUOT,
     errno.EFBIG,
@@ -23,11 +28,17 @@ CANNOT_WRITE = (  # a person must make room or choose another place
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file that a kill or a full disk leaves as it was before; an OSError names it."""
+    """Write a file, and its folder if there is none; a kill or a full disk leaves it as it was.
+
+    Raises:
+        OSError: the file cannot be written; the error names it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with naming(path):
+        with name_file_in_errors(path):
+            # The content must be on the disk before the name is. Otherwise a power cut could leave
+            # a file that has its name but not its content.
             with temporary.open("wb") as file:
                 file.write(content)
                 file.flush()
@@ -38,8 +49,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Has an OSError name a file if it names none, as that of a full disk does."""
+def name_file_in_errors(path: Path) -> Iterator[None]:
+    """Add the file's name to an OSError that has none, such as that of a full disk."""
     try:
         yield
     except OSError as error:
@@ -48,23 +59,39 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def sha256_of(path: Path) -> str:
-    """Returns a file's sha256 as hexadecimal digits."""
+    """Return a file's sha256 as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
+def wait_for_lock(path: Path) -> Iterator[None]:
+    """Hold the lock of a file; wait first while another process holds it.
+
+    The lock ends with the context or with the process. The file stays, and is empty.
+    """
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
 def locked(folder: Path, what: str) -> Iterator[None]:
-    """Makes a folder and holds its lock; raises UserError at once where another process has it.
+    """Make a folder and hold its lock.
 
     Args:
-        what: that process does, for the error.
+        what: what a process that holds the lock does, for the error: "/data/x is being packed".
+
+    Raises:
+        UserError: another process holds the lock. This function does not wait for it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.path.samestat(os.fstat(handle), folder.stat()):  # renamed as we came
+
+        # The folder that was locked may have been renamed meanwhile, when its work was complete.
+        if not os.path.samestat(os.fstat(handle), folder.stat()):
             raise BlockingIOError
         yield
     except BlockingIOError:

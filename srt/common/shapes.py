@@ -1,7 +1,7 @@
-"""Shape annotations: jaxtyping's where it is installed (the tests check them), else nothing.
+"""Shape annotations for tensors: `Float[Tensor, "b v h w 3"]` is a float tensor of this shape.
 
-Every module has `from __future__ import annotations`, so an annotation costs nothing until a test
-evaluates it.
+They are jaxtyping's if it is installed, and the tests check them. Otherwise they mean nothing.
+Every module has `from __future__ import annotations`, so that they cost nothing in a run.
 """
 
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ else:
 
         class _Unchecked:
             def __class_getitem__(cls, shape: object) -> type:
+                # Any shape is accepted, and nothing is checked.
                 return cls
 
         Bool = Float = Int = UInt8 = _Unchecked

@@ -1,4 +1,8 @@
-"""What train and evaluate wrote of experiments, and where trainings of one dataset compare."""
+"""Experiments as the report sees them: what train and evaluate wrote, and where runs compare.
+
+workflow/common/stage_files.py reads the files of an experiment into a `Run`; srt/report/ makes the
+tables and figures from runs.
+"""
 
 from __future__ import annotations
 
@@ -13,58 +17,78 @@ from srt.results.curves import Curve, reached_by_all
 
 @dataclass(frozen=True)
 class Run:
-    """What train and evaluate wrote of an experiment."""
+    """What train and evaluate wrote of an experiment with one seed."""
 
+    # The content of metrics.json, training.json, history.csv and costs.json.
     metrics: dict[str, Any]
     training: dict[str, Any]
-    history: dict[str, Curve]
+    history: dict[str, Curve]  # a curve over steps for each column
     costs: dict[str, Any]
-    model: str  # its name in params.yaml
-    validation_items: int  # at most, that params.yaml has it validated on
-    repeats: tuple[Run, ...] = ()  # the same from other seeds
+
+    # What params.yaml says of the experiment.
+    model: str  # the model's name
+    validation_items: int  # at most so many items are validated
+
+    # The runs of the same experiment with other seeds.
+    repeats: tuple[Run, ...] = ()
 
     @property
     def name(self) -> str:
+        """The name of the experiment."""
         return str(self.metrics["experiment"])
 
     @property
     def data(self) -> str:
+        """The name of the dataset, which says so if the scenes are synthetic."""
         return f"{self.metrics['dataset']}{' (synthetic)' if self.metrics['synthetic'] else ''}"
 
     @property
     def departure(self) -> str:
-        """What the evaluation changed in its protocols, e.g. `3 input views instead of 5`."""
+        """What the evaluation changed in its protocols, such as `3 input views instead of 5`.
+
+        It is empty if nothing was changed.
+        """
+        changes = []
         conditions = self.metrics["conditions"]
-        given, trained = conditions["input_views"], conditions["trained_input_views"]
-        changes = [f"{given} input view{'s' * (given > 1)} instead of {trained}"]
-        changes = changes if given != trained else []
+
+        # A model may see more or fewer views than it was trained with.
+        input_views, trained = conditions["input_views"], conditions["trained_input_views"]
+        if input_views != trained:
+            unit = "input views" if input_views > 1 else "input view"
+            changes.append(f"{input_views} {unit} instead of {trained}")
+
+        # The cameras may have been disturbed.
         if conditions["pose_noise"]:
             changes.append(f"pose noise {conditions['pose_noise']:g}")
         return ", ".join(changes)
 
     @property
     def label(self) -> str:
+        """The experiment and its dataset."""
         return f"{self.name}: {self.data}"
 
     @property
     def by_step(self) -> Curve:
-        """The PSNR on validation scenes after so many steps."""
+        """The PSNR of validation images over the training's steps."""
         return self.history["validation_psnr"]
 
     @property
     def by_time(self) -> Curve:
-        """The same after so many seconds, which are spread evenly over the steps: no training
-        writes when each step was."""
+        """The PSNR of validation images over the training's seconds."""
+        # No training records when each step was. All steps are taken to last equally long.
         seconds = self.training["seconds"] / self.training["steps"]
         return [(step * seconds, psnr) for step, psnr in self.by_step]
 
     @property
     def seeds(self) -> tuple[Run, ...]:
-        """The run of each seed."""
+        """The runs of all seeds of the experiment: this one and its repeats."""
         return (self, *self.repeats)
 
     def over_seeds(self, protocol: str, measure: str) -> tuple[float, float] | None:
-        """Returns mean and standard deviation over the seeds; None of one, or if not measured."""
+        """Return mean and standard deviation of a measure over the seeds.
+
+        It is None if there is only one seed, or if a run does not have the measure.
+        """
         values = [run.metrics["protocols"][protocol][measure] for run in self.seeds]
         if len(values) == 1 or None in values:
             return None
@@ -72,13 +96,14 @@ class Run:
 
     @property
     def gpu_hours(self) -> float | None:
-        """GPUs times hours of training; None where it ran on none, or where is not known."""
-        gpus = re.match(r"(\d+) x ", self.training["hardware"])  # as `workflow.train` writes it
+        """The number of GPUs times the hours of training; None if it did not run on GPUs."""
+        # `workflow.train` writes the hardware as, for example, `2 x NVIDIA H200`.
+        gpus = re.match(r"(\d+) x ", self.training["hardware"])
         return round(int(gpus[1]) * self.training["seconds"] / 3600, 6) if gpus else None
 
 
 def by_dataset(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Returns the runs of each dataset, by what it is called."""
+    """Return the runs of each dataset, by the dataset's name; synthetic ones are apart."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.data, []).append(run)
@@ -86,19 +111,23 @@ def by_dataset(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 class Equal(NamedTuple):
-    """Where the trainings of a dataset are compared; None is nowhere."""
+    """The steps and the seconds at which the trainings of a dataset are compared; None: nowhere."""
 
     steps: float | None = None
     seconds: float | None = None
 
 
 def equal_cost(group: Sequence[Run]) -> Equal:
-    """Returns the steps and the seconds that all runs of a dataset were validated at or beyond.
+    """Return the largest steps and seconds that the validation curves of all runs reach.
 
-    None where all are of one model, and of seconds where not all ran on the same hardware.
+    Args:
+        group: the runs of one dataset. If all have the same model, there is nothing to compare.
     """
     if len({run.model for run in group}) == 1:
         return Equal()
+
+    # Steps can always be compared, times only of trainings on the same hardware.
     steps = reached_by_all([run.by_step for run in group])
-    alike = len({run.training["hardware"] for run in group}) == 1
-    return Equal(steps, reached_by_all([run.by_time for run in group]) if alike else None)
+    same_hardware = len({run.training["hardware"] for run in group}) == 1
+    seconds = reached_by_all([run.by_time for run in group]) if same_hardware else None
+    return Equal(steps, seconds)

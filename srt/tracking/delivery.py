@@ -24,7 +24,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from srt.common.files import write_atomically
+from srt.common.files import wait_for_lock, write_atomically
 from srt.tracking import outbox, registry
 from srt.tracking.mlflow_events import has_picture, read_metrics, send_event
 
@@ -67,7 +67,7 @@ def deliver(folder: Path, root: Path) -> None:
         folder: the run's outbox.
         root: where mlflow.db and mlruns are, unless MLFLOW_TRACKING_URI names another store.
     """
-    with outbox.locked(folder / "lock"):
+    with wait_for_lock(folder / "lock"):
         client, artifacts = _connect(root)
         delivery = _Delivery.resume(client, folder, artifacts, root)
         end = outbox.released_end(folder, delivery.start)
@@ -202,7 +202,7 @@ def _create_run(
         count = len(client.search_runs([experiment], max_results=1000))
         tags = run["tags"] | {"mlflow.runColor": COLOURS[count % len(COLOURS)]}
         if run.get("parent"):
-            with outbox.locked(root / "mlflow.db.parents.lock"):  # one tree makes one parent
+            with wait_for_lock(root / "mlflow.db.parents.lock"):  # one tree makes one parent
                 tags["mlflow.parentRunId"] = _parent_run(client, experiment, run)
         created = client.create_run(experiment, run["start_time"], tags, run["name"])
         run_id = str(created.info.run_id)
@@ -267,7 +267,7 @@ def _connect(root: Path) -> tuple[MlflowClient, str | None]:
 
     # The first search creates the default experiment, so only one process may be here at a time.
     database = Path(uri.removeprefix("sqlite:///")).absolute()
-    with outbox.locked(database.with_name(f"{database.name}.lock")):
+    with wait_for_lock(database.with_name(f"{database.name}.lock")):
         if not database.exists():
             _create_database(database)
         client = MlflowClient(uri)

@@ -14,7 +14,6 @@ resumes, it drops the unreleased lines of later steps. No step is lost or logged
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import logging
@@ -24,7 +23,6 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -286,14 +284,6 @@ def released_end(folder: Path, start: int = 0) -> int:
     """Return the position after the last released line; `start` if there is none after it."""
     ends = (stop for _, stop, event in read_events(folder, start) if "released" in event)
     return max(ends, default=start)
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Waits until no other process holds the lock; a kill lifts it."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _milliseconds() -> int:

@@ -1,17 +1,25 @@
-"""The training loop, read top to bottom: batch, gradients in groups of rays, step, log, save.
+"""The training loop. `fit` is the whole of it, to be read from top to bottom.
 
-A step counts as done once its weights are updated. At a step that is due for several things the
-order is: log, validate, picture, save; so a saved state has seen all that its step brought.
+One step of training is:
+
+1. Draw a batch from (seed, step) alone: scenes, input views and target rays
+   (srt/data/sampling.py).
+2. Predict the colours of the rays, and compute the gradients of the squared error, in groups of
+   rays (srt/training/gradients.py).
+3. Set the learning rate, and let Adam update the weights (srt/training/state.py).
+
+Some steps are followed by a log, a validation, pictures or a save, always in this order. A saved
+state therefore has everything that its step has brought.
+
+A training can be killed at any time. The same command then goes on from the last saved state, and
+repeats the steps after it. Since batches depend on the step alone, and the state has all the rest,
+the result on a CPU is bit for bit that of a training that was never stopped.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
-import sys
-import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,40 +30,35 @@ from srt.common.distributed import Processes, Reduction, StopRequest
 from srt.common.errors import UserError
 from srt.config.schema import Experiment, TrainConfig
 from srt.data.batch import Batch, make_view_config
-from srt.data.packed.reader import Scenes
 from srt.data.prefetch import iterate_batches
 from srt.data.sampling import Sampler
-from srt.evaluation.comparison import compare_views
-from srt.evaluation.evaluator import evaluate_items
-from srt.evaluation.protocols import protocol_items
 from srt.model.decoder import uniforms_per_ray
 from srt.tracking.tracker import Tracker
 from srt.training.cuda_graph import Step, make_step
-from srt.training.energy import EnergyMeter, peak_gigabytes
+from srt.training.energy import CostMeter
+from srt.training.monitoring import (
+    TrainingData,
+    log_pictures,
+    measure_validation,
+    progress_bar,
+    validate,
+)
 from srt.training.state import NO_STEP, TrainingState
 from srt.training.states import load_latest_state, load_shorter_training, save_state
 
-PICTURED_SCENES = 4
-NAMED_SCENES = 8  # of a step that is not finite
+# How many scenes of a step that is not finite the error names.
+SCENES_IN_ERROR = 8
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TrainingData:
-    """The packed splits that a training reads."""
-
-    train: Scenes
-    validation: Scenes
-
-
-@dataclass(frozen=True)
 class Requests:
-    """What the user asks of this call beyond its configuration."""
+    """What the user wants of this call beyond the configuration. It does not change the result."""
 
-    stop_after: int | None = None
-    validate_now: bool = False
-    picture_now: bool = False
+    stop_after: int | None = None  # save and stop when so many steps are done
+    validate_now: bool = False  # before the first step
+    picture_now: bool = False  # before the first step
 
 
 def fit(
@@ -68,80 +71,66 @@ def fit(
     stop: StopRequest,
     requests: Requests,
 ) -> TrainingState:
-    """Returns the training as far as it went: `train.steps`, or less if it was told to stop.
+    """Train an experiment and return it after `train.steps` steps, or earlier if it has to stop.
 
     Args:
-        config: what the resume states in `folder` must have been made with.
+        config: everything that the training depends on; states in `folder` must have the same.
+        folder: of the resume states, locked by this training.
     """
-    train, training = experiment.train, TrainingState(experiment, processes.device)
+    # Go on from the last saved state. What was logged after it is dropped: it will be logged again.
+    train = experiment.train
+    training = TrainingState(experiment, processes.device)
     resume(training, folder, config)
     tracker.rewind(training.step)
+
+    # Prepare what every step needs: its batch, its gradients, and their sum over the processes.
     sampler = make_sampler(experiment, processes)
     compute_step = make_step(training.model, processes.device)
     reduction = processes.reduction(training.model.parameters())
-    started, used = time.monotonic() - training.seconds, training.joules
-    peak = training.peak_gigabytes
-    meter = EnergyMeter(processes.device)
-    if requests.validate_now:
-        log.info("validation: %.4f dB", measure_validation(training, data, processes))
-    if requests.picture_now:
-        log_pictures(training, data, tracker, processes)
+    costs = CostMeter(training, processes)
+    look_before_first_step(training, data, tracker, processes, requests)
 
     end = min(train.steps, requests.stop_after or train.steps)
     with progress_bar(training.step, end, experiment.name, processes) as bar:
         for batch in iterate_batches(sampler, data.train, training.step, end):
+            # Update the weights. A step counts as done from here on.
             rate = learning_rate(training.step, train)
             training.loss_sum += train_step(training, compute_step, batch, rate, reduction)
             training.step += 1
             bar.update()
 
+            # A stop signal may reach the processes at different steps, but all must stop together:
+            # the rest would wait forever for the gradients of one that has left.
             last = training.step == end
             stopping = processes.any(bool(stop))
+
+            # Look at the training from time to time, and save it last.
             if training.step % train.log_every == 0:
-                training.seconds = time.monotonic() - started
+                costs.measure_seconds()
                 bar.set_postfix_str(log_step(training, data, rate, tracker, processes))
             if training.step % train.validate_every == 0:
                 validate(training, data, tracker, processes)
             if training.step % train.picture_every == 0 or last:
                 log_pictures(training, data, tracker, processes)
             if training.step % train.checkpoint_every == 0 or last or stopping:
-                training.seconds = time.monotonic() - started
-                training.joules = sum_if_known([used, *processes.gather(meter.joules())])
-                peaks = [peak, *processes.gather(peak_gigabytes(processes.device))]
-                training.peak_gigabytes = max_if_known(peaks)
-                training.loss_sum.fill_(check_finite_loss(training, data, processes))
-                if processes.main:
-                    save_state(folder, training.state(), config)
-                    training.saved_step = training.step
-                    tracker.release()
-                    tracker.deliver_in_background()
+                costs.measure()
+                save(training, data, folder, config, tracker, processes)
             if stopping:
                 break
     return training
 
 
-def train_step(
-    training: TrainingState,
-    compute_step: Step,
-    batch: Batch,
-    rate: float,
-    reduction: Reduction | None = None,
-) -> Tensor:
-    """Updates the weights once; returns the loss, on the device: nothing waits for it.
-
-    Args:
-        compute_step: what `make_step` returns.
-        reduction: over the processes of the training, where there are several.
-    """
-    training.optimizer.zero_grad(set_to_none=True)
-    rays = training.experiment.train.rays_per_group
-    loss = compute_step(batch, rays, reduction)
-    training.update(rate, loss)
-    return loss
+def resume(training: TrainingState, folder: Path, config: dict[str, Any]) -> None:
+    """Load the newest state of this configuration, or of a shorter training of it, if any."""
+    state = load_latest_state(folder, config) or load_shorter_training(folder, config)
+    if state is not None:
+        training.restore(state)
+        training.saved_step = training.step
+        log.info("resuming after step %d", training.step)
 
 
 def make_sampler(experiment: Experiment, processes: Processes) -> Sampler:
-    """Returns the sampler of this process' share of every batch."""
+    """Return the sampler that draws this process' share of every batch."""
     return Sampler(
         batch_size=experiment.train.batch_size,
         rays_per_scene=experiment.train.rays_per_scene,
@@ -153,148 +142,155 @@ def make_sampler(experiment: Experiment, processes: Processes) -> Sampler:
     )
 
 
-def resume(training: TrainingState, folder: Path, config: dict[str, Any]) -> None:
-    """Takes over the newest state of this configuration, or of a shorter training of it."""
-    state = load_latest_state(folder, config) or load_shorter_training(folder, config)
-    if state is not None:
-        training.restore(state)
-        training.saved_step = training.step
-        log.info("resuming after step %d", training.step)
+def look_before_first_step(
+    training: TrainingState,
+    data: TrainingData,
+    tracker: Tracker,
+    processes: Processes,
+    requests: Requests,
+) -> None:
+    """Measure and show the model as it is now, if the user wants to see it."""
+    if requests.validate_now:
+        log.info("validation: %.4f dB", measure_validation(training, data, processes))
+    if requests.picture_now:
+        log_pictures(training, data, tracker, processes)
+
+
+def train_step(
+    training: TrainingState,
+    compute_step: Step,
+    batch: Batch,
+    rate: float,
+    reduction: Reduction | None = None,
+) -> Tensor:
+    """Update the weights once and return the loss, on the device, without waiting for it.
+
+    Args:
+        compute_step: what `make_step` returns.
+        rate: the learning rate.
+        reduction: adds up the gradients of all processes; None for a process alone.
+    """
+    # Gradients are added to those of the parameters, so there must be none from the last step.
+    training.optimizer.zero_grad(set_to_none=True)
+    rays = training.experiment.train.rays_per_group
+    loss = compute_step(batch, rays, reduction)
+    training.update(rate, loss)
+    return loss
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Return the learning rate at a step: a linear warm-up, then an exponential decay.
+
+    The schedule is that of stelzner/srt, train.py. It begins with a rate of 0.
+
+    Args:
+        step: how many steps have been done before.
+    """
+    # Warm up from 0 to the peak.
+    if step < config.warmup_steps:
+        return config.learning_rate * step / config.warmup_steps
+
+    # Decay exponentially: by `decay_rate` in every `decay_steps` steps.
+    since_peak = step - config.warmup_steps
+    return float(config.learning_rate * config.decay_rate ** (since_peak / config.decay_steps))
 
 
 def log_step(
     training: TrainingState, data: TrainingData, rate: float, tracker: Tracker, processes: Processes
 ) -> str:
-    """Logs the mean since the last log; returns it as text."""
+    """Log the mean loss of the steps since the last log, and return the PSNR as text.
+
+    Args:
+        rate: the learning rate of the last step.
+    """
+    # Take the mean over the steps since the last log and over all processes, and begin a new sum.
     mse = check_finite_loss(training, data, processes) / training.experiment.train.log_every
     training.loss_sum.zero_()
     psnr = -10 * math.log10(max(mse, 1e-10))
     training.curve.append((training.step, psnr, rate))
+
+    # The seconds make a time axis without the interruptions.
     values = {"train/mse": mse, "train/psnr": psnr, "train/learning_rate": rate}
     values["train/gradient_norm"] = training.gradient_norm.item()
-    values["train/seconds"] = training.seconds  # an axis without the interruptions
+    values["train/seconds"] = training.seconds
     tracker.log_metrics(values, training.step)
     return f"train {psnr:.2f} dB, validation {training.best_psnr:.2f} dB"
 
 
-def sum_if_known(terms: Sequence[float | None]) -> float | None:
-    """Returns a sum; None where a part is not known."""
-    known = [part for part in terms if part is not None]
-    return sum(known) if len(known) == len(terms) else None
+def save(
+    training: TrainingState,
+    data: TrainingData,
+    folder: Path,
+    config: dict[str, Any],
+    tracker: Tracker,
+    processes: Processes,
+) -> None:
+    """Save the training's state, unless its loss is not finite, and send MLflow what was logged."""
+    # Every process will resume with the sum that the main process saves, so make it their mean.
+    training.loss_sum.fill_(check_finite_loss(training, data, processes))
+    if not processes.main:
+        return
 
-
-def max_if_known(terms: Sequence[float | None]) -> float | None:
-    """Returns a maximum; None where a part is not known."""
-    known = [part for part in terms if part is not None]
-    return max(known) if len(known) == len(terms) else None
+    # Once the state is saved, these steps will not be repeated: their logs are final.
+    save_state(folder, training.state(), config)
+    training.saved_step = training.step
+    tracker.release()
+    tracker.deliver_in_background()
 
 
 class NotFiniteError(UserError):
-    """The training has diverged; the text names the step, its scenes and the last good state."""
+    """The training has diverged. The text names the step, its scenes and the last good state."""
 
 
 def check_finite_loss(training: TrainingState, data: TrainingData, processes: Processes) -> float:
-    """Returns the sum since the last log; raises NotFiniteError, so that no bad state is saved."""
-    loss, bad = processes.mean(training.loss_sum), int(training.first_bad.item())
-    bads = [step for step in processes.gather(bad) if step != NO_STEP]
-    if not bads and math.isfinite(loss):
+    """Return the sum of the losses since the last log, as the mean over the processes.
+
+    This waits for the device, so it is called only before a log and before a save.
+
+    Raises:
+        NotFiniteError: the loss or a gradient of a step was not finite in any process.
+    """
+    # Exchange the sums and the first bad steps, so that all processes raise the error together.
+    loss = processes.mean(training.loss_sum)
+    first_bad_step = int(training.first_bad_step.item())
+    bad_steps = [step for step in processes.gather(first_bad_step) if step != NO_STEP]
+    if not bad_steps and math.isfinite(loss):
         return loss
-    step = min(bads, default=training.step)
-    sampler = make_sampler(training.experiment, processes)
-    drawn = sampler.batch_indices(data.train, step - 1).scene.tolist()
+
+    # Name the scenes of that step, because one of them may be faulty.
+    step = min(bad_steps, default=training.step)
+    names = scene_names(training, data, step, processes)
     raise NotFiniteError(
         f"{training.experiment.name}: the loss or a gradient of step {step} is not finite; its"
-        f" scenes were {', '.join(data.train.names[scene] for scene in drawn[:NAMED_SCENES])}"
-        f"{f' and {len(drawn) - NAMED_SCENES} more' if len(drawn) > NAMED_SCENES else ''}. The last"
-        f" good state is of step {training.saved_step}: look at these scenes, lower"
-        " train.learning_rate or set train.clip_norm, then run again"
+        f" scenes were {names}. The last good state is of step {training.saved_step}: look at these"
+        " scenes, lower train.learning_rate or set train.clip_norm, then run again"
     )
 
 
-def validate(
-    training: TrainingState, data: TrainingData, tracker: Tracker, processes: Processes
-) -> None:
-    """Measures full validation images and keeps the weights if they are the best so far."""
-    with training.with_average_weights():
-        psnr = measure_validation(training, data, processes)
-        training.validation.append((training.step, psnr))
-        tracker.log_metrics({"validation/psnr": psnr}, training.step)
-        if psnr > training.best_psnr:
-            training.best_psnr, training.best_step = psnr, training.step
-            weights = training.model.state_dict()
-            training.best = {name: value.detach().clone() for name, value in weights.items()}
-
-
-def measure_validation(training: TrainingState, data: TrainingData, processes: Processes) -> float:
-    """Returns the PSNR of full validation images at fixed views, by protocol `stelzner`."""
-    train, scenes = training.experiment.train, data.validation
-    view_config = make_view_config(training.experiment)
-    items = protocol_items(scenes, "stelzner", view_config.input_views, train.validation_items)
-    rows = evaluate_items(
-        training.model,
-        scenes,
-        items,
-        "stelzner",
-        mean_colour=None,
-        lpips=None,
-        view_config=view_config,
-        rays_per_group=train.rays_per_group,
-        processes=processes,
-        mixed_precision=True,
-    )
-    return float(sum(row["psnr"] for row in rows) / len(rows))
-
-
-def log_pictures(
-    training: TrainingState, data: TrainingData, tracker: Tracker, processes: Processes
-) -> None:
-    """Logs inputs, targets, predictions and errors of a few training and validation scenes."""
-    if not processes.main:
-        return
-    view_config = make_view_config(training.experiment)
-    for split, scenes in (("validation", data.validation), ("train", data.train)):
-        image = compare_views(
-            training.model,
-            scenes,
-            protocol_items(scenes, "stelzner", view_config.input_views, PICTURED_SCENES),
-            view_config=view_config,
-            rays_per_group=training.experiment.train.rays_per_group,
-            mixed_precision=True,
-        )
-        tracker.log_image(f"views/{split}", image, training.step)
-
-
-@contextlib.contextmanager
-def progress_bar(done: int, steps: int, name: str, processes: Processes) -> Iterator[Any]:
-    """Shows steps, rate and the time left, in the main process."""
-    from tqdm import tqdm
-
-    with tqdm(
-        total=steps,
-        initial=done,
-        desc=f"train {name}",
-        unit="step",
-        disable=not processes.main,
-        mininterval=0.1 if sys.stderr.isatty() else 30,  # seconds: a log keeps every line
-    ) as bar:
-        yield bar
+def scene_names(
+    training: TrainingState, data: TrainingData, step: int, processes: Processes
+) -> str:
+    """Return the first names of this process' scenes of a step, and how many more there are."""
+    # Batches depend on the step alone, so that of an earlier step can be drawn again.
+    sampler = make_sampler(training.experiment, processes)
+    scenes = sampler.batch_indices(data.train, step - 1).scene.tolist()
+    names = ", ".join(data.train.names[scene] for scene in scenes[:SCENES_IN_ERROR])
+    if len(scenes) > SCENES_IN_ERROR:
+        names += f" and {len(scenes) - SCENES_IN_ERROR} more"
+    return names
 
 
 def learning_curve(training: TrainingState) -> str:
-    """Returns history.csv: no time and no run in it, so the same training writes the same bytes."""
+    """Return the content of history.csv: PSNR and learning rate of the steps that were logged.
+
+    No time and no date is in it, so that the same training always writes the same bytes.
+    """
+    # A step can have a log, a validation or both. What it does not have stays empty.
     validation = dict(training.validation)
-    rows = {step: (psnr, rate) for step, psnr, rate in training.curve}
+    logged = {step: (psnr, rate) for step, psnr, rate in training.curve}
     lines = ["step,train_psnr,learning_rate,validation_psnr"]
-    for step in sorted(rows.keys() | validation.keys()):
-        psnr, rate = (f"{value:.6g}" for value in rows[step]) if step in rows else ("", "")
-        measured = f"{validation[step]:.6g}" if step in validation else ""
-        lines.append(f"{step:.0f},{psnr},{rate},{measured}")
+    for step in sorted(logged.keys() | validation.keys()):
+        psnr, rate = (f"{value:.6g}" for value in logged[step]) if step in logged else ("", "")
+        validation_psnr = f"{validation[step]:.6g}" if step in validation else ""
+        lines.append(f"{step:.0f},{psnr},{rate},{validation_psnr}")
     return "\n".join(lines) + "\n"
-
-
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """Returns the learning rate of a step; step 0 has none (stelzner/srt, train.py)."""
-    if step < config.warmup_steps:
-        return config.learning_rate * step / config.warmup_steps
-    decays = (step - config.warmup_steps) / (config.decay_steps or config.steps)
-    return float(config.learning_rate * config.decay_rate**decays)

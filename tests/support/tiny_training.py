@@ -1,4 +1,4 @@
-"""A packed set of a few 16 x 16 images and a model that trains on it in a second."""
+"""A packed dataset of a few 16 x 16 images, and a model that trains on it in a second."""
 
 import contextlib
 import dataclasses
@@ -20,8 +20,11 @@ from srt.training.states import state_folder
 
 CPU = torch.device("cpu")
 ALONE = Processes(0, 1, CPU, None)
-VIEWS, SIZE = 4, 16
-SPLITS = {"train": 5, "val": 3, "test": 3}
+VIEWS = 4  # of a scene
+SIZE = 16  # of an image: rows and columns
+SPLITS = {"train": 5, "val": 3, "test": 3}  # numbers of scenes
+
+# The smallest model that still has every component.
 MODEL = {
     "frame": "canonical",
     "position_octaves": 3,
@@ -37,6 +40,8 @@ MODEL = {
     "decoder_layers": 1,
     "decoder_hidden": 8,
 }
+
+# What changes MODEL into each of the models.
 VARIANTS = {
     "srt": {},
     "isrt": {
@@ -53,6 +58,9 @@ VARIANTS = {
         "separate_fine_net": True,
     },
 }
+
+# Eight steps in which everything happens. Logs come every three steps, validations and saves every
+# two, so that there are steps with one of them, with both and with none.
 TRAIN = {
     "steps": 8,
     "batch_size": 4,
@@ -71,7 +79,7 @@ TRAIN = {
 
 @contextlib.contextmanager
 def one_thread():
-    """Tensors this small take longer with threads, which wait for each other."""
+    """Compute with one thread: with several, such small tensors take longer."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -79,7 +87,11 @@ def one_thread():
 
 
 def write_params(path, model=None, **train):
-    """Writes params.yaml with a profile `quick` of this size and returns `path`."""
+    """Write a params.yaml whose profile `quick` is this small, and return `path`.
+
+    Args:
+        model, train: changes of the model's and the training's settings.
+    """
     params = yaml.safe_load(PARAMS.read_text())
     quick = params["profiles"]["quick"]
     quick["datasets"]["nmr"] |= {"image_size": [SIZE, SIZE], "views": VIEWS}
@@ -91,15 +103,12 @@ def write_params(path, model=None, **train):
 
 
 def tiny_experiment(folder, model=None, **train):
+    """Return the experiment `nmr_srt` at this size, with changes as in `write_params`."""
     return load_experiment(write_params(folder / "params.yaml", model, **train), "nmr_srt", "quick")
 
 
 def write_packed(folder, source_view=None):
-    """Writes a packed dataset of coloured gradients and returns `folder`.
-
-    The first two cameras of a scene are at one place: the first has been rolled about its axis,
-    the second has not.
-    """
+    """Write a packed dataset of coloured gradients and return `folder`."""
     for seed, (split, scenes) in enumerate(SPLITS.items()):
         write_split(folder / split, scenes, np.random.default_rng(seed), source_view)
     (folder / "manifest.json").write_text("{}")
@@ -107,12 +116,22 @@ def write_packed(folder, source_view=None):
 
 
 def write_split(folder, scenes, rng, source_view):
+    """Write a split of some scenes.
+
+    The first two cameras of a scene have the same position, and look at the scene's centre. Only
+    the first one is rolled about its axis.
+    """
+    # Each view has a random colour that grows with the rows, and another one with the columns.
     ramp = np.linspace(0, 200, SIZE)
     image = ramp[:, None, None] * rng.random((scenes, VIEWS, 1, 1, 3))
     image = image + ramp[None, :, None] * rng.random((scenes, VIEWS, 1, 1, 3))
+
+    # Random cameras that look at the centre.
     positions = torch.from_numpy(rng.normal((2, 0, 1), size=(scenes, VIEWS, 3)))
     positions[:, 1] = positions[:, 0]
     poses = look_at(positions, torch.zeros_like(positions))
+
+    # Roll the first camera.
     roll = torch.eye(4, dtype=torch.float64)
     roll[:2, :2] = torch.tensor([[0.8, -0.6], [0.6, 0.8]])
     poses[:, 0] = poses[:, 0] @ roll
@@ -129,36 +148,41 @@ def write_split(folder, scenes, rng, source_view):
 
 
 def read_packed(folder):
+    """Return the splits of `write_packed` that a training reads."""
     return TrainingData(Scenes(folder / "train", CPU), Scenes(folder / "val", CPU))
 
 
 class NeverStop(StopRequest):
-    """Leaves the signal handlers of the test run alone."""
+    """A request that never comes. It leaves the signal handlers of the test run as they are."""
 
     def __init__(self):
         self.number = 0
 
 
 def configured(experiment):
+    """Return the configuration that the states of this experiment's training have."""
     return training_config(experiment, "digest of the data")
 
 
-def folder_of(states, experiment):
+def states_folder_of(states, experiment):
+    """Return the folder of the experiment's states below the folder `states`."""
     return state_folder(states, experiment, configured(experiment))
 
 
 def train(experiment, data, states, stop_after=None):
-    """Trains, or goes on, as `workflow.train` does."""
-    folder, requests = folder_of(states, experiment), Requests(stop_after=stop_after)
+    """Train, or go on from the last state, as `workflow.train` does."""
+    folder = states_folder_of(states, experiment)
     config = configured(experiment)
+    requests = Requests(stop_after=stop_after)
     return fit(experiment, config, data, folder, Tracker(), ALONE, NeverStop(), requests)
 
 
 def weights_file(training, path):
-    """Returns the bytes of model.safetensors."""
+    """Write the best weights of a training to `path` and return the file's bytes."""
     save_weights(path, training.best, configured(training.experiment))
     return path.read_bytes()
 
 
 def changed(experiment, **train):
+    """Return the experiment with changes of its training's settings."""
     return dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, **train))

@@ -1,4 +1,4 @@
-"""A training's energy is the difference of the GPUs' counters, or not measured; its memory."""
+"""What a training costs: energy is the difference of two readings of a counter, or unknown."""
 
 import sys
 from types import SimpleNamespace
@@ -8,16 +8,15 @@ import torch
 from support.tiny_training import (
     CPU,
     configured,
-    folder_of,
     one_thread,
     read_packed,
+    states_folder_of,
     tiny_experiment,
     train,
     write_packed,
 )
 
-from srt.training.energy import EnergyMeter, peak_gigabytes
-from srt.training.loop import max_if_known, sum_if_known
+from srt.training.energy import EnergyMeter, max_if_known, peak_gigabytes, sum_if_known
 from srt.training.states import load_latest_state, save_state
 
 GPU = torch.device("cuda", 0)
@@ -31,7 +30,7 @@ def _one_thread():
 
 @pytest.fixture
 def counter(monkeypatch):
-    """Has NVIDIA's library count one GPU's energy, in `counter.millijoules`."""
+    """A GPU whose energy NVIDIA's library reads from `counter.millijoules`."""
     import pynvml
 
     gpu = SimpleNamespace(millijoules=1_000_000)
@@ -45,13 +44,13 @@ def counter(monkeypatch):
     return gpu
 
 
-def test_a_trainings_memory_is_the_gpus_peak(monkeypatch):
+def test_the_memory_of_a_training_is_the_peak_of_the_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", {GPU: 6_661_569_536}.__getitem__)
     assert peak_gigabytes(GPU) == 6.662
     assert peak_gigabytes(CPU) is None
 
 
-def test_energy_is_what_was_used_since_the_meter_was_made(counter):
+def test_energy_counts_from_when_the_meter_was_made(counter):
     meter = EnergyMeter(GPU)
     counter.millijoules += 2500
     assert meter.joules() == 2.5
@@ -75,15 +74,15 @@ def test_without_nvidias_library_or_a_gpu_there_is_no_energy(counter, monkeypatc
     assert EnergyMeter(GPU).joules() is None
 
 
-def test_a_sum_or_a_maximum_with_an_unknown_part_is_unknown():
+def test_a_sum_or_a_maximum_with_an_unknown_term_is_unknown():
     assert sum_if_known([1.5, 2.0, 0.0]) == 3.5
     assert sum_if_known([1.5, None, 2.0]) is None
     assert max_if_known([1.5, 2.0, 0.0]) == 2.0
     assert max_if_known([1.5, None, 2.0]) is None
 
 
-class Meter:
-    """Counts seven joules a call of a training."""
+class SevenJoules:
+    """A meter that counts seven joules in each call of a training."""
 
     def __init__(self, device):
         pass
@@ -92,32 +91,37 @@ class Meter:
         return 7.0
 
 
-def test_what_a_training_used_before_it_was_stopped_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr("srt.training.loop.EnergyMeter", Meter)
+def test_energy_used_before_a_training_was_stopped_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr("srt.training.energy.EnergyMeter", SevenJoules)
     data, experiment = read_packed(write_packed(tmp_path / "packed")), tiny_experiment(tmp_path)
     assert train(experiment, data, tmp_path / "states", stop_after=3).joules == 7.0
     assert train(experiment, data, tmp_path / "states").joules == 14.0
 
 
-def test_a_trainings_memory_is_the_most_of_all_its_parts(tmp_path, monkeypatch):
+def test_the_memory_of_a_training_is_the_largest_peak_of_its_calls(tmp_path, monkeypatch):
     data, experiment = read_packed(write_packed(tmp_path / "packed")), tiny_experiment(tmp_path)
     for peak, stop_after, most in ((4.0, 3, 4.0), (6.5, 5, 6.5), (2.0, None, 6.5)):
-        monkeypatch.setattr("srt.training.loop.peak_gigabytes", lambda device, peak=peak: peak)
+        monkeypatch.setattr("srt.training.energy.peak_gigabytes", lambda device, peak=peak: peak)
         training = train(experiment, data, tmp_path / "states", stop_after=stop_after)
         assert training.peak_gigabytes == most
-    # At its end it takes no further step, and what it has of the GPU then does not count.
-    monkeypatch.setattr("srt.training.loop.peak_gigabytes", lambda device: 9.0)
+
+    # A finished training does no further step, so the memory of another call does not count.
+    monkeypatch.setattr("srt.training.energy.peak_gigabytes", lambda device: 9.0)
     assert train(experiment, data, tmp_path / "states").peak_gigabytes == 6.5
 
 
-def test_a_training_whose_first_part_was_not_measured_has_no_energy(tmp_path, monkeypatch):
+def test_a_training_whose_first_call_was_not_measured_has_no_energy(tmp_path, monkeypatch):
+    # The first call is on a CPU, which counts nothing. Its state becomes one of an older version,
+    # which has no cost at all.
     data, experiment = read_packed(write_packed(tmp_path / "packed")), tiny_experiment(tmp_path)
-    assert train(experiment, data, tmp_path / "states", stop_after=3).joules is None  # a CPU
-    monkeypatch.setattr("srt.training.loop.EnergyMeter", Meter)
-    folder = folder_of(tmp_path / "states", experiment)
+    assert train(experiment, data, tmp_path / "states", stop_after=3).joules is None
+    monkeypatch.setattr("srt.training.energy.EnergyMeter", SevenJoules)
+    folder = states_folder_of(tmp_path / "states", experiment)
     state = load_latest_state(folder, configured(experiment))
-    del state.progress["joules"], state.progress["peak_gigabytes"]  # as in states of older versions
+    del state.progress["joules"], state.progress["peak_gigabytes"]
     save_state(folder, state, configured(experiment))
+
+    # The second call is measured, but what the first one used is unknown.
     training = train(experiment, data, tmp_path / "states")
     assert training.joules is None
     assert training.peak_gigabytes is None

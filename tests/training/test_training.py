@@ -1,4 +1,4 @@
-"""Gradients in groups of rays, the schedule, and trainings that stop and go on, bit for bit."""
+"""Gradients in groups of rays, the learning rate, and trainings that resume bit for bit."""
 
 import dataclasses
 import logging
@@ -13,9 +13,9 @@ from support.tiny_training import (
     PARAMS,
     VARIANTS,
     changed,
-    folder_of,
     one_thread,
     read_packed,
+    states_folder_of,
     tiny_experiment,
     train,
     weights_file,
@@ -24,6 +24,7 @@ from support.tiny_training import (
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from srt.config.load import load_experiment
+from srt.data.sampling import Sampler
 from srt.model.srt import build_model
 from srt.training.cuda_graph import plain_step
 from srt.training.gradients import choose_group_shape, compute_gradients, largest_equal_group
@@ -55,11 +56,12 @@ def experiment(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def uninterrupted(experiment, data, tmp_path_factory):
+    """The experiment, trained from the first step to the last in one call."""
     return train(experiment, data, tmp_path_factory.mktemp("states"))
 
 
-def same_training(first, second, folder):
-    """Checks weights, Adam's state, curve and choice of the best step, bit for bit."""
+def assert_same_training(first, second, folder):
+    """Check that weights, Adam's state, curves and the best step are equal bit for bit."""
     assert weights_file(first, folder / "first") == weights_file(second, folder / "second")
     assert learning_curve(first) == learning_curve(second)
     assert first.best_step == second.best_step
@@ -68,28 +70,32 @@ def same_training(first, second, folder):
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
 
 
-def double(batch):
+def to_float64(batch):
+    """Return the batch with all its tensors in float64."""
     values = vars(batch).items()
     tensors = {name: value.double() for name, value in values if isinstance(value, torch.Tensor)}
     return dataclasses.replace(batch, **tensors)
 
 
 def gradients(model):
+    """Return copies of the gradients of all parameters."""
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
 def all_rays_at_once(request, data, tmp_path_factory):
-    """A model and a batch in float64, their error and gradients by one plain backward pass."""
+    """A model and a batch in float64, and their error and gradients by one plain backward pass."""
     experiment = tiny_experiment(tmp_path_factory.mktemp("params"), VARIANTS[request.param])
     model = build_model(experiment.model, seed=0).double()
-    batch = double(make_sampler(experiment, ALONE).batch(data.train, step=0))
+    batch = to_float64(make_sampler(experiment, ALONE).batch(data.train, step=0))
     tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
     keys_values = model.decoder.scene_keys_values(tokens)
-    predicted = model.decode(keys_values, batch.rays)
-    error = loss = (predicted.colours.float() - batch.colours).square().mean()
-    if predicted.coarse_colours is not None:
-        loss = error + (predicted.coarse_colours.float() - batch.colours).square().mean()
+    prediction = model.decode(keys_values, batch.rays)
+
+    # VSRT also learns from its coarse colours, but only the fine ones make the error.
+    error = loss = (prediction.colours.float() - batch.colours).square().mean()
+    if prediction.coarse_colours is not None:
+        loss = error + (prediction.coarse_colours.float() - batch.colours).square().mean()
     loss.backward()
     return model, batch, error.detach(), gradients(model)
 
@@ -98,27 +104,31 @@ def all_rays_at_once(request, data, tmp_path_factory):
 def test_gradients_in_groups_equal_those_of_all_rays_at_once(all_rays_at_once, rays_per_group):
     model, batch, error, expected = all_rays_at_once
     model.zero_grad(set_to_none=True)
-    decoded = []
+    group_sizes = []
 
+    # The decoder, which also records how many rays it decodes at once.
     def decode(keys_values, rays):
-        decoded.append(rays.origins.shape[:2].numel())
+        group_sizes.append(rays.origins.shape[:2].numel())
         return model.decoder(keys_values, rays)
 
     decode.scene_keys_values = model.decoder.scene_keys_values
-    found = compute_gradients(model, decode, batch, rays_per_group)
-    torch.testing.assert_close(found, error, rtol=1e-12, atol=0)
+    loss = compute_gradients(model, decode, batch, rays_per_group)
+    torch.testing.assert_close(loss, error, rtol=1e-12, atol=0)
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-12, atol=1e-12, msg=name)
-    assert sum(decoded) == 384
-    # At least one ray of each of the 4 scenes, and each of its samples counts.
-    assert max(decoded) <= max(rays_per_group // model.decoder.queries_per_ray, 4)
+
+    # Each of the 4 x 96 rays is decoded once. A group has at least one ray of each of the 4 scenes,
+    # and otherwise as many rays as the limit allows, to which each sample of a ray counts.
+    assert sum(group_sizes) == 384
+    assert max(group_sizes) <= max(rays_per_group // model.decoder.queries_per_ray, 4)
 
 
 @pytest.mark.parametrize("scenes", [1, 3, 32])
 @pytest.mark.parametrize("rays", [1, 24, 97, 128])
 @pytest.mark.parametrize("limit", [1, 31, 32, 96, 1000, 4096, 10**9])
 def test_groups_are_equal_and_as_large_as_the_limit_allows(scenes, rays, limit):
-    fitting = [size for size in range(1, rays + 1) if rays % size == 0 and scenes * size <= limit]
+    divisors = [size for size in range(1, rays + 1) if rays % size == 0]
+    fitting = [size for size in divisors if scenes * size <= limit]
     assert largest_equal_group(scenes, rays, limit) == max(fitting, default=1)
 
 
@@ -128,12 +138,12 @@ def test_groups_are_equal_and_as_large_as_the_limit_allows(scenes, rays, limit):
         (256, 8192, 131072, (16, 8192)),  # whole scenes
         (24, 8192, 131072, (12, 8192)),  # groups are equal: not 16 and 8
         (32, 256, 682, (2, 256)),
-        (4, 96, 50, (1, 48)),  # not one of them fits
-        (7, 100, 400, (7, 50)),  # whole ones would be seven groups, not two
+        (4, 96, 50, (1, 48)),  # not even one whole scene fits
+        (7, 100, 400, (7, 50)),  # groups of whole scenes would be seven, not two
         (32, 64, 4096, (32, 64)),
     ],
 )
-def test_a_group_is_of_whole_scenes_where_that_makes_no_more_groups(scenes, rays, most, shape):
+def test_a_group_has_whole_scenes_if_that_makes_no_more_groups(scenes, rays, most, shape):
     assert choose_group_shape(scenes, rays, most) == shape
 
 
@@ -154,18 +164,24 @@ def test_every_step_uses_its_own_rate_and_all_weights_learn(experiment, data, un
         for name, value in uninterrupted.model.state_dict().items()
         if torch.equal(value, start[name])
     ]
-    assert unchanged == ["encoder.other_embedding"]  # of the second input view: there is one
+
+    # The embedding of further input views is not used, because there is only one input view.
+    assert unchanged == ["encoder.other_embedding"]
 
 
 @pytest.mark.parametrize("variant", ["srt", "isrt", "vsrt"])
 def test_every_model_learns_and_resumes_bit_for_bit(variant, data, tmp_path):
     steps = {"steps": 24, "decay_steps": 1000, "log_every": 8, "validate_every": 24}
-    size = {"rays_per_scene": 32, "rays_per_group": 2048, "validation_items": 1}
-    experiment = tiny_experiment(tmp_path, VARIANTS[variant], **steps, **size)
+    sizes = {"rays_per_scene": 32, "rays_per_group": 2048, "validation_items": 1}
+    experiment = tiny_experiment(tmp_path, VARIANTS[variant], **steps, **sizes)
     whole = train(experiment, data, tmp_path / "whole")
-    assert whole.curve[-1][1] > whole.curve[0][1] + 0.3  # dB
+
+    # It learns: the training PSNR grows by at least 0.3 dB.
+    assert whole.curve[-1][1] > whole.curve[0][1] + 0.3
+
+    # It resumes.
     train(experiment, data, tmp_path / "parts", stop_after=13)
-    same_training(whole, train(experiment, data, tmp_path / "parts"), tmp_path)
+    assert_same_training(whole, train(experiment, data, tmp_path / "parts"), tmp_path)
 
 
 @pytest.mark.parametrize("stops", [[1], [3], [4], [5], [7], [2, 5, 6]])
@@ -176,13 +192,13 @@ def test_a_training_that_stops_and_goes_on_equals_one_that_does_not(
         assert train(experiment, data, tmp_path, stop_after=step).step == step
     resumed = train(experiment, data, tmp_path)
     assert resumed.step == experiment.train.steps
-    same_training(uninterrupted, resumed, tmp_path)
+    assert_same_training(uninterrupted, resumed, tmp_path)
 
 
 def test_a_finished_training_run_again_does_no_step(experiment, data, tmp_path, monkeypatch):
     first = train(experiment, data, tmp_path)
     monkeypatch.setattr("srt.training.loop.train_step", None)
-    same_training(first, train(experiment, data, tmp_path), tmp_path)
+    assert_same_training(first, train(experiment, data, tmp_path), tmp_path)
 
 
 def test_a_longer_training_goes_on_from_a_shorter_one(
@@ -192,9 +208,9 @@ def test_a_longer_training_goes_on_from_a_shorter_one(
     short = changed(experiment, steps=4)
     train(short, data, tmp_path)
     longer = train(experiment, data, tmp_path)
-    assert f"continuing from {folder_of(tmp_path, short) / 'state-000000004'}" in caplog.text
+    assert f"continuing from {states_folder_of(tmp_path, short) / 'state-000000004'}" in caplog.text
     assert "resuming after step 4" in caplog.text
-    same_training(uninterrupted, longer, tmp_path)
+    assert_same_training(uninterrupted, longer, tmp_path)
 
 
 def test_a_shorter_training_takes_nothing_from_the_later_steps_of_a_longer_one(
@@ -203,47 +219,43 @@ def test_a_shorter_training_takes_nothing_from_the_later_steps_of_a_longer_one(
     short = changed(experiment, steps=4)
     alone = train(short, data, tmp_path / "alone")
     train(experiment, data, tmp_path / "both")
-    same_training(alone, train(short, data, tmp_path / "both"), tmp_path)
+    assert_same_training(alone, train(short, data, tmp_path / "both"), tmp_path)
 
 
-def test_the_weights_of_the_best_validation_are_kept(experiment, data, tmp_path):
-    """A rate that is far too high at the end: the last weights are not the best."""
-    training = train(changed(experiment, learning_rate=0.3, warmup_steps=8), data, tmp_path)
+def test_the_best_weights_are_those_of_the_best_validation(experiment, data, tmp_path):
+    # The learning rate becomes far too high, so that the last weights are not the best.
+    unstable = changed(experiment, learning_rate=0.3, warmup_steps=8)
+    training = train(unstable, data, tmp_path)
     psnr = dict(training.validation)
     assert list(psnr) == [2, 4, 6, 8]
     assert training.best_step == max(psnr, key=psnr.get) != 8
     assert training.best_psnr == psnr[training.best_step]
-    at_best = train(
-        changed(experiment, learning_rate=0.3, warmup_steps=8),
-        data,
-        tmp_path / "again",
-        stop_after=training.best_step,
-    )
-    weights = at_best.model.state_dict()
+
+    # A training that stops at the best step has the best weights.
+    stopped = train(unstable, data, tmp_path / "again", stop_after=training.best_step)
+    weights = stopped.model.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in training.best.items())
 
 
-def with_nan(monkeypatch, from_step):
-    """Makes the colours of all batches from a step on not a number."""
-    from srt.data.sampling import Sampler
+def make_colours_nan(monkeypatch, from_step):
+    """Make the colours of all batches from a step on not a number."""
+    make_batch = Sampler.batch
 
-    draw = Sampler.batch
-
-    def batch(self, scenes, step):
-        drawn = draw(self, scenes, step)
+    def make_faulty_batch(self, scenes, step):
+        batch = make_batch(self, scenes, step)
         if step >= from_step:
-            drawn.colours.fill_(float("nan"))
-        return drawn
+            batch.colours.fill_(float("nan"))
+        return batch
 
-    monkeypatch.setattr(Sampler, "batch", batch)
+    monkeypatch.setattr(Sampler, "batch", make_faulty_batch)
 
 
-def test_a_loss_that_is_not_finite_ends_the_training_by_name_and_step(
+def test_a_loss_that_is_not_finite_ends_the_training_and_names_step_and_scenes(
     experiment, data, tmp_path, monkeypatch
 ):
-    with_nan(monkeypatch, from_step=4)
-    expected = r"nmr_srt: .* gradient of step 5 is not finite; its scenes were s\d.* step 4: look"
-    with pytest.raises(NotFiniteError, match=expected):
+    make_colours_nan(monkeypatch, from_step=4)
+    message = r"nmr_srt: .* gradient of step 5 is not finite; its scenes were s\d.* step 4: look"
+    with pytest.raises(NotFiniteError, match=message):
         train(experiment, data, tmp_path)
 
 
@@ -251,21 +263,23 @@ def test_a_loss_that_is_not_finite_ends_the_training_by_name_and_step(
 def test_no_state_of_a_loss_that_is_not_finite_is_saved(
     experiment, data, uninterrupted, tmp_path, monkeypatch, stop_after
 ):
-    """Also where the training saves, stops or ends between two logs."""
-    often = changed(experiment, log_every=100)
+    # There is no log in these steps, so the save itself must notice, and the last save as well.
+    unlogged = changed(experiment, log_every=100)
     with monkeypatch.context() as patch:
-        with_nan(patch, from_step=4)
+        make_colours_nan(patch, from_step=4)
         with pytest.raises(NotFiniteError):
-            train(often, data, tmp_path, stop_after=stop_after)
-    newest = max(folder_of(tmp_path, often).glob("state-*"))
+            train(unlogged, data, tmp_path, stop_after=stop_after)
+    newest = max(states_folder_of(tmp_path, unlogged).glob("state-*"))
     assert newest.name == "state-000000004.safetensors"
-    healthy = train(often, data, tmp_path)
+
+    # From that state, the training goes on with correct batches as if nothing had happened.
+    healthy = train(unlogged, data, tmp_path)
     weights = uninterrupted.model.state_dict()
     for name, value in healthy.model.state_dict().items():
         assert torch.equal(value, weights[name])
 
 
-def test_a_gradient_that_is_not_finite_ends_the_training_though_the_loss_is_finite(
+def test_a_gradient_that_is_not_finite_ends_the_training_even_if_the_loss_is_finite(
     experiment, data, tmp_path, monkeypatch
 ):
     def make_bad_step(model, device):
@@ -281,59 +295,75 @@ def test_a_gradient_that_is_not_finite_ends_the_training_though_the_loss_is_fini
         train(experiment, data, tmp_path)
 
 
-def test_clipped_gradients_have_at_most_the_norm(experiment, data):
+def test_gradients_are_clipped_to_the_norm(experiment, data):
     norms = []
-    for clip in (None, 1e-3):
-        training = TrainingState(changed(experiment, clip_norm=clip), CPU)
+    for clip_norm in (None, 1e-3):
+        training = TrainingState(changed(experiment, clip_norm=clip_norm), CPU)
         batch = make_sampler(experiment, ALONE).batch(data.train, 0)
         train_step(training, plain_step(training.model), batch, 0.01)
-        grads = [parameter.grad for parameter in training.model.parameters()]
-        norms.append((training.gradient_norm, torch.nn.utils.get_total_norm(grads)))
+        clipped = [parameter.grad for parameter in training.model.parameters()]
+        norms.append((training.gradient_norm, torch.nn.utils.get_total_norm(clipped)))
+
+    # What is logged is the norm before clipping.
     assert norms[0][0] == norms[0][1] == norms[1][0] > 1e-3
     assert norms[1][1] == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_the_weights_average_is_what_is_measured_and_kept_and_resumes(experiment, data, tmp_path):
+def test_the_average_of_the_weights_replaces_them_for_a_while_and_resumes(
+    experiment, data, tmp_path
+):
     averaged = changed(experiment, ema_decay=0.5)
     training = TrainingState(averaged, CPU)
+
+    # Compute the average after each of three steps.
     expected = {name: p.detach().clone() for name, p in training.model.named_parameters()}
     for step in range(3):
         batch = make_sampler(experiment, ALONE).batch(data.train, step)
         train_step(training, plain_step(training.model), batch, 0.01)
         for name, parameter in training.model.named_parameters():
             expected[name] = 0.5 * expected[name] + 0.5 * parameter.detach()
+
+    # Within the context the model has it, and after the context its own weights.
     current = {name: p.detach().clone() for name, p in training.model.named_parameters()}
     with training.with_average_weights():
         for name, parameter in training.model.named_parameters():
             torch.testing.assert_close(parameter.detach(), expected[name])
     for name, parameter in training.model.named_parameters():
         assert torch.equal(parameter, current[name])
+
+    # A training with an average resumes bit for bit.
     whole = train(averaged, data, tmp_path / "whole")
     train(averaged, data, tmp_path / "parts", stop_after=3)
-    same_training(whole, train(averaged, data, tmp_path / "parts"), tmp_path)
+    assert_same_training(whole, train(averaged, data, tmp_path / "parts"), tmp_path)
 
 
-def test_a_restored_state_lies_in_memory_as_the_weights_do(experiment, data):
+def test_a_restored_state_has_the_memory_layout_of_the_weights(experiment, data):
     averaged = changed(experiment, ema_decay=0.5)
     first, second = TrainingState(averaged, CPU), TrainingState(averaged, CPU)
     batch = make_sampler(experiment, ALONE).batch(data.train, 0)
     train_step(first, plain_step(first.model), batch, 0.01)
-    convert_conv2d_weight_memory_format(second.model, torch.channels_last)  # as on a GPU
+
+    # The second training has its weights channels last, as on a GPU.
+    convert_conv2d_weight_memory_format(second.model, torch.channels_last)
     second.restore(first.state())
     for name, parameter in second.model.named_parameters():
         moments = [second.optimizer.state[parameter][key] for key in MOMENTS]
         for values in (*moments, second.ema[name]):
             assert values.stride() == parameter.stride(), name
     assert not all(parameter.is_contiguous() for parameter in second.model.parameters())
-    found = second.state().tensors
+
+    # The values are the same in any layout.
+    restored = second.state().tensors
     for name, values in first.state().tensors.items():
-        assert torch.equal(found[name], values), name
+        assert torch.equal(restored[name], values), name
 
 
-def test_the_curve_file_holds_steps_and_figures_and_no_time(uninterrupted):
+def test_the_curve_file_has_a_row_for_each_log_and_validation_and_no_time(uninterrupted):
     header, *rows = learning_curve(uninterrupted).splitlines()
     assert header == "step,train_psnr,learning_rate,validation_psnr"
     cells = [row.split(",") for row in rows]
+
+    # Logs are at every third step, validations at every second one.
     assert [row[0] for row in cells] == ["2", "3", "4", "6", "8"]
     assert [bool(row[1]) for row in cells] == [bool(row[2]) for row in cells]
     assert [row[0] for row in cells if row[1]] == ["3", "6"]

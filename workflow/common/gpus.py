@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 from srt.common.errors import UserError
+from srt.common.files import wait_for_lock
 
 VARIABLE = "GPUS_PER_JOB"
 SECONDS = 5.0  # between two tries to find a free GPU
@@ -70,8 +71,7 @@ def wait_for_gpus(visible: list[str], count: int) -> list[str]:
     """
     folder = Path(tempfile.gettempdir()) / f"srt-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    with (folder / "turn").open("a") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
+    with wait_for_lock(folder / "turn"):
         taken: list[str] = []
         while True:
             for name in visible:
