@@ -1,7 +1,7 @@
 """Convert a run folder of the published code (stelzner/srt) to our files, and back.
 
-A published run folder has config.yaml, and model.pt with the weights and the optimiser's state. From
-these come our weights and our resume state.
+A published run folder has config.yaml, and model.pt with the weights and the optimiser's state. We
+turn them into our weights and our resume state.
 """
 
 from __future__ import annotations
