@@ -12,7 +12,7 @@ import workflow.common.tracked_run
 from srt.common.files import sha256_of
 from srt.model.weights import save_weights, training_config
 from srt.training.states import SavedState, lock_states, save_state, state_folder
-from workflow.evaluate import metrics_header
+from workflow.common.metrics_header import metrics_header
 from workflow.tools.experiment_status import (
     LPIPS,
     ExperimentFiles,
