@@ -1,6 +1,6 @@
-"""Checks the shapes that every signature of `srt` states, for the whole test run.
+"""What all tests share: checked shapes, and an empty MLflow store.
 
-And makes the tables of an MLflow store once: that takes 8 s.
+During the tests, every call of a function of `srt` is checked against the shapes in its signature.
 """
 
 import shutil
@@ -13,7 +13,7 @@ install_import_hook("srt", "beartype.beartype")
 
 @pytest.fixture(scope="session")
 def database(tmp_path_factory):
-    """Returns the path of an empty store, to be copied."""
+    """The path of an empty MLflow store, for tests to copy: to make its tables takes 8 s."""
     from srt.tracking.delivery import _create_database
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
@@ -23,9 +23,10 @@ def database(tmp_path_factory):
 
 @pytest.fixture
 def store(tmp_path, database, monkeypatch):
-    """Returns a store of the test's own; a server that is away is given up at once."""
+    """An MLflow store for one test."""
     from support.mlflow_store import Store
 
+    # Where a server does not answer, MLflow gives up at once instead of after minutes.
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")

@@ -17,8 +17,7 @@ from typing import Any
 
 from srt.common.distributed import Processes, join_processes
 from srt.common.errors import UserError
-from srt.common.files import sha256_of, write_atomically
-from srt.common.fingerprint import fingerprint
+from srt.common.files import write_atomically
 from srt.config.load import load_experiment
 from srt.config.schema import Experiment, Protocol
 from srt.data.batch import make_view_config
@@ -34,6 +33,7 @@ from srt.model.weights import load_model
 from srt.visualization.pictures import write_picture
 from workflow.common.cli import run
 from workflow.common.gpus import claim_gpus
+from workflow.common.metrics_header import metrics_header
 from workflow.common.torchrun import start_torchrun
 from workflow.common.tracked_run import log_dataset, open_run
 
@@ -78,8 +78,7 @@ def evaluate(
     # What the command line says replaces what params.yaml says.
     config = load_experiment(params, experiment, profile)
     flags = {"max_items": max_items, "input_views": input_views, "pose_noise": pose_noise}
-    changes: dict[str, Any] = {key: value for key, value in flags.items() if value is not None}
-    config = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, **changes))
+    config = with_flags(config, flags)
 
     # One process for each GPU: from here on, this code runs in all of them.
     claim_gpus()
@@ -92,19 +91,28 @@ def evaluate(
     manifests = {"lpips": lpips, "lpips_alex": lpips_alex}
     distances = load_distances(manifests, processes)
 
-    # Measure. The mean colour of the training scenes is a baseline.
+    # Note which files are measured before they can change. The mean colour is a baseline.
     files = {"model": model, "data": data / "manifest.json", **manifests}
-    metrics = metrics_header(config, split, files)
+    header = metrics_header(config, split, files)
     mean_colour = read_split_header(data / "train")["statistics"]["mean_colour"]
-    metrics["protocols"], rows = measure_protocols(
-        config, network, scenes, mean_colour, distances, processes
-    )
+    summaries, rows = measure_protocols(config, network, scenes, mean_colour, distances, processes)
 
     # One process writes the files and adds them to the experiment's run in MLflow.
     if processes.main:
+        metrics = header | {"protocols": summaries}
         write_results(config, metrics, rows, network, scenes, out)
         log_run(config, settings, metrics, data / split, out)
     processes.leave()
+
+
+def with_flags(config: Experiment, flags: Mapping[str, Any]) -> Experiment:
+    """Return the experiment with the flags in place of its evaluation's values.
+
+    Args:
+        flags: values by their key in params.yaml; None for a flag that was not used.
+    """
+    changes: dict[str, Any] = {key: value for key, value in flags.items() if value is not None}
+    return dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, **changes))
 
 
 def measure_protocols(
@@ -145,45 +153,10 @@ def select_items(
     config: Experiment, scenes: Scenes, protocol: Protocol, limit: int | None
 ) -> list[Item]:
     """Return a protocol's items under the experiment's conditions: all, or `limit` of them."""
+    # Items are chosen by what the model was trained with, so that other conditions change only what
+    # the model sees and not what is measured.
     conditions = Conditions(config.evaluate.input_views, config.evaluate.pose_noise)
     return protocol_items(scenes, protocol, config.dataset.input_views, limit, conditions)
-
-
-def metrics_header(
-    config: Experiment, split: str, files: Mapping[str, Path | None]
-) -> dict[str, Any]:
-    """Return metrics.json before anything is measured.
-
-    Its fingerprint changes with the content of the files and with every setting of the
-    measurement. workflow/tools/status.py compares it to find results that are out of date.
-
-    Args:
-        files: the model, the data's manifest and the manifests of LPIPS, by name; None for a file
-            that is not used.
-    """
-    # Input views and pose noise may differ from those of the training.
-    trained_views = config.dataset.input_views
-    conditions = {
-        "input_views": config.evaluate.input_views or trained_views,
-        "trained_input_views": trained_views,
-        "pose_noise": config.evaluate.pose_noise,
-    }
-
-    # How many scenes the picture shows does not change what is measured.
-    digests = {name: path and sha256_of(path) for name, path in files.items()}
-    settings = dataclasses.asdict(config.evaluate)
-    del settings["comparison_scenes"]
-    return {
-        "experiment": config.name,
-        "profile": config.profile,
-        "dataset": config.dataset_name,
-        "synthetic": config.synthetic,
-        "split": split,
-        "conditions": conditions,
-        "fingerprint": fingerprint({**digests, **settings, **conditions, "split": split}),
-        "costs": {},
-        "protocols": {},
-    }
 
 
 def load_distances(manifests: Mapping[str, Path | None], processes: Processes) -> dict[str, Lpips]:
@@ -193,6 +166,7 @@ def load_distances(manifests: Mapping[str, Path | None], processes: Processes) -
         manifests: that fetch wrote for the networks. A profile may fetch no weights for a network;
             the manifest says so, and this distance is not measured.
     """
+    # The names are those of the figures in metrics.json.
     networks: dict[str, LpipsNetwork] = {"lpips": "vgg", "lpips_alex": "alex"}
     distances = {}
     for name, manifest in manifests.items():
@@ -217,33 +191,48 @@ def write_results(
     out: Path,
 ) -> None:
     """Write the pictures, the times and the rows, and last metrics.json with the costs added."""
-    # Both pictures show the last protocol: scenes spread evenly, and the extremes by PSNR.
-    view_config = make_view_config(config)
-    protocol = config.evaluate.protocols[-1]
-    even_items = select_items(config, scenes, protocol, config.evaluate.comparison_scenes)
-    items = select_items(config, scenes, protocol, config.evaluate.max_items)
-    positions, labels = extremes([row for row in rows if row["protocol"] == protocol])
-    options: Any = {"view_config": view_config, "rays_per_group": config.train.rays_per_group}
-    comparison = compare_views(network, scenes, even_items, **options)
-    extreme = compare_views(
-        network, scenes, [items[position] for position in positions], labels=labels, **options
-    )
+    items = write_pictures(config, rows, network, scenes, out)
 
-    # Parameters and operations are the model's own, so they belong to the metrics.
-    frame = single_view_batch(scenes, even_items[0], view_config)
+    # Parameters and operations belong to the model, so they are metrics. Times are of this machine.
+    frame = single_view_batch(scenes, items[0], make_view_config(config))
     metrics["costs"] = count_costs(network, frame)
-
-    out.mkdir(parents=True, exist_ok=True)
-    write_picture(out / "comparison.png", comparison)
-    write_picture(out / "extremes.png", extreme)
     seconds = json.dumps(time_stages(network, frame, config.train.rays_per_group), indent=1)
     write_atomically(out / "costs.json", f"{seconds}\n".encode())
+
+    # Whoever finds metrics.json finds all other files as well.
     write_atomically(out / "scenes.csv", rows_to_csv(rows).encode())
     write_atomically(out / "metrics.json", metrics_text(metrics).encode())
 
 
+def write_pictures(
+    config: Experiment, rows: list[dict[str, Any]], network: SRT, scenes: Scenes, out: Path
+) -> list[Item]:
+    """Write both pictures by the last protocol; return the items of comparison.png."""
+    protocol = config.evaluate.protocols[-1]
+    options: Any = {
+        "view_config": make_view_config(config),
+        "rays_per_group": config.train.rays_per_group,
+    }
+
+    # Scenes that are spread evenly over the test set.
+    even_items = select_items(config, scenes, protocol, config.evaluate.comparison_scenes)
+    comparison = compare_views(network, scenes, even_items, **options)
+
+    # The best, the median and the worst of the measured scenes, by PSNR.
+    items = select_items(config, scenes, protocol, config.evaluate.max_items)
+    positions, labels = extremes([row for row in rows if row["protocol"] == protocol])
+    extreme_items = [items[position] for position in positions]
+    extreme = compare_views(network, scenes, extreme_items, labels=labels, **options)
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_picture(out / "comparison.png", comparison)
+    write_picture(out / "extremes.png", extreme)
+    return even_items
+
+
 def rows_to_csv(rows: list[dict[str, Any]]) -> str:
     """Return the rows as CSV with the keys of the first as its header; floats have six decimals."""
+    # Lines end as on Linux, so that the file is equal on every machine.
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -255,30 +244,34 @@ def rows_to_csv(rows: list[dict[str, Any]]) -> str:
 def log_run(
     config: Experiment, settings: dict[str, Any], metrics: dict[str, Any], data: Path, out: Path
 ) -> None:
-    """Add the figures and files to the experiment's run in MLflow.
+    """Add the figures and files to the experiment's run in MLflow."""
+    tracker = open_run("evaluate", config.profile, config.name, settings)
+    log_dataset(tracker, config.dataset_name, config.dataset.source, data, "evaluation")
+
+    # All are of one step: MLflow then compares runs by bars instead of curves.
+    tracker.log_metrics(mlflow_metrics(metrics), step=0)
+    folder = f"evaluation{conditions_path(metrics['conditions'])}"
+    for name in ("metrics.json", "scenes.csv", "comparison.png", "extremes.png", "costs.json"):
+        tracker.log_artifact(out / name, folder)
+    tracker.close("FINISHED")
+
+
+def mlflow_metrics(metrics: dict[str, Any]) -> dict[str, float]:
+    """Return the figures of metrics.json by the names that MLflow shows.
 
     Names are like `test/stelzner/psnr` and `test/stelzner/mean_colour_psnr`. Measurements under
     other conditions than the training's have names of their own: with 3 views instead of 5 and
     pose noise 0.1, `test/stelzner/3_views/pose_noise_0.1/psnr`.
     """
-    tracker = open_run("evaluate", config.profile, config.name, settings)
-    log_dataset(tracker, config.dataset_name, config.dataset.source, data, "evaluation")
-
-    # Collect the figures of all protocols under these names.
     suffix = conditions_path(metrics["conditions"])
     values: dict[str, float] = {}
     for protocol, figures in metrics["protocols"].items():
+        # A protocol does not measure everything; what it does not measure is None.
         prefix = f"{metrics['split']}/{protocol}{suffix}/"
         values |= {prefix + name: figures[name] for name in MEASURES if figures[name] is not None}
         for name, baseline in figures["baselines"].items():
             values[f"{prefix}{name}_psnr"] = baseline["psnr"]
-    values |= {f"size/{name}": figure for name, figure in metrics["costs"].items()}
-
-    # All are of one step: MLflow then compares runs by bars instead of curves.
-    tracker.log_metrics(values, step=0)
-    for name in ("metrics.json", "scenes.csv", "comparison.png", "extremes.png", "costs.json"):
-        tracker.log_artifact(out / name, f"evaluation{suffix}")
-    tracker.close("FINISHED")
+    return values | {f"size/{name}": figure for name, figure in metrics["costs"].items()}
 
 
 def conditions_path(conditions: Mapping[str, Any]) -> str:

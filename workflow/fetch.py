@@ -191,17 +191,7 @@ def fetch_archive(config: DatasetConfig, folder: Path) -> dict[str, Any]:
     Of a zip, only the classes of the subset are unpacked; of a tar, all scenes. `max_scenes` makes
     only the packed dataset smaller.
     """
-    # Download it, unless a person has put it here: some sites ask for a login.
-    downloaded_sha256 = None
-    if is_address(config.source):
-        archive = folder / Path(urlsplit(config.source).path).name
-        if not archive.exists():
-            address = https_address(config.source)
-            downloaded_sha256 = download(address, archive, sha256=config.sha256)
-    else:
-        archive = Path(config.source).expanduser()
-        if not archive.is_file():
-            raise UserError(nothing_at_source(config))
+    archive, downloaded_sha256 = find_archive(config, folder)
 
     # The digest of a large file takes minutes, so it is kept in a file beside the data.
     record = folder / f"{archive.name}.sha256.json"
@@ -211,6 +201,7 @@ def fetch_archive(config: DatasetConfig, folder: Path) -> dict[str, Any]:
             f"{archive}: sha256 is {digest}, expected {config.sha256}; delete it and get it again"
         )
 
+    # Unpack it, or what an earlier run has not unpacked.
     root = folder / archive.stem
     delete_files_of_another_archive(root, digest)
     if archive.suffix == ".tar":
@@ -222,6 +213,21 @@ def fetch_archive(config: DatasetConfig, folder: Path) -> dict[str, Any]:
         "archive_sha256": digest,
         **describe_files(root, config, folder),
     }
+
+
+def find_archive(config: DatasetConfig, folder: Path) -> tuple[Path, str | None]:
+    """Return the archive's path, and its sha256 if it was downloaded just now."""
+    # Some sites ask for a login, so a person may have put the archive on disk.
+    if not is_address(config.source):
+        archive = Path(config.source).expanduser()
+        if not archive.is_file():
+            raise UserError(nothing_at_source(config))
+        return archive, None
+
+    archive = folder / Path(urlsplit(config.source).path).name
+    if archive.exists():
+        return archive, None
+    return archive, download(https_address(config.source), archive, sha256=config.sha256)
 
 
 def unpack_zip(archive: Path, root: Path, config: DatasetConfig) -> None:
@@ -243,6 +249,7 @@ def delete_files_of_another_archive(root: Path, digest: str) -> None:
 
     Unpacking goes on after a kill by the lengths of files, which may agree by chance.
     """
+    # The marker has the digest of the archive that was unpacked here.
     marker = root.with_name(f".{root.name}.unpacked")
     if marker.is_file() and marker.read_text() != digest:
         shutil.rmtree(root, ignore_errors=True)
@@ -251,6 +258,7 @@ def delete_files_of_another_archive(root: Path, digest: str) -> None:
 
 def fetch_weights(config: WeightsConfig, folder: Path) -> dict[str, Any]:
     """Download a weight file and return the manifest; a profile may use none."""
+    # A profile that measures no LPIPS needs no download.
     if config.source is None:
         return {"source": None, "file": None}
     file = Path(urlsplit(config.source).path).name
@@ -260,6 +268,7 @@ def fetch_weights(config: WeightsConfig, folder: Path) -> dict[str, Any]:
 
 def nothing_at_source(config: DatasetConfig) -> str:
     """Return the message for data that a person must get, and from where."""
+    # The dataset's homepage has the file where no program can get it.
     path = Path(config.source).expanduser().absolute()
     text = f"{config.source}: the source in params.yaml does not exist on this machine"
     if config.homepage:

@@ -12,7 +12,7 @@ from pathlib import Path
 from srt.common.devices import cpus
 from srt.common.errors import UserError
 from srt.config.load import load_dataset
-from srt.config.schema import SubsetConfig
+from srt.config.schema import DatasetConfig, SubsetConfig
 from srt.data.packed.writer import pack
 from workflow.common.cli import run
 
@@ -43,16 +43,6 @@ def pack_dataset(
     if manifest["subset"] is not None:
         config = dataclasses.replace(config, subset=SubsetConfig(**manifest["subset"]))
 
-    # Most datasets are read by one process on each core; generated scenes are rendered on the GPUs.
-    workers = cpus()
-    if config.layout == "generated":
-        import torch
-
-        from workflow.common.gpus import claim_gpus
-
-        claim_gpus()
-        workers = min(workers, RENDERERS_PER_GPU * max(1, torch.cuda.device_count()))
-
     # Paths in the manifest are relative to its folder.
     view_list = manifest["view_list"]
     pack(
@@ -61,8 +51,22 @@ def pack_dataset(
         config,
         out,
         provenance=manifest,
-        workers=workers,
+        workers=count_workers(config),
     )
+
+
+def count_workers(config: DatasetConfig) -> int:
+    """Return how many processes pack the dataset: one on each core, or fewer if they share GPUs."""
+    if config.layout != "generated":
+        return cpus()
+
+    # Generated scenes are rendered while they are packed. Only these need PyTorch.
+    import torch
+
+    from workflow.common.gpus import claim_gpus
+
+    claim_gpus()
+    return min(cpus(), RENDERERS_PER_GPU * max(1, torch.cuda.device_count()))
 
 
 if __name__ == "__main__":

@@ -149,6 +149,7 @@ def with_changes(
 
 def check_suffix(out: Path, layout: Layout) -> None:
     """Raise UserError where a file with this ending cannot hold this layout."""
+    # A contact sheet is a picture, everything else is a video.
     suffixes = [".png"] if layout == "sheet" else list(WRITERS)
     if out.suffix not in suffixes:
         raise UserError(f"--out {out}: layout {layout} is written as {' or '.join(suffixes)}")
@@ -201,6 +202,7 @@ def video_frames(
     """Yield the frames of all scenes as the video shows them: inputs, render and depth in a row."""
     for rendered_scene in rendered:
         scene = rendered_scene.scene
+        # The inputs are the same beside every frame.
         inputs = to_uint8(scene.images)
         for colours, depth in rendered_scene.frames:
             render = to_uint8(colours)
@@ -222,6 +224,7 @@ def sheet_row(rendered_scene: RenderedScene) -> SheetRow:
     depths = [frame.depth for frame in frames if frame.depth is not None]
     depth = depth_map(torch.stack(depths), scene.near, scene.far) if depths else None
 
+    # A row has its inputs on the left, and its frames in the order of the motion.
     inputs = "input" if len(scene.images) == 1 else "inputs"
     return SheetRow(
         title=f"scene {rendered_scene.number}: {inputs}",

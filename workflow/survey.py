@@ -43,6 +43,7 @@ def survey(
     write_picture(out / "scenes.png", contact_sheet(splits))
     write_picture(out / "cameras.png", camera_figure(splits, title))
 
+    # Count scenes and sum up pixels and cameras, split by split.
     summaries = {}
     for split, scenes in splits.items():
         summaries[split] = split_summary(scenes, read_split_header(data / split))
@@ -53,6 +54,8 @@ def survey(
         "source": config.source,
         "splits": summaries,
     }
+
+    # Whoever finds the statistics finds both pictures as well.
     text = json.dumps(summary, indent=1) + "\n"
     write_atomically(out / "statistics.json", text.encode())
     log_survey(profile, dataset, data, out)

@@ -225,6 +225,7 @@ def write_outputs(
 
 def hardware(processes: Processes) -> str:
     """Return what the training runs on, e.g. `2 x NVIDIA H200` or `x86_64 CPU, 2 threads`."""
+    # The report counts GPU hours by the number before the name.
     if processes.device.type == "cuda":
         return f"{processes.world_size} x {torch.cuda.get_device_name(processes.device)}"
     return processor(processes.world_size * torch.get_num_threads())
@@ -232,6 +233,7 @@ def hardware(processes: Processes) -> str:
 
 def log_architecture(model: SRT) -> None:
     """Log the modules of a model, and the name, shape and size of every parameter."""
+    # PyTorch's own description has no sizes, so a table of the parameters follows.
     log.info("%s", model)
     for name, parameter in model.named_parameters():
         log.info("%-60s %-24s %10d", name, tuple(parameter.shape), parameter.numel())

@@ -192,7 +192,8 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
     # Decay exponentially: by `decay_rate` in every `decay_steps` steps.
     since_peak = step - config.warmup_steps
-    return float(config.learning_rate * config.decay_rate ** (since_peak / config.decay_steps))
+    decays = since_peak / (config.decay_steps or config.steps)
+    return float(config.learning_rate * config.decay_rate**decays)
 
 
 def log_step(

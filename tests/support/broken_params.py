@@ -1,4 +1,7 @@
-"""Copies of params.yaml with a value changed, and what can be wrong with it."""
+"""Copies of params.yaml with one wrong value each.
+
+Keys are dotted names: `defaults.train.steps` is the value of `steps` in `train` in `defaults`.
+"""
 
 import copy
 
@@ -7,13 +10,18 @@ from support.paths import PARAMS
 
 RAW = yaml.safe_load(PARAMS.read_text())
 RAW["profiles"]["paper"] = {"datasets": {"nmr": {}}}  # it changes nothing, so it says nothing
-ABSENT = object()
+ABSENT = object()  # in place of a value: the key is deleted
 
 
 def edited(folder, *edits):
-    """Returns a copy of params.yaml in which the values of dotted keys are others, or absent."""
+    """Write a copy of params.yaml with changes, and return its path.
+
+    Args:
+        edits: pairs of a dotted key and its new value, or ABSENT.
+    """
     raw = copy.deepcopy(RAW)
     for key, value in edits:
+        # Go down to the section that has the key.
         *parents, name = key.split(".")
         section = raw
         for parent in parents:
@@ -27,6 +35,7 @@ def edited(folder, *edits):
     return path
 
 
+# Sections, each with a dot at its end. A key that a section does not have is refused there.
 LEVELS = [
     "",
     "datasets.nmr.",
@@ -44,6 +53,8 @@ LEVELS = [
     "profiles.paper.weights.lpips_vgg.",
     "profiles.quick.datasets.nmr.synthetic.",
 ]
+
+# A value of a wrong type, or one that is impossible.
 WRONG_VALUES = [
     ("profile", 3),
     ("seed", "0"),
@@ -80,6 +91,8 @@ WRONG_VALUES = [
     ("profiles.paper.weights.lpips_vgg.source", 1),
     ("profiles.quick.datasets.nmr.synthetic.train", 0.5),
 ]
+
+# Keys that must be there.
 MISSING = [
     "seed",
     "defaults",

@@ -1,6 +1,7 @@
-"""Print the graphs of both tools for the repository in the working directory, as JSON.
+"""Print the graphs of DVC and Snakemake for the repository in the working directory, as JSON.
 
-A program of its own: Snakemake keeps what it imported from one repository for the next.
+This is a program of its own, because Snakemake does not import the modules of a second repository
+in the same process.
 """
 
 import contextlib
@@ -14,10 +15,10 @@ PACKED = re.compile(r"data/[^/]+/packed/[^/]+")
 
 
 def dvc_graph():
-    """Return each stage of dvc.yaml: its command, outputs, dependencies, and its file of the plan.
+    """Return the command, outputs and dependencies of each stage of dvc.yaml, and its job.
 
     Snakemake has no stage `plan`, because it computes the plan itself. In place of the file that a
-    stage of DVC depends on, the graph has what the file stands for.
+    stage of DVC depends on, the graph has the line that describes its job.
     """
     from dvc.repo import Repo
 
@@ -31,16 +32,16 @@ def dvc_graph():
         for stage in stages:
             if stage.addressing == "plan":
                 continue
+
+            # A stage depends on its file of the plan, and on outputs of other stages.
             files = [dep.def_path for dep in stage.deps]
             planned = [file for file in files if file.startswith("plan/")]
+            inputs = [as_file(file) for file in files if file not in planned]
             graph[stage.addressing] = {
                 "command": stage.cmd,
                 "outputs": sorted(as_file(out.def_path) for out in stage.outs),
                 "dependencies": sorted(
-                    path
-                    for file in files
-                    if file not in planned
-                    for path in inside(as_file(file), outputs)
+                    path for file in inputs for path in outputs_inside(file, outputs)
                 ),
                 "job": [plan[file.split("/", 2)[2]] for file in planned],
             }
@@ -48,37 +49,39 @@ def dvc_graph():
 
 
 def as_file(path):
-    """Return the file that Snakemake has where DVC has the folder of a packed dataset."""
+    """Return Snakemake's name of a DVC output: of a packed dataset's folder, the manifest in it."""
     return f"{path}/manifest.json" if PACKED.fullmatch(path) else path
 
 
-def inside(path, outputs):
-    """Return the outputs in a folder of other stages' outputs, or else the path itself."""
+def outputs_inside(path, outputs):
+    """Return the outputs of stages that are in a folder; if there are none, the path itself."""
     return [output for output in outputs if output.startswith(f"{path}/")] or [path]
 
 
 def snakemake_graph():
-    """Return the same of each job that makes everything again."""
+    """Return the command, outputs, dependencies and description of each Snakemake job."""
     from snakemake.api import SnakemakeApi
     from snakemake.settings.types import DAGSettings, OutputSettings, Quietness, ResourceSettings
 
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+        # All jobs, also those whose outputs are up to date. Printing the graph builds it.
         resources = ResourceSettings(cores=2)
         workflow = api.workflow(resource_settings=resources, snakefile=Path("Snakefile"))
         dag = workflow.dag(DAGSettings(targets={"all", "results"}, forceall=True))
         with contextlib.redirect_stdout(io.StringIO()):
-            dag.printrulegraph()  # builds it
-        return {name_of(job): describe(job) for job in workflow._workflow.dag.jobs}
+            dag.printrulegraph()
+        return {job_name(job): describe_job(job) for job in workflow._workflow.dag.jobs}
 
 
-def name_of(job):
-    """Return the job's name as DVC's `foreach` has it."""
+def job_name(job):
+    """Return the name that DVC gives the same stage, like `train@nmr_srt`."""
     keys = [value for key, value in job.wildcards_dict.items() if key != "profile"]
     return "@".join([job.rule.name, *keys])
 
 
-def describe(job):
-    """Return what DVC has too: only Snakemake keeps what a command says, in a log."""
+def describe_job(job):
+    """Return what `dvc_graph` returns of a stage, and the job's log files and resources."""
+    # Only Snakemake writes the output of a command to a log, so this end of it is left out.
     return {
         "command": job.shellcmd and job.shellcmd.removesuffix(f" >> {job.log} 2>&1"),
         "outputs": sorted(job.output),
@@ -90,7 +93,7 @@ def describe(job):
 
 
 def resources(job, attempt):
-    """Return what a job asks for when it is tried for the first or second time."""
+    """Return the resources that a job requests at its first or second try."""
     job.attempt = attempt
     return {name: job.resources.get(name, 0) for name in ("gpu", "mem_mb", "runtime")}
 

@@ -1,10 +1,10 @@
-"""An MLflow store for a test, and a run in it."""
+"""An MLflow store for a test, with one experiment and one run."""
 
 from srt.tracking.tracker import open_tracker
 
 
 class Store:
-    """An MLflow store, and what it has."""
+    """An MLflow store in a folder, and functions that read it."""
 
     def __init__(self, root):
         self.root = root
@@ -14,6 +14,8 @@ class Store:
         from mlflow import MlflowClient
 
         return MlflowClient(f"sqlite:///{self.root}/mlflow.db")
+
+    # Write a run.
 
     def open_run(self, folder="ckpt", parent=""):
         return open_tracker(
@@ -27,15 +29,19 @@ class Store:
             parent=parent,
         )
 
+    # Read what the store has.
+
     def runs(self):
         experiment = self.client.get_experiment_by_name("quick")
         return self.client.search_runs([experiment.experiment_id])
 
     def run(self):
-        (run,) = self.runs()  # there is never a second one
+        """Return the only run."""
+        (run,) = self.runs()
         return run
 
     def points(self, key="loss"):
+        """Return the steps and values of a metric."""
         history = self.client.get_metric_history(self.run().info.run_id, key)
         return [(point.step, point.value) for point in history]
 

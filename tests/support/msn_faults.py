@@ -1,4 +1,8 @@
-"""What can be wrong with raw MultiShapeNet data, and how the refusal must name it."""
+"""What can be wrong with raw MultiShapeNet data, and which message it must give.
+
+`FAULTS` has for each fault a function that changes the data in a folder, and a regular expression
+for the message. Most faults are in the training shard 1: in its record 0, in camera 9.
+"""
 
 import io
 import json
@@ -21,8 +25,12 @@ from support.small_msn import (
 CAMERA = "cameras/camera_9"
 
 
-def put(key, value):
-    """Returns a fault: a feature of camera 9 has another value, is deleted (None), or changed."""
+def change_feature(key, value):
+    """Return a fault in one feature of camera 9.
+
+    Args:
+        value: replaces the feature; None deletes it, and a function changes it.
+    """
 
     def change(features):
         name = f"{CAMERA}/{key}"
@@ -36,32 +44,32 @@ def put(key, value):
     return lambda raw: change_records(raw, change)
 
 
-def picture(change):
-    """Returns a fault: the picture of camera 9 is what a function makes of it."""
+def change_picture(change):
+    """Return a fault: `change` is applied to the picture of camera 9."""
 
     def change_bytes(feature):
         image = Image.open(io.BytesIO(feature.bytes_list.value[0]))
         set_feature(feature, png(change(image)))
 
-    return put("color_image", change_bytes)
+    return change_feature("color_image", change_bytes)
 
 
-def cut_picture(feature):
+def truncate_picture(feature):
     content = feature.bytes_list.value[0]
     set_feature(feature, content[: len(content) // 2])
 
 
-def scaled(matrix):
-    """Returns a fault: R is `matrix` times R."""
+def multiply_rotation(matrix):
+    """Return a fault: the rotation R of camera 9 is multiplied by `matrix` from the left."""
 
     def change(feature):
         set_feature(feature, matrix @ np.reshape(feature.float_list.value, (3, 3)))
 
-    return put("extrinsics/R", change)
+    return change_feature("extrinsics/R", change)
 
 
-def entry(index, value):
-    """Returns a change of one number of a feature."""
+def change_number(index, value):
+    """Return a function that changes one number of a feature."""
 
     def change(feature):
         feature.float_list.value[index] = value
@@ -70,6 +78,7 @@ def entry(index, value):
 
 
 def swap_extrinsics(features):
+    """Replace world-to-camera by camera-to-world: R becomes R', and t becomes -R' t."""
     for key in [key for key in features if key.endswith("extrinsics/R")]:
         rotation = np.reshape(features[key].float_list.value, (3, 3))
         translation = features[key[:-1] + "t"]
@@ -87,17 +96,18 @@ def shard(raw):
 
 
 def second_record(raw):
-    """Returns the place of the second record of the shard."""
+    """Return the position of the second record in the shard's file."""
+    # 12 bytes of length and its checksum are before a record, 4 bytes of checksum after it.
     return len(read_records(shard(raw))[0]) + 16
 
 
-def flip(raw, place):
+def flip_bit(raw, position):
     content = bytearray(shard(raw).read_bytes())
-    content[place] ^= 4
+    content[position] ^= 4
     shard(raw).write_bytes(content)
 
 
-def keep(raw, size):
+def truncate_shard(raw, size):
     shard(raw).write_bytes(shard(raw).read_bytes()[:size])
 
 
@@ -109,6 +119,7 @@ def change_info(raw, change):
 
 
 def two_folders(raw):
+    """Make the raw folder one of two versions of the dataset, each in a folder of its own."""
     for version in ("2.3.3", "2.8.0"):
         (raw / version).mkdir()
         for path in raw.glob("*.*-*"):
@@ -122,6 +133,7 @@ def remove_all(raw, split):
         path.unlink()
 
 
+# The beginnings of messages: the file, the record, the camera.
 FILE = r"kubric_frames-train\.tfrecord-00001-of-00002"
 RECORD = FILE + ", record 0: "
 LAST = FILE + ", record 1: "
@@ -133,15 +145,21 @@ NOT_K = VIEW + r"/intrinsics/K is .*, not \[\[fx, 0, cx\].*fetch"
 NO_INFO = INFO + "not TFDS' description of a dataset with the split train .*fetch"
 
 FAULTS = {
-    "image truncated": (put("color_image", cut_picture), PNG + "not readable as an image.*fetch"),
-    "image empty": (put("color_image", b""), PNG + "not readable as an image"),
-    "image grey": (picture(lambda image: image.convert("L")), PNG + "an image of mode L; RGB"),
+    "image truncated": (
+        change_feature("color_image", truncate_picture),
+        PNG + "not readable as an image.*fetch",
+    ),
+    "image empty": (change_feature("color_image", b""), PNG + "not readable as an image"),
+    "image grey": (
+        change_picture(lambda image: image.convert("L")),
+        PNG + "an image of mode L; RGB",
+    ),
     "image too high": (
-        picture(lambda image: image.resize((SIZE, SIZE + 1))),
+        change_picture(lambda image: image.resize((SIZE, SIZE + 1))),
         PNG + rf"9 x 8 pixels \(rows x columns\), image_size is {SIZE} x {SIZE}",
     ),
     "a missing view": (
-        put("color_image", None),
+        change_feature("color_image", None),
         RECORD + r"it has 2 cameras \[2, 10\], `views` is 3",
     ),
     "a view too many": (
@@ -149,7 +167,10 @@ FAULTS = {
         RECORD + r"it has 4 cameras \[2, 9, 10, 11\], `views` is 3",
     ),
     **{
-        f"no {key}": (put(key, None), f"{VIEW}/{key} is missing or not {count} values of a {kind}")
+        f"no {key}": (
+            change_feature(key, None),
+            f"{VIEW}/{key} is missing or not {count} values of a {kind}",
+        )
         for key, count, kind in (
             ("extrinsics/R", 9, "float_list"),
             ("extrinsics/t", 3, "float_list"),
@@ -161,44 +182,47 @@ FAULTS = {
         )
     },
     "a pose of eight numbers": (
-        put("extrinsics/R", np.arange(8.0)),
+        change_feature("extrinsics/R", np.arange(8.0)),
         VIEW + "/extrinsics/R is missing or not 9 values",
     ),
     "a focal length of text": (
-        put("intrinsics/K", b"140"),
+        change_feature("intrinsics/K", b"140"),
         VIEW + "/intrinsics/K is missing or not 9 values of a float_list",
     ),
-    "a nan in the rotation": (put("extrinsics/R", entry(4, np.nan)), NOT_RIGID),
-    "an infinite position": (put("extrinsics/t", entry(0, np.inf)), NOT_RIGID),
-    "a scaled pose": (scaled(1.1 * np.eye(3)), NOT_RIGID),
-    "a mirrored pose": (scaled(np.diag([1.0, -1, 1])), NOT_RIGID),
+    "a nan in the rotation": (change_feature("extrinsics/R", change_number(4, np.nan)), NOT_RIGID),
+    "an infinite position": (change_feature("extrinsics/t", change_number(0, np.inf)), NOT_RIGID),
+    "a scaled pose": (multiply_rotation(1.1 * np.eye(3)), NOT_RIGID),
+    "a mirrored pose": (multiply_rotation(np.diag([1.0, -1, 1])), NOT_RIGID),
     "extrinsics camera to world": (
         lambda raw: change_records(raw, swap_extrinsics),
         RECORD + "3 of 3 cameras do not see the world's origin.*extrinsics camera to world",
     ),
-    "a nan in K": (put("intrinsics/K", entry(0, np.nan)), NOT_K),
-    "an infinite centre": (put("intrinsics/K", entry(5, np.inf)), NOT_K),
-    "skew": (put("intrinsics/K", entry(1, 0.5)), NOT_K),
-    "a negative focal length": (put("intrinsics/K", entry(4, -10.0)), NOT_K),
-    "a last row of K that is not 0 0 1": (put("intrinsics/K", entry(8, 2.0)), NOT_K),
+    "a nan in K": (change_feature("intrinsics/K", change_number(0, np.nan)), NOT_K),
+    "an infinite centre": (change_feature("intrinsics/K", change_number(5, np.inf)), NOT_K),
+    "skew": (change_feature("intrinsics/K", change_number(1, 0.5)), NOT_K),
+    "a negative focal length": (change_feature("intrinsics/K", change_number(4, -10.0)), NOT_K),
+    "a last row of K that is not 0 0 1": (
+        change_feature("intrinsics/K", change_number(8, 2.0)),
+        NOT_K,
+    ),
     "a fisheye lens": (
-        put("intrinsics/type", b"FISHEYE"),
+        change_feature("intrinsics/type", b"FISHEYE"),
         VIEW + "/intrinsics/type is b'FISHEYE'; PERSPECTIVE is expected",
     ),
     "radial distortion": (
-        put("intrinsics/distortion/radial", entry(1, 0.1)),
+        change_feature("intrinsics/distortion/radial", change_number(1, 0.1)),
         VIEW + r"/intrinsics/distortion/radial is \[0\.0, 0\.1.*, not \[0\.0, 0\.0, 0\.0\]",
     ),
     "tangential distortion": (
-        put("intrinsics/distortion/tangential", entry(0, np.nan)),
+        change_feature("intrinsics/distortion/tangential", change_number(0, np.nan)),
         VIEW + r"/intrinsics/distortion/tangential is \[nan",
     ),
     "intrinsics of another size": (
-        put("intrinsics/image_height", 16),
+        change_feature("intrinsics/image_height", 16),
         VIEW + r"/intrinsics is of an image of 16 x 8 \(rows x columns\), image_size is 8 x 8",
     ),
     "a scene that is moved": (
-        lambda raw: change_records(raw, lambda features: entry(2, 0.5)(features["pose/t"])),
+        lambda raw: change_records(raw, lambda features: change_number(2, 0.5)(features["pose/t"])),
         RECORD + r"pose/t is \[0\.0, 0\.0, 0\.5\], not",
     ),
     "a record of another kind": (
@@ -206,16 +230,16 @@ FAULTS = {
         RECORD + "no tf.train.Example",
     ),
     "a file that ends in a record": (
-        lambda raw: keep(raw, -1),
+        lambda raw: truncate_shard(raw, -1),
         LAST + "the file ends in it; fetch it again",
     ),
     "a file that ends in a record's header": (
-        lambda raw: keep(raw, second_record(raw) + 5),
+        lambda raw: truncate_shard(raw, second_record(raw) + 5),
         LAST + "the file ends in it; fetch it again",
     ),
-    "an empty file": (lambda raw: keep(raw, 0), FILE + ": 0 records, .* has 2 .*fetch"),
+    "an empty file": (lambda raw: truncate_shard(raw, 0), FILE + ": 0 records, .* has 2 .*fetch"),
     "a record too few": (
-        lambda raw: keep(raw, second_record(raw)),
+        lambda raw: truncate_shard(raw, second_record(raw)),
         FILE + r": 1 records, dataset_info\.json has 2 in its shardLengths; fetch",
     ),
     "a record too many": (
@@ -223,19 +247,19 @@ FAULTS = {
         FILE + r": 4 records, dataset_info\.json has 2",
     ),
     "a flipped bit of the data": (
-        lambda raw: flip(raw, second_record(raw) + 100),
+        lambda raw: flip_bit(raw, second_record(raw) + 100),
         LAST + "damaged, by its checksum; fetch",
     ),
     "a flipped bit of the data's checksum": (
-        lambda raw: flip(raw, second_record(raw) - 1),
+        lambda raw: flip_bit(raw, second_record(raw) - 1),
         RECORD + "damaged, by its checksum",
     ),
     "a flipped bit of the length": (
-        lambda raw: flip(raw, second_record(raw) + 4),
+        lambda raw: flip_bit(raw, second_record(raw) + 4),
         LAST + "its length is damaged, by its checksum; fetch",
     ),
     "a flipped bit of the length's checksum": (
-        lambda raw: flip(raw, 8),
+        lambda raw: flip_bit(raw, 8),
         RECORD + "its length is damaged",
     ),
     "a missing shard": (

@@ -1,4 +1,8 @@
-"""What can be wrong with a raw NMR dataset, and how the refusal must name it."""
+"""What can be wrong with a raw NMR dataset, and which message it must give.
+
+`FAULTS` has for each fault a function that changes the data in a folder, and a regular expression
+for the message.
+"""
 
 import shutil
 
@@ -11,7 +15,11 @@ def cameras(raw):
 
 
 def change_cameras(raw, **changes):
-    """Replaces matrices of view 1 by what a function makes of them; None: by nothing."""
+    """Change matrices of view 1.
+
+    Args:
+        changes: a function for each matrix's name; None deletes the matrix.
+    """
     arrays = dict(np.load(cameras(raw)))
     for name, change in changes.items():
         if change is None:
@@ -22,7 +30,7 @@ def change_cameras(raw, **changes):
 
 
 def change_pose(raw, change):
-    """Changes world_mat_inv of view 1 and makes world_mat its exact inverse."""
+    """Change world_mat_inv of view 1, and make world_mat its exact inverse."""
     change_cameras(raw, world_mat_inv=change)
     pose = np.load(cameras(raw))["world_mat_inv_1"]
     change_cameras(raw, world_mat=lambda _: np.linalg.inv(pose))
@@ -36,12 +44,12 @@ def swap_poses(raw):
     np.savez(cameras(raw), **arrays)
 
 
-def put(place, value):
-    """Returns a function that changes one entry of a matrix."""
+def set_entry(index, value):
+    """Return a function that changes one entry of a matrix."""
 
     def change(matrix):
         matrix = matrix.copy()
-        matrix[place] = value
+        matrix[index] = value
         return matrix
 
     return change
@@ -51,7 +59,7 @@ def add_line(path, line):
     path.write_text(path.read_text() + line + "\n")
 
 
-def in_list(raw, class_id, split, name):
+def add_to_list(raw, class_id, split, name):
     add_line(raw / class_id / f"softras_{split}.lst", name)
 
 
@@ -60,6 +68,7 @@ def empty_lists(raw):
         (raw / class_id / "softras_val.lst").write_text("\n")
 
 
+# Parts of messages that several faults have.
 NOT_RIGID = r"s0/cameras\.npz: world_mat_inv_1 is not a rotation and a translation"
 NOT_4X4 = r"s0/cameras\.npz: {}_1 is not 4x4 or not finite"
 PLAIN = r"s0/cameras\.npz: camera_mat_1 is not diag"
@@ -124,11 +133,11 @@ FAULTS = {
         NOT_4X4.format("world_mat"),
     ),
     "a nan": (
-        lambda raw: change_cameras(raw, world_mat_inv=put((0, 3), np.nan)),
+        lambda raw: change_cameras(raw, world_mat_inv=set_entry((0, 3), np.nan)),
         NOT_4X4.format("world_mat_inv"),
     ),
     "an infinite focal length": (
-        lambda raw: change_cameras(raw, camera_mat=put((0, 0), np.inf)),
+        lambda raw: change_cameras(raw, camera_mat=set_entry((0, 0), np.inf)),
         NOT_4X4.format("camera_mat"),
     ),
     "a scaled pose": (
@@ -136,10 +145,10 @@ FAULTS = {
         NOT_RIGID,
     ),
     "a mirrored pose": (lambda raw: change_pose(raw, np.diag([1, -1, 1, 1]).__matmul__), NOT_RIGID),
-    "a sheared pose": (lambda raw: change_pose(raw, put((0, 1), 5)), NOT_RIGID),
-    "a projective pose": (lambda raw: change_pose(raw, put((3, 0), 0.1)), NOT_RIGID),
+    "a sheared pose": (lambda raw: change_pose(raw, set_entry((0, 1), 5)), NOT_RIGID),
+    "a projective pose": (lambda raw: change_pose(raw, set_entry((3, 0), 0.1)), NOT_RIGID),
     "an inverse of another pose": (
-        lambda raw: change_cameras(raw, world_mat=put((0, 3), 3.0)),
+        lambda raw: change_cameras(raw, world_mat=set_entry((0, 3), 3.0)),
         r"cameras\.npz: world_mat_inv_1 .* not the inverse of world_mat_1",
     ),
     "poses and inverses swapped": (
@@ -150,19 +159,23 @@ FAULTS = {
         lambda raw: change_cameras(raw, camera_mat=lambda matrix: matrix.astype(str)),
         r"s0/cameras\.npz: camera_mat_1 is missing, or no array of numbers",
     ),
-    "skew": (lambda raw: change_cameras(raw, camera_mat=put((0, 1), 0.01)), PLAIN),
+    "skew": (lambda raw: change_cameras(raw, camera_mat=set_entry((0, 1), 0.01)), PLAIN),
     "a centre off the middle": (
-        lambda raw: change_cameras(raw, camera_mat=put((1, 2), 0.1)),
+        lambda raw: change_cameras(raw, camera_mat=set_entry((1, 2), 0.1)),
         PLAIN,
     ),
-    "a mirrored image": (lambda raw: change_cameras(raw, camera_mat=put((1, 1), -FOCAL)), PLAIN),
+    "a mirrored image": (
+        lambda raw: change_cameras(raw, camera_mat=set_entry((1, 1), -FOCAL)),
+        PLAIN,
+    ),
     "a scene listed twice": (
-        lambda raw: in_list(raw, "04256520", "train", "s0"),
+        lambda raw: add_to_list(raw, "04256520", "train", "s0"),
         r"04256520/softras_train\.lst: s0 is listed twice",
     ),
     "a scene in two splits": (
         lambda raw: (
-            in_list(raw, "02828884", "test", "b0") or add_line(raw / "views.txt", "02828884 b0 0")
+            add_to_list(raw, "02828884", "test", "b0")
+            or add_line(raw / "views.txt", "02828884 b0 0")
         ),
         r"raw: 02828884/b0 is in the lists of both train and test",
     ),

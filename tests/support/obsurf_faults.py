@@ -1,4 +1,8 @@
-"""What can be wrong with raw data in ObSuRF's layout, and how the refusal must name it."""
+"""What can be wrong with raw data in ObSuRF's layout, and which message it must give.
+
+`FAULTS` has for each fault a function that changes the data in a folder, and a regular expression
+for the message.
+"""
 
 import numpy as np
 from PIL import Image
@@ -17,7 +21,7 @@ def resave(raw, mode, size=(COLUMNS, ROWS)):
 
 
 def move_camera(*position):
-    """Returns a fault: view 1 of scene 7 is taken from another place."""
+    """Return a fault: the camera of view 1 of scene 7 is at this position."""
 
     def change(positions):
         positions[7, 1] = position
@@ -26,6 +30,7 @@ def move_camera(*position):
     return lambda raw: change_metadata(raw, camera_pos=change)
 
 
+# The beginnings of messages: the file, the camera, the image.
 FILE = r"raw/metadata\.npz: "
 CAMERA = r"raw/metadata\.npz, camera_pos of scene 7: "
 PNG = r"raw/images/img_7_1\.png: "

@@ -1,4 +1,4 @@
-"""Where tests find the repository, its configuration and recorded outputs."""
+"""Paths of the repository, its configuration and the recorded outputs that tests compare with."""
 
 from pathlib import Path
 

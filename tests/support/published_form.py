@@ -1,4 +1,4 @@
-"""Checkpoints of tiny models as the published trainer would save them."""
+"""Checkpoints of tiny models in the form in which the published trainer saves them."""
 
 import torch
 from torch import nn
@@ -11,25 +11,33 @@ STEP = 4
 
 
 class Published(nn.Module):
-    """Parameters under published names, registered as the published modules register theirs."""
+    """A module that has our parameters under the published names, in the published order.
+
+    `by_our_name` has the same parameters under our names.
+    """
 
     def __init__(self, model):
         super().__init__()
-        tensors, parameters = build_model(model, seed=3).state_dict(), {}
-        for theirs, ours in published_order(model, tensors):
-            *modules, name = theirs.split(".")
-            place = self
-            for module in modules:
-                if not hasattr(place, module):
-                    place.add_module(module, nn.Module())
-                place = place.get_submodule(module)
-            parameters.setdefault(ours, nn.Parameter(tensors[ours]))
-            place.register_parameter(name, parameters[ours])
+        tensors = build_model(model, seed=3).state_dict()
+        parameters = {}
+        for published_name, our_name in published_order(model, tensors):
+            # A dotted name goes through nested modules.
+            *names, parameter_name = published_name.split(".")
+            module = self
+            for name in names:
+                if not hasattr(module, name):
+                    module.add_module(name, nn.Module())
+                module = module.get_submodule(name)
+
+            # Two published names may be one parameter of ours.
+            parameters.setdefault(our_name, nn.Parameter(tensors[our_name]))
+            module.register_parameter(parameter_name, parameters[our_name])
         self.by_our_name = parameters
 
 
 def published_content(experiment, step=STEP):
-    """What the published trainer would save after a few updates, each gradient its weight."""
+    """Return a published checkpoint after a few updates, the module and its optimiser."""
+    # Each gradient is the weight itself plus the step, and the learning rate changes every step.
     module = Published(experiment.model)
     adam = torch.optim.Adam(module.parameters(), lr=0)
     for it in range(step):
@@ -37,13 +45,14 @@ def published_content(experiment, step=STEP):
             parameter.grad = parameter.detach() + it
         adam.param_groups[0]["lr"] = learning_rate(it, experiment.train)
         adam.step()
+
     states = {"encoder": module.encoder.state_dict(), "decoder": module.decoder.state_dict()}
     progress = {"epoch_it": 1, "it": step, "t": 12.34, "loss_val_best": 21.5, "run_id": "2x8k1"}
     return {**states, "optimizer": adam.state_dict(), **progress}, module, adam
 
 
 def same(first, second):
-    """Compares nested values, tensors bit for bit."""
+    """Return whether nested values are equal; tensors must be bit for bit and of one type."""
     if isinstance(first, torch.Tensor):
         return torch.equal(first, second) and first.dtype == second.dtype
     if isinstance(first, dict):

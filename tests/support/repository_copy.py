@@ -1,4 +1,4 @@
-"""A copy of this repository to run the pipeline tools in: its files, without what they made."""
+"""A copy of this repository to run DVC and Snakemake in: its files, but no results."""
 
 import os
 import shutil
@@ -11,7 +11,10 @@ from support.paths import REPOSITORY
 
 
 class Copy:
-    """A copy of the repository's files in a folder of its own; `variables` go to its commands."""
+    """A copy of the repository's files in another folder.
+
+    `variables` are added to the environment of the commands that run in it.
+    """
 
     def __init__(self, folder):
         self.folder = folder
@@ -20,10 +23,12 @@ class Copy:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, target, follow_symlinks=False)
-        subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)  # DVC asks for it
+
+        # DVC works only in a Git repository.
+        subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
 
     def edit_params(self, changes):
-        """Sets values by their dotted names."""
+        """Set values of params.yaml by their dotted names."""
         path = self.folder / "params.yaml"
         params = yaml.safe_load(path.read_text())
         for name, value in changes.items():
@@ -34,8 +39,8 @@ class Copy:
             section[key] = value
         path.write_text(yaml.safe_dump(params, sort_keys=False))
 
-    def keep(self, experiment):
-        """Takes all other experiments, and the datasets of none, out of params.yaml."""
+    def reduce_params(self, experiment):
+        """Delete all other experiments from params.yaml, and all datasets that it does not use."""
         path = self.folder / "params.yaml"
         params = yaml.safe_load(path.read_text())
         dataset = params["experiments"][experiment]["dataset"]
@@ -46,14 +51,14 @@ class Copy:
         path.write_text(yaml.safe_dump(params, sort_keys=False))
 
     def edit(self, name, old, new):
-        """Replaces one piece of text in a file."""
+        """Replace a text that occurs once in a file."""
         path = self.folder / name
         text = path.read_text()
         assert text.count(old) == 1
         path.write_text(text.replace(old, new))
 
     def start(self, *command, **options):
-        """Starts a command of this environment in the folder; what it says comes as text."""
+        """Start a command in the folder, and return the process; its output is text."""
         return subprocess.Popen(
             command,
             cwd=self.folder,
@@ -65,14 +70,14 @@ class Copy:
         )
 
     def run(self, *command):
-        """Returns a command's exit code and all that it said."""
+        """Run a command, and return its exit code and its output."""
         with self.start(*command) as process:
             output, _ = process.communicate()
         return process.returncode, output
 
 
 def repository_files():
-    """Returns the names of the files that git has or would add."""
+    """Return the names of the files that Git has or would add."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listing = subprocess.run(
         command, cwd=REPOSITORY, check=True, capture_output=True, text=True
@@ -81,7 +86,8 @@ def repository_files():
 
 
 def environment():
-    """Returns the environment in which this interpreter's tools are found, and only this copy."""
+    """Return environment variables by which commands find the tools of this interpreter."""
+    # With PYTHONPATH, a copy would import the modules of this repository instead of its own.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    known = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    return known | {"PATH": path}
+    variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return variables | {"PATH": path}

@@ -1,7 +1,9 @@
 #!/bin/sh
-# A Slurm of two small nodes on this machine, for tests: `slurm.sh start FOLDER`, `slurm.sh stop FOLDER`.
-# As root, with Debian's packages: apt-get install slurm-wlm munge. All that it writes is in FOLDER,
-# but for munge's key and socket, and links to it from /etc/slurm, where jobs look for it.
+# Start or stop a Slurm of two small nodes on this machine, for tests:
+#   slurm.sh start FOLDER
+#   slurm.sh stop FOLDER
+# It needs root and Debian's packages: apt-get install slurm-wlm munge. It writes to FOLDER, except
+# the key and socket of munge, and links from /etc/slurm, where jobs search the configuration.
 set -eu
 action=$1
 folder=$2
@@ -12,10 +14,13 @@ start() {
     echo "$etc/slurm.conf: a Slurm is set up here already" >&2
     return 1
   fi
+  # Munge authenticates the messages of Slurm. It may run already.
   mkdir -p "$folder/state" "$folder/first" "$folder/second" /run/munge
   chown munge: /run/munge
   [ -e /etc/munge/munge.key ] || mungekey --create
   munge -n > /dev/null 2>&1 || runuser -u munge -- munged > "$folder/munge.log" 2>&1
+
+  # The configuration: both nodes are this machine, with different ports.
   host=$(hostname -s)
   cat > "$folder/slurm.conf" <<CONF
 ClusterName=test
@@ -50,6 +55,8 @@ AutoDetect=off
 NodeName=first,second Name=gpu File=/dev/null
 NodeName=first,second Name=gpu File=/dev/zero
 CONF
+
+  # Start the daemons and wait until both nodes are idle.
   mkdir -p "$etc"
   ln -sf "$folder/slurm.conf" "$folder/gres.conf" "$etc"
   slurmctld -c

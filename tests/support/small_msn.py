@@ -1,4 +1,4 @@
-"""A small MultiShapeNet dataset on disk, whole, and what tests do to it. Needs TensorFlow."""
+"""A small valid MultiShapeNet dataset on disk, and functions that change it. Needs TensorFlow."""
 
 import dataclasses
 import io
@@ -18,13 +18,16 @@ from srt.geometry.cameras import look_at, rigid_inverse
 PUBLISHED = dataclasses.replace(
     load_dataset(REPOSITORY / "params.yaml", "msn", "paper"), ranges=None, storage="raw"
 )
-CAMERAS, SIZE, FOCAL = (2, 9, 10), 8, 10.0  # numbered so that as text they have another order
+CAMERAS = (2, 9, 10)  # sorted as text, these numbers have another order
+SIZE, FOCAL = 8, 10.0  # pixels
 TINY = dataclasses.replace(PUBLISHED, views=3, input_views=1, image_size=(SIZE, SIZE))
+
+# How many scenes each shard of a split has.
 LENGTHS = {"train": [3, 2], "val": [2], "test": [1, 1]}
 
 
 def write_raw(root):
-    """Writes a small valid dataset of random images."""
+    """Write a small valid dataset of random images, and return its folder."""
     root.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for split, lengths in LENGTHS.items():
@@ -55,16 +58,20 @@ def write_records(path, records):
 
 
 def read_records(path):
-    """Returns the records of a file that is not damaged."""
-    content, place, records = path.read_bytes(), 0, []
-    while place < len(content):
-        (length,) = struct.unpack_from("<Q", content, place)
-        records.append(content[place + 12 : place + 12 + length])
-        place += length + 16
+    """Return the records of a file that is not damaged."""
+    # A record has 8 bytes of length and 4 of checksum before it, and 4 bytes of checksum after it.
+    content = path.read_bytes()
+    position = 0
+    records = []
+    while position < len(content):
+        (length,) = struct.unpack_from("<Q", content, position)
+        records.append(content[position + 12 : position + 12 + length])
+        position += length + 16
     return records
 
 
 def random_features(rng):
+    """Return the features of a scene by name, as Kubric writes them."""
     features = {"frame_name": b"scene_7", "pose/R": np.eye(3), "pose/t": np.zeros(3)}
     for camera in CAMERAS:
         pixels = rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
@@ -87,7 +94,7 @@ def random_features(rng):
 
 
 def random_pose(rng):
-    """Returns a camera_to_world that sees the world's origin."""
+    """Return a random camera_to_world that sees the world's origin."""
     azimuth, elevation = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 1.0)
     level = np.cos(elevation) * np.array([np.cos(azimuth), np.sin(azimuth)])
     position = rng.uniform(5, 9) * np.array([*level, np.sin(elevation)])
@@ -101,7 +108,7 @@ def png(image):
 
 
 def serialised(features):
-    """Returns the bytes of a tf.train.Example."""
+    """Return the bytes of a tf.train.Example."""
     import tensorflow as tf
 
     example = tf.train.Example()
@@ -120,10 +127,11 @@ def set_feature(feature, value):
 
 
 def change_records(root, change, split="train", shard=1):
-    """Makes of each record of a shard what a function makes of its map of features."""
+    """Apply a function to the features of each record of a shard."""
     import tensorflow as tf
 
-    path, records = shard_path(root, split, shard), []
+    path = shard_path(root, split, shard)
+    records = []
     for record in read_records(path):
         example = tf.train.Example.FromString(record)
         change(example.features.feature)
@@ -132,6 +140,6 @@ def change_records(root, change, split="train", shard=1):
 
 
 def read_all(root, config=TINY):
-    """Returns name -> scene of all splits."""
+    """Return the scenes of all splits by name."""
     infos = [info for split in SPLITS for info in msn.list_scenes(root, split, config, None)]
     return {info.name: msn.read_scene(root, info, config) for info in infos}

@@ -1,4 +1,4 @@
-"""A small NMR dataset on disk, whole, and what tests do to it."""
+"""A small valid NMR dataset on disk, and functions that change it."""
 
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +33,7 @@ LISTS = {
 
 
 def write_raw(root):
-    """Writes a small valid dataset: random images, one camera position for each view and scene."""
+    """Write a small valid dataset of random images and cameras, and return its folder."""
     rng = np.random.default_rng(0)
     for class_id, lists in LISTS.items():
         for split, names in lists.items():
@@ -46,6 +46,7 @@ def write_raw(root):
 
 
 def write_scene(folder, rng):
+    """Write the images and the cameras of a scene, in the raw form of NMR."""
     (folder / "image").mkdir(parents=True)
     cameras = {}
     for view in range(VIEWS):
@@ -59,7 +60,10 @@ def write_scene(folder, rng):
 
 
 def random_pose(rng):
-    """Returns a camera_to_world of the raw, y-up world that sees the world's origin."""
+    """Return a random camera_to_world that sees the world's origin.
+
+    It is in the raw world of NMR, where y is up.
+    """
     azimuth, elevation = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 1.2)
     level = np.cos(elevation) * np.array([np.cos(azimuth), np.sin(azimuth)])
     position = rng.uniform(2, 3) * np.array([*level, np.sin(elevation)])
@@ -68,23 +72,24 @@ def random_pose(rng):
 
 
 def pack(raw, out, config=TINY, workers=1):
-    """Packs `raw` to `out` and returns `out`."""
+    """Pack `raw` to `out` and return `out`."""
     view_list = raw / "views.txt"
     writer.pack(raw, view_list, config, out, provenance={"source": "test"}, workers=workers)
     return out
 
 
 def in_threads(monkeypatch):
-    """Packs in one thread of this process: spawned processes take seconds to start."""
+    """Let this test pack in a thread; to start a process takes seconds."""
     monkeypatch.setattr(writer, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
 
 
 def small_shards(monkeypatch):
-    """Packs two scenes into each shard."""
+    """Let this test pack two scenes into each shard."""
     monkeypatch.setattr(shards, "SHARD_BYTES", 2 * SCENE_BYTES)
 
 
 def contents(folder):
+    """Return the bytes of all files in a folder, by their relative path."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
@@ -93,15 +98,17 @@ def image(raw, scene="04256520/s1", view=1):
     return raw / scene / "image" / f"{view:04d}.png"
 
 
-def truncate(path, part):
+def truncate(path, fraction):
     content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * part)])
+    path.write_bytes(content[: int(len(content) * fraction)])
 
 
 def resave(path, mode, size=(SIZE, SIZE)):
+    """Save an image again in another mode and size (width, height)."""
     Image.open(path).convert(mode).resize(size).save(path)
 
 
 def without_line(path, word):
+    """Delete the lines of a file that have a word."""
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(line for line in lines if word not in line))

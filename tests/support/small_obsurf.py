@@ -1,4 +1,4 @@
-"""A small dataset in ObSuRF's layout on disk, whole, and what tests do to it."""
+"""A small valid dataset in ObSuRF's layout on disk, and functions that change it."""
 
 import dataclasses
 
@@ -10,15 +10,17 @@ from srt.config.load import load_dataset
 from srt.config.schema import SPLITS, SplitRanges
 from srt.data.raw import obsurf
 
-SIZE = (6, 8)
-RANGES = SplitRanges(train=(0, 5), val=(5, 8), test=(9, 12))  # 8 is in none, as 80500 ff. are
+SIZE = (6, 8)  # rows, columns
+
+# Scene 8 is in no split. Of the published dataset, those from 80500 on are in none.
+RANGES = SplitRanges(train=(0, 5), val=(5, 8), test=(9, 12))
 OBJECTS = [1, 2, 3, 2, 1, 4, 2, 1, 1, 2, 5, 3]  # of each scene
 PUBLISHED = load_dataset(REPOSITORY / "params.yaml", "clevr3d", "paper")
 TINY = dataclasses.replace(PUBLISHED, image_size=SIZE, ranges=RANGES, max_objects=3, storage="raw")
 
 
 def write_raw(root):
-    """Writes a small valid dataset of random images, with a view more than is used."""
+    """Write a small valid dataset of random images, and return its folder."""
     (root / "images").mkdir(parents=True)
     rng = np.random.default_rng(0)
     for scene in range(len(OBJECTS)):
@@ -30,11 +32,15 @@ def write_raw(root):
 
 
 def valid_metadata(rng):
+    """Return the arrays of metadata.npz; they have one view more than is used."""
+    # Each scene has six slots for objects; 0 is an empty slot.
     shape = np.zeros((len(OBJECTS), 6), dtype=np.int64)
     for row, count in zip(shape, OBJECTS):
         row[rng.permutation(6)[:count]] = rng.integers(1, 4, count)
     camera_pos = rng.uniform(3, 8, (len(OBJECTS), TINY.views + 1, 3)) * rng.choice([-1, 1], 3)
-    colour = np.array([["red", "blue"]] * len(OBJECTS), dtype=object)  # pickled: cannot be loaded
+
+    # An array that NumPy pickles, and does not load again by default.
+    colour = np.array([["red", "blue"]] * len(OBJECTS), dtype=object)
     return {"shape": shape, "camera_pos": camera_pos, "colour": colour}
 
 
@@ -43,7 +49,11 @@ def write_metadata(root, **arrays):
 
 
 def change_metadata(root, **changes):
-    """Replaces arrays by what a function makes of them; None: by nothing."""
+    """Change arrays of metadata.npz.
+
+    Args:
+        changes: a function for each array's name; None deletes the array.
+    """
     with np.load(root / "metadata.npz") as file:
         arrays = {key: file[key] for key in ("shape", "camera_pos")}
     for key, change in changes.items():
@@ -58,6 +68,6 @@ def image(root, scene=7, view=1):
 
 
 def read_all(root, config=TINY):
-    """Returns name -> scene of all splits."""
+    """Return the scenes of all splits by name."""
     infos = [info for split in SPLITS for info in obsurf.list_scenes(root, split, config, None)]
     return {info.name: obsurf.read_scene(root, info, config) for info in infos}

@@ -1,4 +1,4 @@
-"""Packed splits from arrays, as `workflow.pack` would write them."""
+"""Write packed splits from arrays, as `workflow.pack` writes them."""
 
 import json
 
@@ -21,21 +21,34 @@ def write_split(
     source_view=None,
     mean_colour=(0.25, 0.5, 0.75),
 ):
-    """Writes scenes whose classes alternate, and returns `folder`."""
+    """Write a split, and return `folder`.
+
+    Args:
+        images: (scenes, views, height, width, 3), bytes.
+        classes: the scenes have these in turn.
+        source_view: of all scenes, or None.
+    """
     folder.mkdir(parents=True)
-    count, per_shard = len(images), scenes_per_shard or len(images)
-    files, ends = [], []
+    count = len(images)
+    per_shard = scenes_per_shard or count
+
+    # Raw shards are arrays. In compressed shards the images follow each other, and ends.npy says
+    # where each of them ends.
+    files = []
+    ends = []
     for number, start in enumerate(range(0, count, per_shard)):
         shard = images[start : start + per_shard]
         files.append(f"images-{number:05d}.{'npy' if storage == 'raw' else 'webp'}")
         if storage == "raw":
             np.save(folder / files[-1], shard)
         else:
-            parts = [compress(scene) for scene in shard]
-            (folder / files[-1]).write_bytes(b"".join(parts))
-            ends.extend(np.cumsum([len(part) for part in parts]))
+            compressed = [compress(scene) for scene in shard]
+            (folder / files[-1]).write_bytes(b"".join(compressed))
+            ends.extend(np.cumsum([len(content) for content in compressed]))
     if storage == "compressed":
         np.save(folder / "ends.npy", np.array(ends, np.uint64))
+
+    # The cameras and the header.
     np.savez(folder / "cameras.npz", intrinsics=intrinsics, camera_to_world=poses)
     header = {
         "format": FORMAT,

@@ -1,4 +1,4 @@
-"""Files as train and evaluate write them, of runs that never were."""
+"""Write the files of train, evaluate and render with invented figures."""
 
 import json
 import math
@@ -15,10 +15,16 @@ COUNTED = {"parameters": 74_000_000, "encode_flops": 31_400_000_000, "frame_flop
 
 
 def metrics_of(name, profile, synthetic, of, lpips=None, classes=("table", "lamp"), items=None):
-    """Returns metrics.json as evaluate writes it."""
+    """Return metrics.json as evaluate writes it.
+
+    Args:
+        of: how many items each protocol has.
+        items: how many of them were measured; None: all.
+    """
+    # Every item has random figures around a mean, for the model and for each baseline.
     generator = np.random.default_rng(len(name))
     protocols = {}
-    for protocol, whole in of.items():
+    for protocol, count in of.items():
         full = protocol != "stelzner"
         rows = []
         for item in range(30):
@@ -29,23 +35,28 @@ def metrics_of(name, profile, synthetic, of, lpips=None, classes=("table", "lamp
                 row[f"{prefix}lpips"] = lpips if full else None
                 row[f"{prefix}lpips_alex"] = lpips if protocol == "gta" else None
             rows.append(row)
-        protocols[protocol] = {**summarise(rows, whole), "items": min(items or whole, whole)}
+        protocols[protocol] = {**summarise(rows, count), "items": min(items or count, count)}
+
     head = {"experiment": name, "profile": profile, "dataset": "nmr", "synthetic": synthetic}
     head |= {"split": "test", "conditions": PLAIN, "fingerprint": "0123456789ab"}
     return {**head, "costs": COUNTED, "protocols": protocols}
 
 
-def write_run(folder, *settings, **others):
-    """Writes a run's files as the stages do."""
+def write_run(folder, *arguments, **options):
+    """Write the files of a run; `metrics_of` gets the arguments and options."""
     folder.mkdir(parents=True)
-    metrics = metrics_of(folder.name, *settings, **others)
+    metrics = metrics_of(folder.name, *arguments, **options)
     (folder / "metrics.json").write_text(json.dumps(metrics))
     seconds = {"encode_seconds": 0.0123, "frame_seconds": 1.5, "hardware": "NVIDIA H200"}
     (folder / "costs.json").write_text(json.dumps(seconds))
+
+    # The training: its cost and its learning curve.
     generator = np.random.default_rng(len(folder.name))
     cost = {"steps": 1000, "best_step": 750, "seconds": 131.7, "hardware": "x86_64 CPU, 2 threads"}
     (folder / "training.json").write_text(json.dumps({"experiment": folder.name, **cost}))
     (folder / "history.csv").write_text(history(generator))
+
+    # Pictures and a video of random pixels.
     pixels = generator.integers(0, 255, (5, 2, 16, 16, 3), dtype=np.uint8)
     picture = grid(comparison_columns(pixels[:1].repeat(2, 0)[:, :1], pixels[1], pixels[2]))
     for name in ("comparison.png", "extremes.png"):
@@ -56,6 +67,7 @@ def write_run(folder, *settings, **others):
 
 
 def history(generator):
+    """Return history.csv: a curve that rises to step 750 and is 1 dB lower after it."""
     lines = ["step,train_psnr,learning_rate,validation_psnr"]
     for step in range(10, 1001, 10):
         psnr = 14 + 4 * math.log10(step) - (step > 750) + 0.3 * generator.normal()

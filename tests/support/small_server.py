@@ -1,4 +1,4 @@
-"""MLflow's tracking server on this machine, for a test; and addresses where none is."""
+"""Start MLflow's tracking server on this machine, and find addresses that have no server."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 
-DEADLINE = 120  # seconds, for what takes ten
+DEADLINE = 120  # seconds; a server usually starts in ten
 
 
 def free_port():
@@ -19,7 +19,7 @@ def free_port():
 
 
 def nowhere():
-    """Returns the address of a server that is not there."""
+    """Return an address on which no server listens."""
     return f"http://127.0.0.1:{free_port()}"
 
 
@@ -35,7 +35,8 @@ class Server:
 
     @contextlib.contextmanager
     def running(self):
-        """Starts it and waits for it; kills it at the end."""
+        """Start the server and wait until it answers; kill it at the end."""
+        # It starts processes of its own, which are killed with it as one group.
         settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         settings |= {"MLFLOW_DISABLE_TELEMETRY": "true"}
         process = subprocess.Popen(
@@ -54,6 +55,7 @@ class Server:
 
 
 def wait_until_it_answers(address, process):
+    """Return when the address answers; fail if the process ends or at the deadline."""
     end = time.monotonic() + DEADLINE
     while True:
         assert process.poll() is None

@@ -1,4 +1,7 @@
-"""The whole pipeline at its smallest, in copies of the repository, and what they are asked."""
+"""The whole pipeline at its smallest size, in copies of the repository.
+
+Its only experiment is nmr_srt of the profile `quick`, on synthetic scenes of 16 x 16 pixels.
+"""
 
 import csv
 import shutil
@@ -8,6 +11,8 @@ import psutil
 from support.repository_copy import Copy
 
 WIDTHS = ("conv_channels", "decoder_hidden", "head_dim", "latent_dim", "mlp_dim")
+
+# What is changed in params.yaml.
 TINY = {
     "profiles.quick.experiments": {},
     "datasets.nmr.views": 6,
@@ -32,6 +37,8 @@ TINY = {
     },
     "profiles.quick.render": {"frames": 4, "fps": 4, "scenes": [0], "height": 16, "width": 16},
 }
+
+# A training that lasts long enough to be killed in the middle.
 LONGER = {
     "steps": 1000,
     "validate_every": 500,
@@ -39,58 +46,74 @@ LONGER = {
     "log_every": 100,
     "checkpoint_every": 20,
 }
-SNAKEMAKE = ("snakemake", "--cores", "1", "results")  # it sets OMP_NUM_THREADS to that
+
+SNAKEMAKE = ("snakemake", "--cores", "1", "results")  # sets OMP_NUM_THREADS to 1
 DVC = ("dvc", "repro")
 MODEL = "outputs/quick/nmr_srt/model.safetensors"
-NOWHERE = "http://127.0.0.1:9"  # a closed port: costs less than a new store
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # the same last bits
-DEADLINE = 120  # seconds, for what takes one
+
+# A closed port in place of a tracking server: this takes less time than a new store.
+NOWHERE = "http://127.0.0.1:9"
+
+# The last bits of the weights depend on the number of threads.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+DEADLINE = 120  # seconds, for what usually takes one
+
+# Columns of results.csv that depend on the machine.
+COSTS = (
+    "training_seconds",
+    "encode_seconds",
+    "frame_seconds",
+    "gpu_hours",
+    "joules",
+    "training_peak_gigabytes",
+)
 
 
 def tiny_copy(folder):
-    """Returns a copy whose only experiment is made in a minute, with no tracking server."""
+    """Return a copy whose pipeline runs in a minute, without a tracking server."""
     folder.mkdir(exist_ok=True)
     copy = Copy(folder)
-    copy.keep("nmr_srt")
+    copy.reduce_params("nmr_srt")
     copy.edit_params(TINY)
     copy.variables |= ONE_THREAD | {"MLFLOW_TRACKING_URI": NOWHERE, "SHELL": "/bin/sh"}
     return copy
 
 
-def rows(copy):
-    """Returns results.csv without what the training cost."""
-    text = (copy.folder / "reports/quick/results.csv").read_text().splitlines()
-    costs = ("training_seconds", "encode_seconds", "frame_seconds", "gpu_hours", "joules")
-    costs += ("training_peak_gigabytes",)
-    table = list(csv.DictReader(text))
-    assert all(cost in table[0] for cost in costs)
-    return [{key: row[key] for key in row if key not in costs} for row in table]
+def read_results(copy):
+    """Return the rows of results.csv without what depends on the machine."""
+    text = (copy.folder / "reports/quick/results.csv").read_text()
+    table = list(csv.DictReader(text.splitlines()))
+    assert all(cost in table[0] for cost in COSTS)
+    return [{key: row[key] for key in row if key not in COSTS} for row in table]
 
 
-def copied(copy, folder):
-    """Returns a copy with everything that is made in it, but for the states of its trainings."""
+def duplicate(copy, folder):
+    """Return a copy of a copy with all results in it, but without resume states."""
     shutil.copytree(copy.folder, folder, symlinks=True)
     shutil.rmtree(folder / "ckpt", ignore_errors=True)
+
+    # Its constructor would copy the repository.
     twin = Copy.__new__(Copy)
-    twin.folder, twin.variables = folder, copy.variables
+    twin.folder = folder
+    twin.variables = copy.variables
     return twin
 
 
-def stages_in(copy):
-    """Returns the stages that run in a copy, by process."""
-    found = {}
+def running_stages(copy):
+    """Return the names of the stages that run in a copy, by process."""
+    stages = {}
     for process in psutil.process_iter(["cmdline", "cwd"]):
         command = process.info["cmdline"] or []
         names = [word for word in command if word.startswith("workflow.")]
         if names and process.info["cwd"] == str(copy.folder):
-            found[process.pid] = names[0].removeprefix("workflow.")
-    return found
+            stages[process.pid] = names[0].removeprefix("workflow.")
+    return stages
 
 
-def wait_until(happened, process=None):
-    """Returns once something has happened; fails if the process ends before, or at the deadline."""
+def wait_until(condition, process=None):
+    """Return when a condition is true; fail at the deadline, or if the process ends before."""
     end = time.monotonic() + DEADLINE
-    while not happened():
+    while not condition():
         assert time.monotonic() < end
         assert process is None or process.poll() is None
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""DVC from day to day: experiments, comparisons, and a colleague who trains nothing."""
+"""Daily use of DVC: experiments, comparisons, and results for a colleague who trains nothing."""
 
 import contextlib
 import csv
@@ -9,61 +9,63 @@ import subprocess
 import pytest
 import requests
 from support.repository_copy import Copy
-from support.tiny_pipeline import DVC, MODEL, copied, tiny_copy
+from support.tiny_pipeline import DVC, MODEL, duplicate, tiny_copy
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 RATE = "profiles.quick.train.learning_rate"
-FRAMES = "+profiles.quick.experiments.nmr_srt.render.frames"  # +: params.yaml does not have it
+FRAMES = "+profiles.quick.experiments.nmr_srt.render.frames"  # with +, the key is new
 METRICS = "outputs/quick/nmr_srt/metrics.json"
 HISTORY = "outputs/quick/nmr_srt/history.csv"
 
 
 def git(folder, *command):
-    who = ("-c", "user.name=A colleague", "-c", "user.email=colleague@example.org")
-    subprocess.run(["git", *who, *command], cwd=folder, check=True, capture_output=True)
+    author = ("-c", "user.name=A colleague", "-c", "user.email=colleague@example.org")
+    subprocess.run(["git", *author, *command], cwd=folder, check=True, capture_output=True)
 
 
-def said(copy, *command):
-    """Returns what a command says, which must not fail."""
+def output_of(copy, *command):
+    """Run a command, which must not fail, and return its output."""
     code, text = copy.run(*command)
     assert code == 0, text
     return text
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A committed repository whose pipeline DVC has run."""
-    copy = tiny_copy(tmp_path_factory.mktemp("made") / "repository")
-    names = {f"GIT_{who}_NAME": "A colleague" for who in ("AUTHOR", "COMMITTER")}
-    names |= {f"GIT_{who}_EMAIL": "colleague@example.org" for who in ("AUTHOR", "COMMITTER")}
-    copy.variables |= names
-    said(copy, *DVC)
+def finished(tmp_path_factory):
+    """A copy whose pipeline DVC has run, and whose results are committed."""
+    copy = tiny_copy(tmp_path_factory.mktemp("finished") / "repository")
+    for role in ("AUTHOR", "COMMITTER"):
+        copy.variables[f"GIT_{role}_NAME"] = "A colleague"
+        copy.variables[f"GIT_{role}_EMAIL"] = "colleague@example.org"
+    output_of(copy, *DVC)
     git(copy.folder, "add", "--all")
     git(copy.folder, "commit", "--quiet", "--message", "Results")
     return copy
 
 
 @pytest.fixture(scope="module")
-def tried(made, tmp_path_factory):
-    """The same, with an experiment in its workspace and a grid of two that were queued."""
-    copy = copied(made, tmp_path_factory.mktemp("tried") / "repository")
-    said(copy, "dvc", "exp", "run", "--name", "fast", "--set-param", f"{RATE}=0.004")
+def with_experiments(finished, tmp_path_factory):
+    """A copy in which DVC has run three experiments: one in place, and a queue of two."""
+    copy = duplicate(finished, tmp_path_factory.mktemp("experiments") / "repository")
+    output_of(copy, "dvc", "exp", "run", "--name", "fast", "--set-param", f"{RATE}=0.004")
     grid = ("--set-param", f"{RATE}=0.002,0.003", "--set-param", f"{FRAMES}=5")
-    said(copy, "dvc", "exp", "run", "--queue", *grid)
-    said(copy, "dvc", "exp", "run", "--run-all")
+    output_of(copy, "dvc", "exp", "run", "--queue", *grid)
+    output_of(copy, "dvc", "exp", "run", "--run-all")
     return copy
 
 
-def test_one_experiment_is_made_by_its_name(made, tmp_path):
-    copy = copied(made, tmp_path / "one")
+def test_one_experiment_runs_by_its_name(finished, tmp_path):
+    copy = duplicate(finished, tmp_path / "one")
     copy.edit_params({RATE: 0.005})
-    text = said(copy, *DVC, "evaluate@nmr_srt")
+    text = output_of(copy, *DVC, "evaluate@nmr_srt")
     ran = [line.split("'")[1] for line in text.splitlines() if line.startswith("Running stage")]
     assert ran == ["plan", "train@nmr_srt", "evaluate@nmr_srt"]
 
 
-def test_experiments_are_listed_with_what_differs_and_what_it_gave(tried):
-    table = list(csv.DictReader(said(tried, "dvc", "exp", "show", "--csv").splitlines()))
+def test_experiments_are_listed_with_their_changes_and_their_figures(with_experiments):
+    table = list(
+        csv.DictReader(output_of(with_experiments, "dvc", "exp", "show", "--csv").splitlines())
+    )
     rates = {row["Experiment"]: row for row in table if row["Experiment"]}
     assert len(rates) == 3
     assert "fast" in rates
@@ -73,20 +75,24 @@ def test_experiments_are_listed_with_what_differs_and_what_it_gave(tried):
     assert len({row[score] for row in rates.values()}) == 3
 
 
-def test_a_queued_training_leaves_its_states_where_the_others_are(tried):
-    assert len(list(tried.folder.glob("ckpt/quick/nmr_srt/*/tracking"))) == 3
-    assert not list(tried.folder.glob(".dvc/tmp/exps/**/ckpt"))
+def test_a_queued_training_writes_its_states_to_the_repository(with_experiments):
+    assert len(list(with_experiments.folder.glob("ckpt/quick/nmr_srt/*/tracking"))) == 3
+    assert not list(with_experiments.folder.glob(".dvc/tmp/exps/**/ckpt"))
 
 
-def test_metrics_parameters_and_plots_are_compared_with_the_last_commit(tried):
-    parameters = json.loads(said(tried, "dvc", "params", "diff", "--json", "HEAD", "fast"))
+def test_metrics_parameters_and_plots_are_compared_with_the_last_commit(with_experiments):
+    parameters = json.loads(
+        output_of(with_experiments, "dvc", "params", "diff", "--json", "HEAD", "fast")
+    )
     assert parameters["params.yaml"] == {RATE: {"old": 0.001, "new": 0.004, "diff": 0.003}}
-    metrics = json.loads(said(tried, "dvc", "metrics", "diff", "--json", "HEAD", "fast"))
+    metrics = json.loads(
+        output_of(with_experiments, "dvc", "metrics", "diff", "--json", "HEAD", "fast")
+    )
     assert metrics[METRICS]["protocols.stelzner.psnr"]["diff"] != 0
 
 
-def test_plots_have_titles_and_axes_and_show_every_revision(tried, tmp_path):
-    said(tried, "dvc", "plots", "diff", "HEAD", "fast", "--out", tmp_path / "plots")
+def test_plots_have_titles_and_axes_and_show_every_revision(with_experiments, tmp_path):
+    output_of(with_experiments, "dvc", "plots", "diff", "HEAD", "fast", "--out", tmp_path / "plots")
     page = (tmp_path / "plots" / "index.html").read_text()
     for text in ("nmr_srt, learning curves", "training step", "PSNR (dB)", "validation_psnr"):
         assert f'"{text}"' in page
@@ -99,12 +105,13 @@ def test_plots_have_titles_and_axes_and_show_every_revision(tried, tmp_path):
 
 @contextlib.contextmanager
 def folder_remote(copy, tmp_path):
+    """The path of a folder."""
     yield tmp_path / "remote"
 
 
 @contextlib.contextmanager
 def s3_remote(copy, tmp_path):
-    """An S3 server on this machine."""
+    """The address of a bucket on an S3 server on this machine."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
@@ -121,23 +128,28 @@ def s3_remote(copy, tmp_path):
 
 
 @pytest.mark.parametrize("remote", [folder_remote, s3_remote])
-def test_a_colleague_gets_model_and_table_without_training(made, remote, tmp_path):
-    copy = copied(made, tmp_path / "ours")
+def test_a_colleague_gets_model_and_table_without_training(finished, remote, tmp_path):
+    copy = duplicate(finished, tmp_path / "ours")
     with remote(copy, tmp_path) as address:
-        said(copy, "dvc", "remote", "add", "--default", "store", str(address))
-        git(copy.folder, "commit", "--quiet", "--all", "--message", "Where the data is")
-        said(copy, "dvc", "push")
+        # We push our results.
+        output_of(copy, "dvc", "remote", "add", "--default", "store", str(address))
+        git(copy.folder, "commit", "--quiet", "--all", "--message", "A remote")
+        output_of(copy, "dvc", "push")
 
+        # The colleague pulls them, and has the same files.
         git(tmp_path, "clone", "--quiet", copy.folder, "theirs")
         theirs = Copy.__new__(Copy)
-        theirs.folder, theirs.variables = tmp_path / "theirs", copy.variables
-        said(theirs, "dvc", "pull")
+        theirs.folder = tmp_path / "theirs"
+        theirs.variables = copy.variables
+        output_of(theirs, "dvc", "pull")
         for name in (MODEL, "reports/quick/results.md"):
             assert (theirs.folder / name).read_bytes() == (copy.folder / name).read_bytes()
-        text = said(theirs, *DVC)
+
+        # Neither tool trains again.
+        text = output_of(theirs, *DVC)
         assert "Data and pipelines are up to date" in text
         assert "Running stage" not in text
-        said(theirs, "python", "-m", "workflow.tools.adopt", "snakemake")
-        assert "Nothing to be done" in said(theirs, "snakemake", "--cores", "1", "results")
+        output_of(theirs, "python", "-m", "workflow.tools.adopt", "snakemake")
+        assert "Nothing to be done" in output_of(theirs, "snakemake", "--cores", "1", "results")
         assert not (theirs.folder / "ckpt").exists()
     shutil.rmtree(theirs.folder)

@@ -1,4 +1,4 @@
-"""Both tools, broken off in every way: run again, they end with the same results, bit for bit."""
+"""Both tools are interrupted in many ways; run again, they end with the same results bit for bit."""
 
 import contextlib
 import json
@@ -8,8 +8,15 @@ import subprocess
 
 import psutil
 import pytest
-from support.faults import COMMANDS, DELETE_LOCK, STAGES, UNLOCK, Broken, durations
-from support.tiny_pipeline import MODEL, stages_in, wait_until
+from support.faults import (
+    COMMANDS,
+    DELETE_LOCK,
+    STAGES,
+    UNLOCK,
+    InterruptedCopy,
+    stage_durations,
+)
+from support.tiny_pipeline import MODEL, running_stages, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 TOOLS = tuple(COMMANDS)
@@ -21,92 +28,118 @@ LONG = {"steps": 400, "log_every": 50, "validate_every": 100, "checkpoint_every"
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """What Snakemake makes where nothing happens."""
-    place = Broken(tmp_path_factory.mktemp("whole"), "snakemake")
-    place.finish()
-    assert not place.typed
-    return place
+def uninterrupted(tmp_path_factory):
+    """The results of Snakemake without an interruption."""
+    copy = InterruptedCopy(tmp_path_factory.mktemp("uninterrupted"), "snakemake")
+    copy.finish()
+    assert not copy.manual_commands
+    return copy
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_killed_in_every_stage_it_ends_with_the_same_results(whole, tool, tmp_path):
-    broken, seconds = Broken(tmp_path / tool, tool), durations(whole.copy)
-    left = dict.fromkeys(STAGES, KILLS)
-    while any(left.values()):
-        victim = VICTIMS[sum(left.values()) % len(VICTIMS)]
-        stage = broken.strike(
-            victim, signal.SIGKILL, [name for name in left if left[name]], seconds
-        )
+def test_a_tool_that_was_killed_in_every_stage_ends_with_the_same_results(
+    uninterrupted, tool, tmp_path
+):
+    interrupted = InterruptedCopy(tmp_path / tool, tool)
+    seconds = stage_durations(uninterrupted.copy)
+
+    # Kill in turn the tool, the stage and both, until every stage was killed often enough, or the
+    # tool came to its end.
+    remaining = dict.fromkeys(STAGES, KILLS)
+    while any(remaining.values()):
+        victim = VICTIMS[sum(remaining.values()) % len(VICTIMS)]
+        stages = [name for name in remaining if remaining[name]]
+        stage = interrupted.interrupt(victim, signal.SIGKILL, stages, seconds)
         if stage is None:
             break
-        left[stage] -= 1
-    broken.finish()
-    print(tool, broken.faults, broken.typed)
-    assert len(broken.faults) >= len(STAGES)
-    assert set(broken.typed) <= {" ".join(UNLOCK if tool == "snakemake" else DELETE_LOCK)}
-    assert broken.results() == whole.results()
+        remaining[stage] -= 1
+
+    interrupted.finish()
+    print(tool, interrupted.faults, interrupted.manual_commands)
+    assert len(interrupted.faults) >= len(STAGES)
+    assert set(interrupted.manual_commands) <= {
+        " ".join(UNLOCK if tool == "snakemake" else DELETE_LOCK)
+    }
+    assert interrupted.results() == uninterrupted.results()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("tool", TOOLS)
-def test_interrupted_it_ends_with_the_same_results(whole, tool, number, tmp_path):
-    broken, seconds = Broken(tmp_path / tool, tool), durations(whole.copy)
-    for victim in reversed(VICTIMS):  # the tool last: alone, DVC lets Ctrl-C pass
-        broken.strike(victim, number, ["train", "pack"], seconds)
-    broken.finish()
-    print(tool, broken.faults, broken.typed)
-    assert set(broken.typed) <= {" ".join(DELETE_LOCK)}
-    assert len(broken.faults) > 1  # where nothing is heard, the first run comes to its end
-    assert broken.results() == whole.results()
+def test_a_tool_that_was_interrupted_ends_with_the_same_results(
+    uninterrupted, tool, number, tmp_path
+):
+    interrupted = InterruptedCopy(tmp_path / tool, tool)
+    seconds = stage_durations(uninterrupted.copy)
+
+    # The tool comes last: DVC ignores Ctrl-C if it is sent to DVC alone, and comes to its end.
+    for victim in reversed(VICTIMS):
+        interrupted.interrupt(victim, number, ["train", "pack"], seconds)
+    interrupted.finish()
+    print(tool, interrupted.faults, interrupted.manual_commands)
+    assert set(interrupted.manual_commands) <= {" ".join(DELETE_LOCK)}
+    assert len(interrupted.faults) > 1
+    assert interrupted.results() == uninterrupted.results()
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_a_parameter_changed_after_a_kill_gives_what_it_gives_from_the_start(whole, tool, tmp_path):
-    undisturbed = Broken(tmp_path / "undisturbed", "snakemake", whole.copy)
-    broken = Broken(tmp_path / tool, tool, by_tool(whole, tool, tmp_path).copy)
-    for place in (undisturbed, broken):
-        place.copy.edit_params({"profiles.quick.train.steps": 12})
-    assert broken.strike("both", signal.SIGKILL, ["train"], durations(whole.copy)) == "train"
-    for place in (undisturbed, broken):
-        place.copy.edit_params(CHANGE)
-        place.finish()
-    assert broken.results() == undisturbed.results() != whole.results()
+def test_a_parameter_that_changes_after_a_kill_counts_as_from_the_start(
+    uninterrupted, tool, tmp_path
+):
+    undisturbed = InterruptedCopy(tmp_path / "undisturbed", "snakemake", uninterrupted.copy)
+    source = adopt_results(uninterrupted, tool, tmp_path)
+    interrupted = InterruptedCopy(tmp_path / tool, tool, source.copy)
+
+    # Kill a training, and change its learning rate.
+    for each in (undisturbed, interrupted):
+        each.copy.edit_params({"profiles.quick.train.steps": 12})
+    assert (
+        interrupted.interrupt(
+            "both", signal.SIGKILL, ["train"], stage_durations(uninterrupted.copy)
+        )
+        == "train"
+    )
+    for each in (undisturbed, interrupted):
+        each.copy.edit_params(CHANGE)
+        each.finish()
+    assert interrupted.results() == undisturbed.results() != uninterrupted.results()
 
 
-def by_tool(whole, tool, tmp_path):
-    """Returns the whole results as this tool made them."""
+def adopt_results(uninterrupted, tool, tmp_path):
+    """Return a copy whose uninterrupted results are up to date in this tool."""
     if tool == "snakemake":
-        return whole
-    adopted = Broken(tmp_path / "adopted", tool, whole.copy)
-    code, said = adopted.copy.run("python", "-m", "workflow.tools.adopt", tool)
-    assert code == 0, said
+        return uninterrupted
+    adopted = InterruptedCopy(tmp_path / "adopted", tool, uninterrupted.copy)
+    code, output = adopted.copy.run("python", "-m", "workflow.tools.adopt", tool)
+    assert code == 0, output
     return adopted
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_a_dead_rank_ends_the_training_and_the_next_run_goes_on(whole, tool, tmp_path):
-    undisturbed = Broken(tmp_path / "undisturbed", "snakemake", whole.copy)
-    broken = Broken(tmp_path / tool, tool, by_tool(whole, tool, tmp_path).copy)
-    for place in (undisturbed, broken):
-        place.copy.edit(
-            "workflow/common/torchrun.py", "torch.cuda.device_count()", "2"
-        )  # over gloo
-        place.copy.edit_params({f"profiles.quick.train.{key}": LONG[key] for key in LONG})
+def test_a_dead_rank_ends_the_training_and_the_next_run_goes_on(uninterrupted, tool, tmp_path):
+    undisturbed = InterruptedCopy(tmp_path / "undisturbed", "snakemake", uninterrupted.copy)
+    source = adopt_results(uninterrupted, tool, tmp_path)
+    interrupted = InterruptedCopy(tmp_path / tool, tool, source.copy)
+
+    # Two processes on the CPU, as if there were two GPUs.
+    for each in (undisturbed, interrupted):
+        each.copy.edit("workflow/common/torchrun.py", "torch.cuda.device_count()", "2")
+        each.copy.edit_params({f"profiles.quick.train.{key}": LONG[key] for key in LONG})
     undisturbed.finish()
 
-    process = broken.copy.start(*COMMANDS[tool], start_new_session=True)
-    wait_until(lambda: list(broken.copy.folder.glob(f"{STATES}/*/state-*")), process)
-    ranks = [pid for pid in stages_in(broken.copy) if "RANK" in environment_of(pid)]
+    # Kill one of them after the first saved state.
+    process = interrupted.copy.start(*COMMANDS[tool], start_new_session=True)
+    wait_until(lambda: list(interrupted.copy.folder.glob(f"{STATES}/*/state-*")), process)
+    ranks = [pid for pid in running_stages(interrupted.copy) if "RANK" in environment_of(pid)]
     assert len(ranks) == 2
-    os.kill(broken.random.choice(ranks), signal.SIGKILL)
+    os.kill(interrupted.random.choice(ranks), signal.SIGKILL)
     process.communicate()
     assert process.returncode != 0
-    wait_until(lambda: not stages_in(broken.copy))
-    assert not (broken.copy.folder / MODEL).exists()  # else it came too late to show anything
-    broken.finish()
-    assert not broken.typed
-    assert broken.results() == undisturbed.results()
+    wait_until(lambda: not running_stages(interrupted.copy))
+    assert not (interrupted.copy.folder / MODEL).exists()  # it was killed before its end
+
+    interrupted.finish()
+    assert not interrupted.manual_commands
+    assert interrupted.results() == undisturbed.results()
 
 
 def environment_of(pid):
@@ -119,21 +152,23 @@ def environment_of(pid):
     ("folder", "size"), [("ckpt", "64k"), ("data/quick/packed", "72k")], ids=["state", "shard"]
 )
 @pytest.mark.parametrize("tool", TOOLS)
-def test_a_full_disk_is_named_and_with_room_it_goes_on(whole, tool, folder, size, tmp_path):
-    broken = Broken(tmp_path / tool, tool)
-    with small_disk(broken.copy.folder / folder, size) as enlarge:
-        said = broken.fail()
-        assert f"{folder}/" in said.split("error: ")[1].splitlines()[0]
-        assert "No space left on device" in said
+def test_a_full_disk_is_named_and_with_more_space_the_tool_goes_on(
+    uninterrupted, tool, folder, size, tmp_path
+):
+    interrupted = InterruptedCopy(tmp_path / tool, tool)
+    with small_disk(interrupted.copy.folder / folder, size) as enlarge:
+        output = interrupted.fail()
+        assert f"{folder}/" in output.split("error: ")[1].splitlines()[0]
+        assert "No space left on device" in output
         enlarge()
-        broken.finish()
-        assert broken.results() == whole.results()
-    assert not broken.typed
+        interrupted.finish()
+        assert interrupted.results() == uninterrupted.results()
+    assert not interrupted.manual_commands
 
 
 @contextlib.contextmanager
 def small_disk(folder, size):
-    """Mounts a file system of its own, small until the function that comes back is called."""
+    """Mount a small file system at a folder; yield a function that enlarges it."""
     folder.mkdir(parents=True)
     options = ("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder))
     if subprocess.run(["mount", *options], capture_output=True).returncode != 0:
@@ -149,34 +184,45 @@ def small_disk(folder, size):
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_half_written_files_of_an_older_version_are_refused_or_replaced(whole, tool, tmp_path):
-    broken = Broken(tmp_path / tool, tool, by_tool(whole, tool, tmp_path).copy)
-    folder = broken.copy.folder
+def test_half_written_files_of_an_older_version_are_refused_or_replaced(
+    uninterrupted, tool, tmp_path
+):
+    source = adopt_results(uninterrupted, tool, tmp_path)
+    interrupted = InterruptedCopy(tmp_path / tool, tool, source.copy)
+
+    # The model is cut off, and there are temporary files of processes that were killed.
+    folder = interrupted.copy.folder
     weights = folder / MODEL
     weights.write_bytes(weights.read_bytes()[:1000])
     (folder / "outputs/quick/nmr_srt/.video.mp4.17").write_bytes(b"half")
     (folder / "data/quick/packed/.nmr.partial/train").mkdir(parents=True)
     (folder / "data/quick/packed/.nmr.partial/train/images-00000.npy").write_bytes(b"half")
-    if tool == "snakemake":  # which does not look at its outputs
-        said = broken.fail()
-        assert f"error: {MODEL}: not readable as weights" in said
-        assert "delete it" in said
+
+    # Snakemake does not check the content of its outputs, so a stage refuses the model.
+    if tool == "snakemake":
+        output = interrupted.fail()
+        assert f"error: {MODEL}: not readable as weights" in output
+        assert "delete it" in output
         weights.unlink()
-    broken.finish()
-    assert broken.results() == whole.results()
+    interrupted.finish()
+    assert interrupted.results() == uninterrupted.results()
 
 
-def test_dvcs_locks_of_a_dead_process_are_no_obstacle(whole, tmp_path):
-    broken = by_tool(whole, "dvc", tmp_path)
+def test_locks_of_a_dead_process_do_not_stop_dvc(uninterrupted, tmp_path):
+    interrupted = adopt_results(uninterrupted, "dvc", tmp_path)
     with subprocess.Popen(["true"]) as process:
         pass
     owner = {"pid": process.pid, "cmd": "dvc repro"}
-    locks = broken.copy.folder / ".dvc" / "tmp"
+    locks = interrupted.copy.folder / ".dvc" / "tmp"
     (locks / "lock").write_text(f"{process.pid:>10}\n")
-    (locks / "rwlock").write_text(json.dumps({"write": {str(broken.copy.folder / MODEL): owner}}))
-    assert "up to date" in broken.finish()
-    assert not broken.typed
-    (locks / "rwlock").write_text("")  # killed as it wrote this one
-    assert ".dvc/tmp/rwlock" in broken.fail()
-    assert "up to date" in broken.finish()
-    assert broken.typed == [" ".join(DELETE_LOCK)]
+    (locks / "rwlock").write_text(
+        json.dumps({"write": {str(interrupted.copy.folder / MODEL): owner}})
+    )
+    assert "up to date" in interrupted.finish()
+    assert not interrupted.manual_commands
+
+    # DVC was killed while it wrote this file, so a person must delete it.
+    (locks / "rwlock").write_text("")
+    assert ".dvc/tmp/rwlock" in interrupted.fail()
+    assert "up to date" in interrupted.finish()
+    assert interrupted.manual_commands == [" ".join(DELETE_LOCK)]

@@ -1,4 +1,4 @@
-"""The pipeline on a real Slurm of two nodes, which Debian's packages bring, on this machine."""
+"""The pipeline on a real Slurm of two nodes, which both are this machine."""
 
 import os
 import re
@@ -9,12 +9,14 @@ import time
 import pytest
 import yaml
 from support.repository_copy import REPOSITORY
-from support.tiny_pipeline import MODEL, SNAKEMAKE, copied, rows, tiny_copy
+from support.tiny_pipeline import MODEL, SNAKEMAKE, duplicate, read_results, tiny_copy
 
 SLURM = REPOSITORY / "tests" / "support" / "slurm.sh"
 PROFILE = ("snakemake", "--workflow-profile", "workflow/profiles/slurm")
-FAST = ("--max-threads", "1", "--latency-wait", "5")  # of processors a test node has two
-FAST += ("--slurm-status-command", "squeue")  # there is no accounting
+
+# A node has two processors, and there is no accounting that could say how a job ended.
+FAST = ("--max-threads", "1", "--latency-wait", "5")
+FAST += ("--slurm-status-command", "squeue")
 FAST += ("--slurm-init-seconds-before-status-checks", "2")
 TRAIN = ("outputs/quick/nmr_srt/training.json",)
 
@@ -38,78 +40,90 @@ def slurm(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def made(slurm, tmp_path_factory):
-    """A copy whose pipeline ran as Slurm jobs, each with the GPUs that the profile gives it."""
-    copy = tiny_copy(tmp_path_factory.mktemp("made"))
+def finished(slurm, tmp_path_factory):
+    """A copy whose pipeline ran as Slurm jobs; `output` is what Snakemake printed."""
+    copy = tiny_copy(tmp_path_factory.mktemp("finished"))
     copy.variables["SLURM_CONF"] = str(slurm)
-    give(copy, gpu=2)
-    code, said = copy.run(*PROFILE, *FAST, "--", "results")
-    assert code == 0, said
-    copy.said = said
+    set_training_resources(copy, gpu=2)
+    code, output = copy.run(*PROFILE, *FAST, "--", "results")
+    assert code == 0, output
+    copy.output = output
     return copy
 
 
-def give(copy, **resources):
-    """Sets what the profile gives a training; on the command line it would replace all of that."""
+def set_training_resources(copy, **resources):
+    """Change some resources of a training in the Slurm profile.
+
+    On the command line, --set-resources would replace all of them.
+    """
     path = copy.folder / "workflow" / "profiles" / "slurm" / "config.yaml"
     profile = yaml.safe_load(path.read_text())
     profile["set-resources"]["train"] |= resources
     path.write_text(yaml.safe_dump(profile))
 
 
-def test_the_whole_pipeline_runs_as_slurm_jobs(made, tmp_path):
-    jobs = re.findall(r"SLURM jobid '?(\d+)", made.said)
+def test_the_whole_pipeline_runs_as_slurm_jobs(finished, tmp_path):
+    jobs = re.findall(r"SLURM jobid '?(\d+)", finished.output)
     assert len(set(jobs)) == 9  # all but Snakemake's target
+
+    # On this machine without Slurm, the results are the same bits.
     here = tiny_copy(tmp_path / "here")
-    code, said = here.run(*SNAKEMAKE)
-    assert code == 0, said
-    assert rows(made) == rows(here)
-    assert (made.folder / MODEL).read_bytes() == (here.folder / MODEL).read_bytes()
+    code, output = here.run(*SNAKEMAKE)
+    assert code == 0, output
+    assert read_results(finished) == read_results(here)
+    assert (finished.folder / MODEL).read_bytes() == (here.folder / MODEL).read_bytes()
 
 
-def test_a_training_spreads_over_two_nodes(made, tmp_path):
-    copy = copied(made, tmp_path / "two")
+def test_a_training_spreads_over_two_nodes(finished, tmp_path):
+    copy = duplicate(finished, tmp_path / "two")
     copy.edit_params({"profiles.quick.train.learning_rate": 2.0e-3})
-    give(copy, gpu=4, nodes=2, tasks=2, tasks_per_gpu=0, mpi=True)
-    code, said = copy.run(*PROFILE, *FAST, "--", *TRAIN)
-    assert code == 0, said
+    set_training_resources(copy, gpu=4, nodes=2, tasks=2, tasks_per_gpu=0, mpi=True)
+    code, output = copy.run(*PROFILE, *FAST, "--", *TRAIN)
+    assert code == 0, output
     hardware = (copy.folder / "outputs/quick/nmr_srt/training.json").read_text()
     assert "CPU, 2 threads" in hardware  # one in each process
 
 
-def test_a_cancelled_job_is_sent_again_with_more_and_goes_on(made, slurm, tmp_path):
-    copy = copied(made, tmp_path / "cancelled")
+def test_a_cancelled_job_starts_again_with_more_resources_and_goes_on(finished, slurm, tmp_path):
+    copy = duplicate(finished, tmp_path / "cancelled")
     long = {"steps": 2000, "log_every": 100, "validate_every": 500, "checkpoint_every": 20}
     copy.edit_params({f"profiles.quick.train.{key}": long[key] for key in long})
-    give(copy, gpu=1)
+    set_training_resources(copy, gpu=1)
     process = copy.start(*PROFILE, *FAST, "--retries", "1", "--", *TRAIN)
+
+    # Cancel the job once it has saved a state. Snakemake starts a second one.
     first = job_of(copy, process, lambda: list(copy.folder.glob("ckpt/quick/nmr_srt/*/state-*")))
     subprocess.run(["scancel", first["JobId"]], check=True, env=os.environ | copy.variables)
-    second = job_of(copy, process, lambda: current(copy).get("JobId") not in (None, first["JobId"]))
-    said = process.communicate()[0]
-    assert process.returncode == 0, said
+    second = job_of(
+        copy, process, lambda: running_job(copy).get("JobId") not in (None, first["JobId"])
+    )
+    output = process.communicate()[0]
+    assert process.returncode == 0, output
+
+    # It has twice the time and memory, and goes on from the state.
     assert (first["TimeLimit"], second["TimeLimit"]) == ("1-00:00:00", "2-00:00:00")
     assert (first["MinMemoryNode"], second["MinMemoryNode"]) == ("62.50G", "125G")  # of 1024 MB
     assert "resuming after step" in (copy.folder / "logs/quick/train/nmr_srt.log").read_text()
 
 
-def job_of(copy, process, happened):
-    """Returns what Slurm says of the job in the partition `gpu`, once something has happened."""
+def job_of(copy, process, condition):
+    """Return what Slurm says about the job in the partition `gpu`, when a condition is true."""
     end = time.monotonic() + 120
-    while not (happened() and current(copy)):
+    while not (condition() and running_job(copy)):
         assert time.monotonic() < end
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.2)
-    return current(copy)
+    return running_job(copy)
 
 
-def current(copy):
-    """Returns the fields of the job that runs in the partition `gpu`, if one does."""
+def running_job(copy):
+    """Return Slurm's fields of the job that runs in the partition `gpu`; empty if none does."""
     options = {"env": os.environ | copy.variables, "text": True, "capture_output": True}
     listing = subprocess.run(
         ["squeue", "--noheader", "--partition=gpu", "--states=R", "--format=%i"], **options
     )
     if not listing.stdout.strip():
         return {}
-    shown = subprocess.run(["scontrol", "show", "job", listing.stdout.split()[0]], **options)
-    return dict(field.split("=", 1) for field in shown.stdout.split() if "=" in field)
+    job = listing.stdout.split()[0]
+    description = subprocess.run(["scontrol", "show", "job", job], **options)
+    return dict(field.split("=", 1) for field in description.stdout.split() if "=" in field)

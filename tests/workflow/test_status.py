@@ -1,4 +1,4 @@
-"""The table of `workflow.tools.status`: every state that an experiment can be in, and why."""
+"""The table of `workflow.tools.status` has every state that an experiment can be in, and why."""
 
 import dataclasses
 import json
@@ -12,15 +12,15 @@ import workflow.common.tracked_run
 from srt.common.files import sha256_of
 from srt.model.weights import save_weights, training_config
 from srt.training.states import SavedState, lock_states, save_state, state_folder
-from workflow.evaluate import metrics_header
-from workflow.tools.status import (
+from workflow.common.metrics_header import metrics_header
+from workflow.tools.experiment_status import (
     LPIPS,
+    ExperimentFiles,
     ExperimentStatus,
-    Place,
     experiment_statuses,
-    table,
-    why_dvc,
 )
+from workflow.tools.pending_stages import dvc_reasons
+from workflow.tools.status import format_table
 
 NOW = time.time()
 TENSORS = {"weight": torch.zeros(2)}
@@ -32,57 +32,67 @@ class Lab:
     def __init__(self, folder):
         self.experiment = tiny_experiment(folder)
         self.states = folder / "ckpt"
-        out = folder / "outputs"
-        own = self.states / "quick" / "nmr_srt"
-        self.place = Place(own, folder / "packed", out, folder / "weights")
-        self.place.data.mkdir()
-        self.place.out.mkdir()
-        (self.place.data / "manifest.json").write_text("{}")
+        self.files = ExperimentFiles(
+            states=self.states / "quick" / "nmr_srt",
+            data=folder / "packed",
+            out=folder / "outputs",
+            weights=folder / "weights",
+        )
+
+        # Its data is packed and the weights of LPIPS are fetched; only their manifests are read.
+        self.files.data.mkdir()
+        self.files.out.mkdir()
+        (self.files.data / "manifest.json").write_text("{}")
         for name in LPIPS.values():
-            (self.place.weights / name).mkdir(parents=True)
-            (self.place.weights / name / "manifest.json").write_text("{}")
+            (self.files.weights / name).mkdir(parents=True)
+            (self.files.weights / name / "manifest.json").write_text("{}")
 
     def config(self, experiment=None):
-        digest = sha256_of(self.place.data / "manifest.json")
+        digest = sha256_of(self.files.data / "manifest.json")
         return training_config(experiment or self.experiment, digest)
 
     def folder(self, experiment=None):
+        """Return the folder of the experiment's resume states."""
         experiment = experiment or self.experiment
         return state_folder(self.states, experiment, self.config(experiment))
 
     def save(self, step, seconds, best_step=0, best_psnr=-float("inf")):
+        """Save a resume state."""
         progress = {"step": step, "seconds": seconds, "best_step": best_step}
         state = SavedState(TENSORS, {**progress, "best_psnr": best_psnr})
         self.folder().mkdir(parents=True, exist_ok=True)
         save_state(self.folder(), state, self.config())
 
     def run(self, experiment=None):
+        """Open the run that a training logs to."""
         settings = self.config(experiment)
         return workflow.common.tracked_run.open_run(
             "train", "quick", "nmr_srt", settings, self.states
         )
 
     def train(self, experiment=None):
-        save_weights(self.place.out / "model.safetensors", TENSORS, self.config(experiment))
+        """Write what a finished training writes."""
+        save_weights(self.files.out / "model.safetensors", TENSORS, self.config(experiment))
         cost = {"steps": 8, "validation_psnr": 18.5}
-        (self.place.out / "training.json").write_text(json.dumps(cost))
+        (self.files.out / "training.json").write_text(json.dumps(cost))
 
     def evaluate(self):
-        files = {"model": self.place.out / "model.safetensors"}
-        files["data"] = self.place.data / "manifest.json"
+        """Write metrics.json as an evaluation with the weights that are there writes it."""
+        files = {"model": self.files.out / "model.safetensors"}
+        files["data"] = self.files.data / "manifest.json"
         for key in LPIPS:
-            manifest = self.place.weights / LPIPS[key] / "manifest.json"
+            manifest = self.files.weights / LPIPS[key] / "manifest.json"
             files[key] = manifest if manifest.is_file() else None
         metrics = metrics_header(self.experiment, "test", files)
         metrics["protocols"] = {"stelzner": {"psnr": 17.25}, "pixelnerf": {"psnr": 3.0}}
-        (self.place.out / "metrics.json").write_text(json.dumps(metrics))
+        (self.files.out / "metrics.json").write_text(json.dumps(metrics))
 
     def rows(self, experiment=None):
-        return list(experiment_statuses(experiment or self.experiment, self.place, NOW))
+        return list(experiment_statuses(experiment or self.experiment, self.files, NOW))
 
     def row(self, experiment=None):
-        """Returns the only line, as the table has it."""
-        lines = table(self.rows(experiment))
+        """Return the only row of the table, with single spaces between the cells."""
+        lines = format_table(self.rows(experiment))
         assert len(lines) == 2
         return " ".join(lines[1].split())
 
@@ -94,19 +104,19 @@ def lab(tmp_path, monkeypatch):
     return Lab(tmp_path)
 
 
-def test_what_has_only_its_data_is_not_begun(lab):
+def test_an_experiment_that_has_only_data_is_not_begun(lab):
     assert lab.row() == "nmr_srt not begun – – – – –"
 
 
-def test_what_has_no_data_says_so(lab):
-    (lab.place.data / "manifest.json").unlink()
+def test_an_experiment_without_data_says_so(lab):
+    (lab.files.data / "manifest.json").unlink()
     assert lab.row() == "nmr_srt not begun – – – – – its data is not packed"
 
 
-def test_a_running_training_shows_its_figures_and_the_time_left_at_its_speed_of_now(lab):
+def test_a_running_training_shows_its_figures_and_the_time_left_at_its_current_speed(lab):
     run = lab.run()
     lab.save(4, seconds=4000.0, best_step=4, best_psnr=16.5)
-    for step, seconds in ((4, 4000.0), (6, 4100.0)):  # it was slow before, elsewhere
+    for step, seconds in ((4, 4000.0), (6, 4100.0)):  # its first steps took longer
         run.log_metrics({"train/psnr": 10.0 + step, "train/seconds": seconds}, step)
     with lock_states(lab.folder()):
         assert lab.row().startswith("nmr_srt running 6 of 8 16.00 16.50 – 2 min logged ")
@@ -121,11 +131,11 @@ def test_a_training_that_logged_nothing_yet_is_running(lab):
 def test_a_killed_training_says_after_which_step_it_goes_on(lab):
     run = lab.run()
     lab.save(4, seconds=400.0)
-    run.log_metrics({"train/psnr": 15.0, "train/seconds": 500.0}, 5)  # lost
+    run.log_metrics({"train/psnr": 15.0, "train/seconds": 500.0}, 5)  # not saved
     assert lab.row() == "nmr_srt stopped 5 of 8 15.00 – – 5 min goes on after step 4"
 
 
-def test_a_training_that_failed_is_told_from_one_that_was_stopped(lab):
+def test_a_failed_training_differs_from_a_stopped_one(lab):
     run = lab.run()
     lab.save(4, seconds=400.0)
     run.close("KILLED", timeout=0)
@@ -143,11 +153,11 @@ def test_a_model_with_figures_and_video_is_done(lab):
     lab.train()
     lab.evaluate()
     assert lab.row() == "nmr_srt trained 8 of 8 – 18.50 17.25 – no video.mp4 yet"
-    (lab.place.out / "video.mp4").touch()
+    (lab.files.out / "video.mp4").touch()
     assert lab.row() == "nmr_srt done 8 of 8 – 18.50 17.25 –"
 
 
-def test_a_model_of_other_parameters_is_stale_and_they_are_named(lab):
+def test_a_model_of_other_parameters_is_stale_and_the_parameters_are_named(lab):
     lab.train()
     row = lab.row(changed(lab.experiment, learning_rate=0.5))
     why = "its model is of other settings: train.learning_rate: 0.5 here, 0.01 there"
@@ -158,41 +168,41 @@ def test_a_model_of_other_parameters_is_stale_and_they_are_named(lab):
 
 def test_a_model_of_other_data_is_stale(lab):
     lab.train()
-    (lab.place.data / "manifest.json").write_text('{"scenes": 1}')
+    (lab.files.data / "manifest.json").write_text('{"scenes": 1}')
     assert lab.row().endswith("its model is of other settings: other data")
 
 
 def test_figures_of_another_model_or_evaluation_are_stale(lab):
     lab.train()
     lab.evaluate()
-    (lab.place.out / "video.mp4").touch()
+    (lab.files.out / "video.mp4").touch()
     fewer = dataclasses.replace(lab.experiment.evaluate, max_items=1)
     row = lab.row(dataclasses.replace(lab.experiment, evaluate=fewer))
     assert row.startswith("nmr_srt stale 8 of 8")
     assert row.endswith("metrics.json is of another model or evaluation")
 
 
-def test_figures_measured_without_a_distance_are_as_good(lab):
+def test_figures_that_were_measured_without_a_distance_are_up_to_date(lab):
     lab.train()
-    (lab.place.weights / "lpips_alex" / "manifest.json").unlink()
+    (lab.files.weights / "lpips_alex" / "manifest.json").unlink()
     lab.evaluate()
     assert [row.why for row in lab.rows()] == ["no video.mp4 yet"]
 
 
 def test_a_damaged_model_is_named(lab):
     lab.train()
-    weights = lab.place.out / "model.safetensors"
+    weights = lab.files.out / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:20])
     assert lab.row().endswith(f"{weights} is not readable: delete it")
 
 
-def test_a_queued_training_with_other_settings_has_a_line_while_it_runs(lab, monkeypatch):
+def test_a_queued_training_with_other_settings_has_a_row_while_it_runs(lab, monkeypatch):
     lab.train()
-    other = changed(lab.experiment, learning_rate=0.5)
+    experiment = changed(lab.experiment, learning_rate=0.5)
     monkeypatch.setenv("DVC_EXP_NAME", "murky-tee")
-    with lock_states(lab.folder(other)):
+    with lock_states(lab.folder(experiment)):
         assert lab.rows()[1].why.endswith("it just began")
-        lab.run(other)
+        lab.run(experiment)
         first, second = lab.rows()
     assert first.state == "trained"
     assert (second.name, second.state, second.steps) == ("nmr_srt (murky-tee)", "running", 8)
@@ -200,8 +210,8 @@ def test_a_queued_training_with_other_settings_has_a_line_while_it_runs(lab, mon
     assert len(lab.rows()) == 1
 
 
-def test_a_tables_columns_stand_below_each_other():
-    lines = table(
+def test_the_cells_of_a_column_are_below_each_other():
+    lines = format_table(
         [
             ExperimentStatus("a", "done", 1),
             ExperimentStatus("longer", "not begun", 1, why="no data"),
@@ -210,8 +220,10 @@ def test_a_tables_columns_stand_below_each_other():
     assert lines[0].index("state") == lines[1].index("done") == lines[2].index("not begun")
 
 
-def test_dvcs_reasons_are_told_in_its_words():
+def test_dvcs_reasons_are_given_in_its_own_words():
     deps = {"srt/a.py": "modified", "params.yaml": {"train.steps": "deleted"}}
-    said = {"train@a": ["changed command", {"changed deps": deps}, {"changed outs": {"b": "new"}}]}
+    status = {
+        "train@a": ["changed command", {"changed deps": deps}, {"changed outs": {"b": "new"}}]
+    }
     reasons = ["changed command", "srt/a.py modified", "params.yaml.train.steps deleted", "b new"]
-    assert why_dvc(said) == {"train@a": reasons}
+    assert dvc_reasons(status) == {"train@a": reasons}

@@ -55,5 +55,7 @@ def test_an_experiment_of_dvc_gives_its_name_and_its_commit_a_parent(tmp_path, m
 
 
 def test_what_a_queue_of_dvc_runs_in_a_copy_is_kept_in_the_repository(tmp_path):
-    assert workflow.common.tracked_run.main_repository(tmp_path / ".dvc/tmp/exps/tmp_a1b2") == tmp_path
+    assert (
+        workflow.common.tracked_run.main_repository(tmp_path / ".dvc/tmp/exps/tmp_a1b2") == tmp_path
+    )
     assert workflow.common.tracked_run.main_repository(tmp_path) == tmp_path

@@ -51,6 +51,7 @@ def claim_gpus() -> None:
     if count > len(visible):
         raise UserError(f"{VARIABLE} is {count}, but {len(visible)} are visible; set it to less")
 
+    # CUDA reads this variable, and all processes that are started from here inherit it.
     names = wait_for_gpus(visible, count)
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names)
     log.info("GPU %s", ", ".join(names))
@@ -61,6 +62,8 @@ def visible_gpus() -> list[str]:
     names = os.environ.get("CUDA_VISIBLE_DEVICES")
     if names is not None:
         return [name.strip() for name in names.split(",") if name.strip()]
+
+    # Counting asks the driver and does not start CUDA.
     return [str(number) for number in range(torch.cuda.device_count())]
 
 

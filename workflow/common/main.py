@@ -19,6 +19,7 @@ eval "$(srt --completion)" completes the names of commands in bash and zsh.
 
 def main() -> None:
     """Run a stage or a tool with the arguments that follow its name."""
+    # Nothing is imported here that a stage may not need: the help comes at once.
     command, *arguments = sys.argv[1:] or ["--help"]
     if command == "--completion":
         print(f'complete -W "{" ".join(STAGES + TOOLS)}" srt')

@@ -26,6 +26,7 @@ def describe_files(root: Path, config: DatasetConfig, folder: Path) -> dict[str,
         root: the top folder of the data.
         folder: of the manifest. Paths in the manifest are relative to it, if the data is in it.
     """
+    # A subset may name a class by its id or its name; folders have the id.
     config = with_class_ids(root, config)
     classes = config.subset.classes if config.subset else None
 
@@ -36,6 +37,7 @@ def describe_files(root: Path, config: DatasetConfig, folder: Path) -> dict[str,
         if classes is None or len(relative.parts) == 1 or relative.parts[0] in classes:
             files.append((relative.as_posix(), path.stat().st_size))
 
+    # The path stays valid when the whole folder is moved.
     data_folder = root.name if root.parent == folder else str(root)
     return {
         "folder": data_folder,
@@ -64,6 +66,7 @@ def count_files(files: Iterable[tuple[Any, ...]]) -> dict[str, Any]:
     Args:
         files: name, size and, where the source has it, checksum of each file.
     """
+    # A digest of names and sizes costs nothing, and differs wherever a file is missing or cut off.
     rows = sorted(files)
     text = "".join("\t".join(map(str, row)) + "\n" for row in rows)
     return {
@@ -80,6 +83,7 @@ def fetch_view_list(
 
     It is downloaded to `folder` if params.yaml gives its address; else it is in the dataset.
     """
+    # The list may also be a number, the view that is the source of all scenes, or absent.
     if not isinstance(config.view_list, str):
         return None
     if is_address(config.view_list):

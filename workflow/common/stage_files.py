@@ -74,6 +74,7 @@ def read_run(
 
 def seed_folders(folder: Path) -> list[Path]:
     """Return the folders of other seeds in a folder, in the order of the seeds."""
+    # Shorter names first: 2 comes before 10.
     return sorted(folder.glob("*"), key=lambda path: (len(path.name), path.name))
 
 
@@ -110,6 +111,7 @@ def read_repeat(folder: Path, run_folder: Path, experiment: Experiment) -> Run:
 
 def measurement(run: Run) -> dict[str, Any]:
     """Return on which items and under which conditions a run was measured."""
+    # Two means compare only if they are over the same items.
     items = {
         protocol: (figures["items"], figures["of"])
         for protocol, figures in run.metrics["protocols"].items()
@@ -166,6 +168,7 @@ def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
 
 def read_history(path: Path) -> dict[str, Curve]:
     """Return the steps and values of each PSNR column, for the steps that have a value."""
+    # Not every step has a validation; its cell is empty then.
     check_exists(path)
     rows = list(csv.DictReader(path.read_text().splitlines()))
     curves = {}
@@ -181,6 +184,7 @@ def check_picture(path: Path) -> None:
     """Raise UserError that names the stage, if a PNG is missing or cannot be read."""
     from PIL import Image
 
+    # PIL reads the pixels only on `load`, and so finds a file that was cut off.
     check_exists(path)
     try:
         Image.open(path).load()

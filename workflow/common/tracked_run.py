@@ -50,26 +50,16 @@ def open_run(
         tags: more tags of a new run.
         description: of a new run.
     """
-    # Runs with equal `but_for_seed` differ only in their seed; grouped by it, seeds are compared.
-    digest = fingerprint(settings)
-    settings_tags = {
-        "profile": profile,
-        "dataset": settings["dataset_name"],
-        "model": settings["model"]["name"],
-        "fingerprint": digest,
-        "but_for_seed": fingerprint(settings | {"seed": None}),
-    }
-
     # DVC sets these variables for an experiment.
     dvc_name = os.environ.get("DVC_EXP_NAME")
     commit = os.environ.get("DVC_EXP_BASELINE_REV")
     tracker = open_tracker(
-        states / profile / experiment / digest / "tracking",
+        states / profile / experiment / fingerprint(settings) / "tracking",
         root=ROOT,
         experiment=f"{profile}: {settings['dataset_name']}",
         run_name=f"{experiment} ({dvc_name})" if dvc_name else experiment,
         description=f"{experiment}, profile {profile}: {description}",
-        tags=settings_tags | run_tags(stage) | dict(tags or {}),
+        tags=settings_tags(profile, settings) | run_tags(stage) | dict(tags or {}),
         parameters=settings,
         parent=f"{experiment}: dvc exp from {commit[:7]}" if commit else "",
     )
@@ -79,12 +69,25 @@ def open_run(
     return tracker
 
 
+def settings_tags(profile: str, settings: dict[str, Any]) -> dict[str, str]:
+    """Return the tags by which MLflow's table can be sorted and filtered."""
+    # Runs with equal `but_for_seed` differ only in their seed, so it groups those to compare.
+    return {
+        "profile": profile,
+        "dataset": settings["dataset_name"],
+        "model": settings["model"]["name"],
+        "fingerprint": fingerprint(settings),
+        "but_for_seed": fingerprint(settings | {"seed": None}),
+    }
+
+
 def log_dataset(tracker: Tracker, dataset: str, origin: str, split: Path, context: Context) -> None:
     """Add a packed split to the inputs of a run.
 
     Args:
         origin: where the dataset was fetched from.
     """
+    # The header of a split has its sizes, and its digest stands for the whole split.
     header = json.loads((split / "scenes.json").read_text())
     counts = {key: header[key] for key in ("views", "height", "width")}
     tracker.log_dataset(

@@ -38,6 +38,7 @@ def adopt(tool: Literal["dvc", "snakemake"], /) -> None:
     """
     from dvc.repo import Repo
 
+    # DVC's own log is long and says nothing more.
     logging.getLogger("dvc").setLevel(logging.WARNING)
     with Repo(".") as repo:
         make_plan(repo)
@@ -62,6 +63,7 @@ def adopt(tool: Literal["dvc", "snakemake"], /) -> None:
             touch_in_snakemake(stages, current)
             missed = current - up_to_date_in_snakemake(stages)
 
+    # Say what is done and what is left to do.
     if missed:
         raise UserError(f"{tool} would still make {', '.join(sorted(missed))}: please report it")
     log.info("%s takes over %d stages", tool, len(current))
@@ -105,6 +107,7 @@ def commit_to_dvc(stages: Stages, names: Collection[str], repo: Any) -> None:
 
 def touch_in_snakemake(stages: Stages, names: Collection[str]) -> None:
     """Let Snakemake record the outputs of these stages as they are."""
+    # --touch makes the files newer than their inputs and notes the code and parameters of now.
     files = [file for name in names for file in stages.outputs[name]]
     run_snakemake("--cores", "1", "--touch", "--forceall", "--", *sorted(files))
 
@@ -123,6 +126,7 @@ def snakemake_summary() -> list[dict[str, str]]:
 
 def up_to_date_in_dvc(stages: Stages, repo: Any) -> set[str]:
     """Return the stages that DVC calls up to date, as well as all stages before them."""
+    # The status names only stages that changed.
     changed: Collection[str] = repo.status()
     return {
         name
@@ -137,6 +141,7 @@ def run_snakemake(*arguments: str) -> str:
     Raises:
         UserError: it failed; the message has its errors.
     """
+    # As a process of its own: Snakemake keeps global state from one run to the next.
     command = [sys.executable, "-m", "snakemake", "--quiet", "all", *arguments]
     result = subprocess.run(command, text=True, capture_output=True)
     if result.returncode != 0:

@@ -21,7 +21,7 @@ from srt.model.weights import read_weights_header, training_config
 from srt.report.format.numbers import format_duration
 from srt.tracking.outbox import flatten, read_events
 from srt.training.states import is_locked, latest_progress, state_folder
-from workflow.evaluate import metrics_header
+from workflow.common.metrics_header import metrics_header
 
 RECENT = 200_000  # bytes of a run's log: its last few hundred events, which give its speed of now
 MOST_DIFFERENCES = 3  # that the table names
@@ -74,13 +74,9 @@ def experiment_statuses(
     Args:
         now: in seconds since 1970.
     """
-    # The settings of a training include the digest of its data.
-    manifest = files.data / "manifest.json"
-    settings = None
-    folder = None
-    if manifest.is_file():
-        settings = training_config(experiment, sha256_of(manifest))
-        folder = state_folder(files.states.parents[1], experiment, settings)
+    # Until the data is packed, no training can have its settings.
+    settings = current_settings(experiment, files)
+    folder = state_folder(files.states.parents[1], experiment, settings) if settings else None
 
     # A training that runs holds the lock of its resume states.
     if folder and is_locked(folder):
@@ -92,9 +88,17 @@ def experiment_statuses(
     else:
         yield idle_status(experiment, files, settings, folder)
 
+    # Every other folder of states that is locked belongs to another training.
     for path in sorted(files.states.glob("*/")):
         if path != folder and is_locked(path):
             yield other_training_status(path, flatten(settings or {}), now)
+
+
+def current_settings(experiment: Experiment, files: ExperimentFiles) -> dict[str, Any] | None:
+    """Return the settings that a training would have now; None if its data is not packed."""
+    # The settings include the digest of the data.
+    manifest = files.data / "manifest.json"
+    return training_config(experiment, sha256_of(manifest)) if manifest.is_file() else None
 
 
 def idle_status(
@@ -171,17 +175,22 @@ def trained_status(
         return status
     metrics = json.loads((files.out / "metrics.json").read_text())
     status = replace(status, test_psnr=next(iter(metrics["protocols"].values()))["psnr"])
+    if evaluation_fingerprint(experiment, files) != metrics["fingerprint"]:
+        return replace(status, state="stale", why="metrics.json is of another model or evaluation")
+    return status if missing else replace(status, state="done")
 
-    # The figures are stale if an evaluation now would have another fingerprint.
+
+def evaluation_fingerprint(experiment: Experiment, files: ExperimentFiles) -> str:
+    """Return the fingerprint that metrics.json would have if the evaluation ran now."""
+    # Without the weights of a network, its distance would not be measured.
     inputs: dict[str, Path | None] = {}
     for name, folder in LPIPS.items():
         manifest = files.weights / folder / "manifest.json"
         inputs[name] = manifest if manifest.is_file() else None
     inputs["model"] = files.out / "model.safetensors"
     inputs["data"] = files.data / "manifest.json"
-    if metrics_header(experiment, "test", inputs)["fingerprint"] != metrics["fingerprint"]:
-        return replace(status, state="stale", why="metrics.json is of another model or evaluation")
-    return status if missing else replace(status, state="done")
+    header = metrics_header(experiment, "test", inputs)
+    return str(header["fingerprint"])
 
 
 def read_progress(folder: Path) -> Progress:

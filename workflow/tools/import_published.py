@@ -1,7 +1,7 @@
 """Convert a run folder of the published code (stelzner/srt) to our files, and back.
 
-A published run folder has config.yaml, and model.pt with the weights and the optimiser's state. From
-these come our weights and our resume state.
+A published run folder has config.yaml, and model.pt with the weights and the optimiser's state. We
+turn them into our weights and our resume state.
 """
 
 from __future__ import annotations
@@ -32,7 +32,13 @@ from srt.published.checkpoint import (
 from srt.published.config import check_config, published_config
 from srt.training.loop import learning_curve
 from srt.training.state import TrainingState
-from srt.training.states import load_latest_state, lock_states, save_state, state_folder
+from srt.training.states import (
+    SavedState,
+    load_latest_state,
+    lock_states,
+    save_state,
+    state_folder,
+)
 from workflow.common.cli import run
 from workflow.common.tracked_run import ROOT
 
@@ -69,6 +75,7 @@ def import_published(
         params: the configuration.
         states: where resume states are kept, by profile, experiment and configuration.
     """
+    # The experiment of params.yaml says which model and dataset the published run must have.
     loaded = load_experiment(params, experiment, profile)
     if export:
         write_published(config, checkpoint, loaded, out, states)
@@ -110,6 +117,7 @@ def read_published(
     else:
         write_state(training, settings, states)
 
+    # These are the files that train writes, so all later stages can read them.
     write_atomically(out / "history.csv", learning_curve(training).encode())
     write_atomically(out / "training.json", (json.dumps(cost, indent=1) + "\n").encode())
     save_weights(model, training.best, settings)
@@ -130,6 +138,7 @@ def write_state(training: TrainingState, settings: dict[str, Any], states: Path)
     Raises:
         UserError: there is one, because the experiment's training has begun.
     """
+    # A state with the same settings may be weeks of training.
     folder = state_folder(states, training.experiment, settings)
     with lock_states(folder):
         if load_latest_state(folder, settings) is not None:
@@ -178,18 +187,9 @@ def write_published(
     if changes := differences(training_config(experiment, settings["data"]), settings):
         raise UserError(f"{model}: of another configuration: {'; '.join(changes)}")
 
-    # The state, or else the weights with the figures that training.json has about them.
     cost = read_cost(out / "training.json")
-    training = TrainingState(experiment, torch.device("cpu"))
     state = load_latest_state(state_folder(states, experiment, settings), settings)
-    if state is None:
-        training.model.load_state_dict(weights)
-        training.step = cost["best_step"]
-        training.seconds = cost["seconds"]
-        psnr = cost["validation_psnr"]
-        training.best_psnr = -math.inf if psnr is None else psnr
-    else:
-        training.restore(state)
+    training = restore_training(experiment, state, weights, cost)
 
     # A run that was imported goes back under its own number.
     published = cost.get("published", {"epoch_it": 0, "run_id": None})
@@ -198,6 +198,32 @@ def write_published(
     write_atomically(config, text.encode())
     source = "the best weights, no optimiser" if state is None else "the last weights and optimiser"
     log.info("wrote %s: %s, after %d steps", checkpoint, source, training.step)
+
+
+def restore_training(
+    experiment: Experiment,
+    state: SavedState | None,
+    weights: dict[str, torch.Tensor],
+    cost: dict[str, Any],
+) -> TrainingState:
+    """Return our training as its newest state has it, or with the best weights without a state.
+
+    Args:
+        weights: the best ones, from model.safetensors.
+        cost: the content of training.json, which says how these weights came to be.
+    """
+    training = TrainingState(experiment, torch.device("cpu"))
+    if state is not None:
+        training.restore(state)
+        return training
+
+    # A training without any validation has no PSNR.
+    training.model.load_state_dict(weights)
+    training.step = cost["best_step"]
+    training.seconds = cost["seconds"]
+    psnr = cost["validation_psnr"]
+    training.best_psnr = -math.inf if psnr is None else psnr
+    return training
 
 
 def read_cost(path: Path) -> dict[str, Any]:

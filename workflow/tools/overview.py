@@ -20,6 +20,7 @@ def write_overview(*, reports: Path) -> None:
     Args:
         reports: has a folder for each profile.
     """
+    # A folder is a profile's report if it has the runs that the report is made of.
     profiles = [describe_profile(runs.parent) for runs in sorted(reports.glob("*/runs"))]
     write_atomically(reports / "index.html", overview(profiles).encode())
     log.info("wrote %s", reports / "index.html")
@@ -27,6 +28,7 @@ def write_overview(*, reports: Path) -> None:
 
 def describe_profile(report: Path) -> dict[str, Any]:
     """Return what the page says about a profile, from the result files of its report."""
+    # A report may be of some experiments only; the others are not counted.
     runs = sorted(path for path in (report / "runs").iterdir() if was_measured(path))
     metrics = [read_json(path / "metrics.json", ("dataset", "synthetic")) for path in runs]
     training = [read_json(path / "training.json", ("hardware",)) for path in runs]

@@ -40,6 +40,7 @@ def status(
         params: the configuration.
         states: the folder of resume states.
     """
+    # All paths are as in dvc.yaml and the Snakefile.
     profile = profile or load_params(params).profile
     rows: list[ExperimentStatus] = []
     for experiment in load_experiments(params, profile):
