@@ -39,11 +39,8 @@ def fetch_bucket(config: DatasetConfig, folder: Path) -> list[RemoteFile]:
 def required_shards(info: Path, config: DatasetConfig) -> list[str]:
     """Return the names of the shards that the ranges and the subset of `config` require.
 
-    Args:
-        info: dataset_info.json, beside the shards.
-
     Raises:
-        FetchError: dataset_info.json describes no dataset, or the subset has no shard.
+        FetchError: `info`, the dataset_info.json, describes no dataset, or the subset has no shard.
     """
     # Not at the top of the module: this import takes long, because it brings torch along.
     from srt.data.raw.msn import shards_needed
@@ -53,10 +50,7 @@ def required_shards(info: Path, config: DatasetConfig) -> list[str]:
     name, lengths_by_split = _read_shard_lengths(info)
     names = []
     for split, lengths in lengths_by_split.items():
-        files = [
-            f"{name}-{split}.tfrecord-{shard:05d}-of-{len(lengths):05d}"
-            for shard in range(len(lengths))
-        ]
+        files = _shard_names(f"{name}-{split}", len(lengths))
         selected = _select_shards(files, info.parent, config)
         end = _last_scene(split, sum(lengths), config)
         count = shards_needed([lengths[shard] for shard in selected], end)
@@ -92,6 +86,11 @@ def _read_shard_lengths(info: Path) -> tuple[str, dict[str, list[int]]]:
             f"{info}: not TFDS' description of a dataset ({error!r}); delete it, and check source"
         ) from error
     return name, lengths
+
+
+def _shard_names(prefix: str, count: int) -> list[str]:
+    """Return the names of all shards of a split."""
+    return [f"{prefix}.tfrecord-{shard:05d}-of-{count:05d}" for shard in range(count)]
 
 
 def _select_shards(files: list[str], folder: Path, config: DatasetConfig) -> list[int]:

@@ -67,7 +67,11 @@ def download(url: str, target: Path, *, sha256: str | None) -> str:
         raise FetchError(f"{public_address(url)}: not an http or https address")
     if target.exists():
         return _check_existing(target, expected)
+    return _fetch_and_check(url, target, expected)
 
+
+def _fetch_and_check(url: str, target: Path, expected: str) -> str:
+    """Fetch a file and return its sha256. Raise FetchError if it is not the expected one."""
     # Fetch what is missing, in as many requests as are needed.
     target.parent.mkdir(parents=True, exist_ok=True)
     path = partial_path(target)
@@ -96,6 +100,8 @@ def _check_existing(target: Path, expected: str) -> str:
         raise FetchError(
             f"{target}: sha256 is {digest}, expected {expected}; delete it to fetch it again"
         )
+
+    # A call that was killed just after it gave the file its name has left this.
     version_path(partial_path(target)).unlink(missing_ok=True)
     return digest
 
@@ -190,15 +196,8 @@ def _prepare_for_answer(answer: Response, partial_file: PartialFile) -> Version:
         ConnectionError: another try may get a better answer.
         FetchError: no other try would.
     """
-    # Refuse answers that have no bytes of the file, or not as they are in the file.
-    raise_if_busy(answer)
+    _refuse_unusable_answer(answer, partial_file)
     status, url = answer.status_code, partial_file.url
-    if status == 416 and partial_file.size:
-        raise partial_file.discard_for_length("has no more")
-    if status not in (200, 206):
-        raise FetchError(f"{url}: status {status} {answer.reason}; check the address")
-    if answer.headers.get("Content-Encoding", "identity") != "identity":
-        raise FetchError(f"{url}: sent compressed, though the plain file was requested")
 
     # One version of a file has one length.
     size, start = size_and_start(answer, url)
@@ -220,6 +219,19 @@ def _prepare_for_answer(answer: Response, partial_file: PartialFile) -> Version:
             f"{url}: requested the bytes from {partial_file.size} on, got those from {start} on"
         )
     return version
+
+
+def _refuse_unusable_answer(answer: Response, partial_file: PartialFile) -> None:
+    """Raise the error for an answer that has no bytes of the file, or has them compressed."""
+    # Status 416: the file ends where the requested range begins, or earlier.
+    raise_if_busy(answer)
+    status, url = answer.status_code, partial_file.url
+    if status == 416 and partial_file.size:
+        raise partial_file.discard_for_length("has no more")
+    if status not in (200, 206):
+        raise FetchError(f"{url}: status {status} {answer.reason}; check the address")
+    if answer.headers.get("Content-Encoding", "identity") != "identity":
+        raise FetchError(f"{url}: sent compressed, though the plain file was requested")
 
 
 def raise_if_busy(answer: Response) -> None:

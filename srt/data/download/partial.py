@@ -162,6 +162,7 @@ class PartialFile:
 
     def append(self, data: bytes) -> None:
         """Add bytes that have arrived."""
+        # The digest grows with the file, so that the complete file need not be read again.
         self.file.write(data)
         self.digest.update(data)
         self.size += len(data)
@@ -177,6 +178,7 @@ class PartialFile:
 
     def finish(self, target: Path) -> None:
         """Give the complete file its name."""
+        # Without the sync, a power cut could leave the name without the bytes.
         self._sync()
         os.replace(self.path, target)
         version_path(self.path).unlink(missing_ok=True)

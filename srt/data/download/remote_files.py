@@ -82,15 +82,8 @@ def fetch_files(base: str, names: Sequence[str], folder: Path) -> list[RemoteFil
     if not remote_files:
         return [record.files[name] for name in names]
 
-    # The bytes that are missing must fit the disk.
-    missing = [remote for remote in remote_files if not (folder / remote.name).exists()]
-    partial_paths = [partial_path(folder / remote.name) for remote in missing]
-    arrived = {path: path.stat().st_size for path in partial_paths if path.exists()}
-    total = sum(remote.size for remote in missing)
-    check_space(folder, total - sum(arrived.values()))
-
     # Each thread fetches one file and verifies it.
-    with Progress(f"fetching into {folder.name}", total, arrived) as progress:
+    with _begin_progress(remote_files, folder) as progress:
 
         def fetch(remote: RemoteFile) -> None:
             record.add(_fetch_and_verify(base, remote, folder / remote.name, progress))
@@ -99,6 +92,16 @@ def fetch_files(base: str, names: Sequence[str], folder: Path) -> list[RemoteFil
 
         _run_in_threads(fetch, remote_files, progress.stop)
     return [record.files[name] for name in names]
+
+
+def _begin_progress(remote_files: Sequence[RemoteFile], folder: Path) -> Progress:
+    """Return the progress bar of the files. Raise FetchError if they do not fit the disk."""
+    missing = [remote for remote in remote_files if not (folder / remote.name).exists()]
+    partial_paths = [partial_path(folder / remote.name) for remote in missing]
+    arrived = {path: path.stat().st_size for path in partial_paths if path.exists()}
+    total = sum(remote.size for remote in missing)
+    check_space(folder, total - sum(arrived.values()))
+    return Progress(f"fetching into {folder.name}", total, arrived)
 
 
 def look_up_files(base: str, names: Sequence[str]) -> list[RemoteFile]:
@@ -135,7 +138,7 @@ def _look_up_file(base: str, name: str) -> RemoteFile | None:
             reason = f"{type(error).__name__}: {error}"
         retries.wait_after_failure(reason)
 
-    # A bucket answers 403 for a missing file if its list of files is not public.
+    # Some buckets answer 403 for a file that is not there.
     if answer.status_code in (403, 404):
         return None
     if answer.status_code != 200:
@@ -186,6 +189,8 @@ def _verify_existing(remote: RemoteFile, target: Path, algorithm: str) -> Remote
     with target.open("rb") as file:
         digest = digest_so_far(file, target.name, lambda: _new_digest(algorithm))
     local = RemoteFile(remote.name, target.stat().st_size, _format_checksum(algorithm, digest))
+
+    # Never overwrite a file that a person may have put there.
     if not _agree(local, remote):
         raise FetchError(f"{target}: {_difference(local, remote)}; delete it to fetch it again")
     version_path(partial_path(target)).unlink(missing_ok=True)
@@ -230,6 +235,7 @@ def _run_in_threads(
     """
     with ThreadPoolExecutor(THREADS) as pool:
         futures = [pool.submit(work, item) for item in items]
+        # Look at the results as they come, to notice an error while others are at work.
         try:
             for future in as_completed(futures):
                 future.result()

@@ -27,7 +27,7 @@ def extract_tar(archive: Path, folder: Path) -> None:
         FetchError: the archive is no plain tar, damaged, cut off or does not fit the disk, or one
             of these members is a link or a special file, or its name leads to another folder.
     """
-    # The archive is at most as large as what it contains.
+    # The extracted files are at most as large as the archive.
     temporary = prepare_folder(folder)
     present = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     size = archive.stat().st_size
@@ -97,9 +97,6 @@ def _locate_member(
     """Return the dataset's folder in the archive, and the member's path below it.
 
     Return None for a member that is not part of the dataset.
-
-    Raises:
-        FetchError: a member of the dataset could do harm.
     """
     # macOS adds files whose names begin with `._`.
     path = PurePosixPath(member.name)
@@ -114,13 +111,19 @@ def _locate_member(
         top, location = path.parent.parent, (IMAGES, path.name)
     else:
         return None
+    _refuse_harmful_member(member, archive)
+    return top, location
 
+
+def _refuse_harmful_member(member: tarfile.TarInfo, archive: Path) -> None:
+    """Raise FetchError if a member could do harm: by its name, or because it is no regular file."""
+    path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts or "\\" in member.name:
         problem = "has a name that leads out of the archive's folder"
     elif not member.isfile():
         problem = "is a link or a special file"
     else:
-        return top, location
+        return
     raise FetchError(
         f"{archive}: member {member.name!r} {problem}; get the archive from a source that you trust"
     )

@@ -20,6 +20,9 @@ from srt.data.download.partial import CHUNK, ByteBar, FetchError, byte_bar, chec
 # The least that a file takes on the disk, in bytes.
 DISK_BLOCK = 4096
 
+# What zipfile raises for a damaged archive.
+DAMAGE_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError)
+
 
 def extract_zip(
     archive: Path, folder: Path, *, strip: str | None, only: Collection[str] | None = None
@@ -38,9 +41,8 @@ def extract_zip(
     """
     top = PurePosixPath(strip or "").parts
     temporary = prepare_folder(folder)
-    reading = "its directory"  # for the error, what is being read
     try:
-        with zipfile.ZipFile(archive) as file:
+        with _open_archive(archive) as file:
             # Files take whole blocks of the disk, which counts where there are a million.
             missing, done = _find_missing_members(file, folder, top, only)
             blocks = [-(-info.file_size // DISK_BLOCK) for info in missing]
@@ -50,21 +52,31 @@ def extract_zip(
             total = done + sum(info.file_size for info in missing)
             with byte_bar(f"extracting {archive.name}", total, done) as bar:
                 for info in missing:
-                    reading = info.filename
                     _extract_member(file, info, temporary, bar)
                     path = folder.joinpath(*PurePosixPath(info.filename).parts[len(top) :])
                     path.parent.mkdir(parents=True, exist_ok=True)
                     os.replace(temporary, path)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise FetchError(
-            f"{archive}: {reading} is damaged ({error}); delete the archive and fetch it again"
-        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
     # Once for all files: an fsync for each of a million would take hours.
     if missing:
         os.sync()
+
+
+def _open_archive(archive: Path) -> zipfile.ZipFile:
+    """Return the open archive. Raise FetchError if its directory is damaged."""
+    try:
+        return zipfile.ZipFile(archive)
+    except DAMAGE_ERRORS as error:
+        raise _damage_error(archive, "its directory", error) from error
+
+
+def _damage_error(archive: str | Path | None, what: str, error: Exception) -> FetchError:
+    """Return the error for an archive of which something is damaged."""
+    return FetchError(
+        f"{archive}: {what} is damaged ({error}); delete the archive and fetch it again"
+    )
 
 
 def prepare_folder(folder: Path) -> Path:
@@ -81,13 +93,8 @@ def folder_with(archive: Path, name: str) -> str | None:
     Raises:
         FetchError: the archive is damaged, or holds no file of that name or several.
     """
-    try:
-        with zipfile.ZipFile(archive) as file:
-            paths = [PurePosixPath(member) for member in file.namelist()]
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise FetchError(
-            f"{archive}: its directory is damaged ({error}); delete the archive and fetch it again"
-        ) from error
+    with _open_archive(archive) as file:
+        paths = [PurePosixPath(member) for member in file.namelist()]
 
     # The name may be in any folder, but only once.
     matches = [path for path in paths if path.name == name]
@@ -112,6 +119,7 @@ def _find_missing_members(
         if only is not None and names[len(top)] not in only:
             continue
 
+        # A file of the right size is complete: it was renamed when it was.
         path = folder.joinpath(*names[len(top) :])
         if path.is_file() and path.stat().st_size == info.file_size:
             done_bytes += info.file_size
@@ -120,12 +128,18 @@ def _find_missing_members(
             missing.append(info)
 
     if not missing and not done_files:
-        condition = f", called {' or '.join(sorted(only))}" if only is not None else ""
-        raise FetchError(
-            f"{file.filename}: holds no file under {'/'.join(top)!r}{condition}; is it the"
-            " dataset's archive?"
-        )
+        raise _nothing_error(file.filename, top, only)
     return missing, done_bytes
+
+
+def _nothing_error(
+    archive: str | None, top: tuple[str, ...], only: Collection[str] | None
+) -> FetchError:
+    """Return the error for an archive that has none of the requested members."""
+    condition = f", called {' or '.join(sorted(only))}" if only is not None else ""
+    return FetchError(
+        f"{archive}: holds no file under {'/'.join(top)!r}{condition}; is it the dataset's archive?"
+    )
 
 
 def _safe_path(info: zipfile.ZipInfo, archive: str | None) -> tuple[str, ...]:
@@ -146,9 +160,12 @@ def _safe_path(info: zipfile.ZipInfo, archive: str | None) -> tuple[str, ...]:
 def _extract_member(
     file: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, bar: ByteBar
 ) -> None:
-    """Write a member to `target`."""
+    """Write a member to `target`. Raise FetchError if it is damaged."""
     # The last read checks the CRC.
-    with file.open(info) as source, target.open("wb") as copy:
-        while data := source.read(CHUNK):
-            copy.write(data)
-            bar.update(len(data))
+    try:
+        with file.open(info) as source, target.open("wb") as copy:
+            while data := source.read(CHUNK):
+                copy.write(data)
+                bar.update(len(data))
+    except DAMAGE_ERRORS as error:
+        raise _damage_error(file.filename, info.filename, error) from error

@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from srt.common.devices import in_workers
+from srt.common.shapes import Float
 from srt.config.schema import SPLITS, DatasetConfig
 from srt.data.synthetic.scenes import (
     SceneKey,
@@ -94,20 +96,28 @@ def _make_record(config: DatasetConfig, key: SceneKey) -> Record:
     # For each view, the image and its camera. Object categories are not used: that image is black.
     no_category = encode_png(np.zeros(size, np.uint8))
     for view, image in enumerate(pictures(scene, positions, intrinsics, size)):
-        camera: Record = {
-            "color_image": encode_png(image),
-            "category_image": no_category,
-            "extrinsics/R": world_to_camera[view, :3, :3].flatten().tolist(),
-            "extrinsics/t": world_to_camera[view, :3, 3].tolist(),
-            "intrinsics/K": intrinsics.flatten().tolist(),
-            "intrinsics/image_height": [size[0]],
-            "intrinsics/image_width": [size[1]],
-            "intrinsics/type": b"PERSPECTIVE",
-            "intrinsics/distortion/radial": [0.0, 0.0, 0.0],
-            "intrinsics/distortion/tangential": [0.0, 0.0],
-        }
+        camera = _camera_features(intrinsics, world_to_camera[view], size)
+        camera |= {"color_image": encode_png(image), "category_image": no_category}
         record |= {f"cameras/camera_{view}/{name}": value for name, value in camera.items()}
     return record
+
+
+def _camera_features(
+    intrinsics: Float[Tensor, "3 3"],
+    world_to_camera: Float[Tensor, "4 4"],
+    image_size: tuple[int, int],
+) -> Record:
+    """Return the features of one camera, by their names below that of the camera."""
+    return {
+        "extrinsics/R": world_to_camera[:3, :3].flatten().tolist(),
+        "extrinsics/t": world_to_camera[:3, 3].tolist(),
+        "intrinsics/K": intrinsics.flatten().tolist(),
+        "intrinsics/image_height": [image_size[0]],
+        "intrinsics/image_width": [image_size[1]],
+        "intrinsics/type": b"PERSPECTIVE",
+        "intrinsics/distortion/radial": [0.0, 0.0, 0.0],
+        "intrinsics/distortion/tangential": [0.0, 0.0],
+    }
 
 
 def _write_split(root: Path, split: str, count: int, records: Iterator[Record]) -> dict[str, Any]:

@@ -85,8 +85,7 @@ def write_nmr(root: Path, *, config: DatasetConfig, name: str, seed: int, worker
     pixelNeRF's file: it lists the input view of each test scene.
 
     Args:
-        name: of the dataset, for messages. The scenes do not depend on it, because there is only
-            one dataset in this layout.
+        name: of the dataset, for messages. The scenes do not depend on it.
 
     Raises:
         UserError: the images are not square, which cameras of this layout cannot express.

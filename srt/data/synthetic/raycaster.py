@@ -25,6 +25,7 @@ from torch import Tensor
 from srt.common.shapes import Bool, Float, Int, UInt8
 from srt.data.synthetic.raycaster_gpu import SolidTable
 from srt.data.synthetic.solids import (
+    Material,
     Solid,
     bounding_box,
     enter_box,
@@ -136,11 +137,12 @@ def first_hits(
     near = _passes_near(solids, origins, directions)
     for index, solid in enumerate(solids):
         packets = near[index].nonzero()[:, 0]  # (p,)
-        near_origins = origins.index_select(1, packets)
-        local_origins = torch.addmm(offset[index], linear[index], near_origins)[:, :, None]
+        local_origins = torch.addmm(
+            offset[index], linear[index], origins.index_select(1, packets)
+        )  # (3, p)
         local_directions = directions.index_select(1, packets)  # (3, p, k)
         local_directions = (linear[index] @ local_directions.flatten(1)).view_as(local_directions)
-        entered = _enter(solid, local_origins, local_directions)  # (p, k)
+        entered = _enter(solid, local_origins[:, :, None], local_directions)  # (p, k)
 
         # Where this solid is nearer than all solids so far, the ray is this solid's.
         nearest, owner = distances.index_select(0, packets), owners.index_select(0, packets)
@@ -213,16 +215,20 @@ def surfaces(
         outward = local_normals(solid.shape, solid.taper, local)
         normals.index_copy_(1, own_points, linear[index].T @ outward)
 
-        # The cell of the pattern is odd or even. A face lies on a whole number: the shrinking moves
-        # it inside its cell, or rounding would choose its colour.
-        pattern = torch.tensor(material.pattern).to(points)[:, None]
-        second = (local * pattern * (1 - 1e-4)).floor().sum(0).remainder(2).long()
-        both = torch.tensor(material.colours).to(points).T  # (3, 2)
-        colours.index_copy_(1, own_points, both.index_select(1, second))
-
+        colours.index_copy_(1, own_points, _pattern_colours(material, local))
         highlight = torch.tensor([[material.specular], [material.shininess]]).to(points)
         highlights.index_copy_(1, own_points, highlight.expand(2, len(own_points)))
     return normalize(normals), colours, highlights
+
+
+def _pattern_colours(material: Material, local: Float[Tensor, "3 n"]) -> Float[Tensor, "3 n"]:
+    """Return the material's colours at points in the coordinates of the canonical shape."""
+    # The cell of the pattern is odd or even. A face lies on a whole number: the shrinking moves it
+    # inside its cell, or rounding would choose its colour.
+    pattern = torch.tensor(material.pattern).to(local)[:, None]
+    second = (local * pattern * (1 - 1e-4)).floor().sum(0).remainder(2).long()
+    both = torch.tensor(material.colours).to(local).T  # (3, 2)
+    return both.index_select(1, second)
 
 
 def _shade(
@@ -237,17 +243,9 @@ def _shade(
     Args:
         directions: of the rays that see the points.
     """
-    # The lamp gives most light to surfaces that face it, and none to those that face away.
     normals, colours, (specular, shininess) = surfaces(solids, owners, points)
     to_light = normalize(torch.tensor(light.direction).to(points)[:, None])  # (3, 1)
-    facing = (normals * to_light).sum(0).clamp_min(0)  # (n,)
-
-    # It also gives none where a solid is in between: follow a ray from each lit point.
-    lit = facing.nonzero()[:, 0]
-    starts = (points + SHADOW_OFFSET * normals).index_select(1, lit)
-    to_lights = to_light.expand_as(starts)[:, :, None]
-    blocked = first_hits(solids, starts, to_lights)[1][:, 0] >= 0
-    facing.index_fill_(0, lit[blocked], 0)
+    facing = _facing_lamp(solids, to_light, points, normals)  # (n,)
 
     # A lit surface has its highlight where it mirrors the lamp towards the eye.
     half_way = normalize(to_light - directions)
@@ -257,3 +255,21 @@ def _shade(
     ambient = light.ambient * (0.8 + 0.2 * normals[2])
     shades: Tensor = colours * (ambient + (1 - light.ambient) * facing) + shine
     return shades.clamp(0, 1)
+
+
+def _facing_lamp(
+    solids: Sequence[Solid] | SolidTable,
+    to_light: Float[Tensor, "3 1"],
+    points: Float[Tensor, "3 n"],
+    normals: Float[Tensor, "3 n"],
+) -> Float[Tensor, "n"]:
+    """Return how much of the lamp's light each point gets, from 0 to 1."""
+    # Surfaces that face the lamp get most, and those that face away get none.
+    facing = (normals * to_light).sum(0).clamp_min(0)
+
+    # A point also gets none if a solid is in between: follow a ray from each lit point.
+    lit = facing.nonzero()[:, 0]
+    starts = (points + SHADOW_OFFSET * normals).index_select(1, lit)
+    to_lights = to_light.expand_as(starts)[:, :, None]
+    blocked = first_hits(solids, starts, to_lights)[1][:, 0] >= 0
+    return facing.index_fill_(0, lit[blocked], 0)
