@@ -1,4 +1,9 @@
-"""ObSuRF's tar archives, unpacked inside a folder; a second call goes on where one stopped."""
+"""Extracts ObSuRF's tar archives. A second call continues where the first one has stopped.
+
+Of an archive, only `metadata.npz` and the files of `images/` are extracted. They may be in any
+folder of the archive. A member is extracted to a temporary file and gets its name when it is
+complete. A file of the right size is therefore a member that is done.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +12,27 @@ import tarfile
 from pathlib import Path, PurePosixPath
 
 from srt.data.download.partial import CHUNK, ByteBar, FetchError, byte_bar, check_space
-from srt.data.download.unzip import fresh_temporary
+from srt.data.download.unzip import prepare_folder
 
 INDEX, IMAGES = "metadata.npz", "images"
 
 
 def extract_tar(archive: Path, folder: Path) -> None:
-    """Unpacks metadata.npz and images/ of the archive, wherever in it they lie, into `folder`.
+    """Extract metadata.npz and images/ of the archive into `folder`.
 
-    A member gets its name when it is complete, so one of the right size is done. The archive is
-    read once, from front to back; of members that are not wanted, masks and depths, only the
-    headers. Memory holds one chunk.
+    The archive is read once, from front to back. Of other members, such as masks and depths, only
+    the headers are read. The memory holds one chunk of a file.
 
     Raises:
-        FetchError: the archive is no plain tar, damaged, cut off or does not fit the disk, or a
-            wanted member is a link or a special file, or has a name that leads elsewhere.
+        FetchError: the archive is no plain tar, damaged, cut off or does not fit the disk, or one
+            of these members is a link or a special file, or its name leads to another folder.
     """
-    temporary = fresh_temporary(folder)
-    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    # The extracted files are at most as large as the archive.
+    temporary = prepare_folder(folder)
+    present = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     size = archive.stat().st_size
-    check_space(folder, size - there)
+    check_space(folder, size - present)
+
     try:
         with (
             tarfile.open(archive, "r:") as tar,
@@ -39,65 +45,94 @@ def extract_tar(archive: Path, folder: Path) -> None:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
-    os.sync()  # once: an fsync for each of 300000 files would take hours
+
+    # Once for all files: an fsync for each of 300000 would take hours.
+    os.sync()
 
 
 def _extract_members(
     tar: tarfile.TarFile, archive: Path, folder: Path, temporary: Path, bar: ByteBar
 ) -> None:
-    tops = set()
+    """Extract the dataset's members, and check that the archive is complete."""
+    dataset_folders = set()
     while (member := tar.next()) is not None:
-        tar.members.clear()  # type: ignore[attr-defined]  # or it keeps all: a gigabyte of headers
+        # tarfile keeps all headers, which would be a gigabyte.
+        tar.members.clear()  # type: ignore[attr-defined]
         bar.update(tar.offset - bar.n)
-        place = _place(member, archive)
-        if place is None:
+
+        # Skip what is not part of the dataset. There must be only one dataset.
+        location = _locate_member(member, archive)
+        if location is None:
             continue
-        top, target = place[0], folder.joinpath(*place[1])
-        tops.add(top)
-        if len(tops) > 1:
-            names = ", ".join(repr(str(name)) for name in sorted(tops))
+        dataset_folders.add(location[0])
+        if len(dataset_folders) > 1:
+            names = ", ".join(repr(str(name)) for name in sorted(dataset_folders))
             raise FetchError(f"{archive}: holds several datasets ({names}); one is expected")
+
+        # Extract to the temporary file, then rename it.
+        target = folder.joinpath(*location[1])
         if not (target.is_file() and target.stat().st_size == member.size):
             _extract_member(tar, member, temporary)
             target.parent.mkdir(exist_ok=True)
             os.replace(temporary, target)
-    assert tar.fileobj is not None
-    tar.fileobj.seek(tar.offset)  # tarfile takes a damaged header, and the file's end, for the end
-    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError(f"no end of the archive at byte {tar.offset}")
+    _check_end(tar)
     if not (folder / INDEX).is_file():
         raise FetchError(f"{archive}: holds no {INDEX}; is it the dataset's archive?")
 
 
-def _place(member: tarfile.TarInfo, archive: Path) -> tuple[PurePosixPath, tuple[str, ...]] | None:
-    """Returns the dataset's folder in the archive and the member's place in it, None if unwanted.
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Raise tarfile.ReadError if the archive does not end with an empty block.
 
-    Raises FetchError for a wanted member that could do harm.
+    tarfile also stops at a damaged header and at the end of a file that was cut off.
     """
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"no end of the archive at byte {tar.offset}")
+
+
+def _locate_member(
+    member: tarfile.TarInfo, archive: Path
+) -> tuple[PurePosixPath, tuple[str, ...]] | None:
+    """Return the dataset's folder in the archive, and the member's path below it.
+
+    Return None for a member that is not part of the dataset.
+    """
+    # macOS adds files whose names begin with `._`.
     path = PurePosixPath(member.name)
-    if member.isdir() or path.name.startswith("."):  # macOS adds ._files
+    if member.isdir() or path.name.startswith("."):
         return None
-    place: tuple[str, ...]
+
+    # Only the index and the images are part of the dataset.
+    location: tuple[str, ...]
     if path.name == INDEX:
-        top, place = path.parent, (INDEX,)
+        top, location = path.parent, (INDEX,)
     elif path.parent.name == IMAGES:
-        top, place = path.parent.parent, (IMAGES, path.name)
+        top, location = path.parent.parent, (IMAGES, path.name)
     else:
         return None
+    _refuse_harmful_member(member, archive)
+    return top, location
+
+
+def _refuse_harmful_member(member: tarfile.TarInfo, archive: Path) -> None:
+    """Raise FetchError if a member could do harm: by its name, or because it is no regular file."""
+    path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts or "\\" in member.name:
         problem = "has a name that leads out of the archive's folder"
     elif not member.isfile():
         problem = "is a link or a special file"
     else:
-        return top, place
+        return
     raise FetchError(
         f"{archive}: member {member.name!r} {problem}; get the archive from a source that you trust"
     )
 
 
 def _extract_member(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+    """Write a member, which is a regular file, to `target`."""
     source = tar.extractfile(member)
-    assert source is not None  # a regular file
+    assert source is not None
     with source, target.open("wb") as copy:
         while data := source.read(CHUNK):
             copy.write(data)

@@ -1,4 +1,8 @@
-"""Synthetic scenes in the raw layout in which ObSuRF's CLEVR3D and MultiShapeNet are published."""
+"""Synthetic scenes in ObSuRF's raw layout, which srt/data/raw/obsurf.py describes.
+
+ObSuRF's CLEVR3D and MultiShapeNet are published in this layout. All splits share one numbering: the
+configuration's `ranges` say which scene numbers belong to a split.
+"""
 
 from __future__ import annotations
 
@@ -14,69 +18,91 @@ from srt.config.schema import SPLITS, DatasetConfig
 from srt.data.synthetic.scenes import (
     SceneKey,
     camera_positions,
+    encode_png,
     ground_scene,
     pictures,
-    png,
     style_of,
 )
 from srt.geometry.cameras import pinhole
 
+# The lens that the layout's readers assume, in metres.
 FOCAL_LENGTH, SENSOR_WIDTH = 0.035, 0.032
-DISTANCES, ELEVATIONS = (9.0, 11.0), (25.0, 60.0)
-MAX_OBJECTS = 10  # slots of `shape`
 
-Metadata = tuple[tuple[int, ...], Float[np.ndarray, "views 3"]]  # a scene's shapes, its cameras
+# Where cameras are: distances from the origin, and elevations in degrees.
+DISTANCES, ELEVATIONS = (9.0, 11.0), (25.0, 60.0)
+
+# The slots of a scene's row of `shape`.
+MAX_OBJECTS = 10
+
+# What metadata.npz has of a scene: the types of its objects and its cameras' positions.
+Metadata = tuple[tuple[int, ...], Float[np.ndarray, "views 3"]]
 
 
 def write_obsurf(root: Path, *, config: DatasetConfig, name: str, seed: int, workers: int) -> None:
-    """Writes the scenes; the files' bytes depend on neither `workers` nor the other scenes.
+    """Write the scenes. An image's content depends neither on `workers` nor on the other scenes.
 
-    A split's scenes take the first places of its range. `metadata.npz`, which comes last, has a
-    row for every place up to the last range's end: zeros where there is no scene.
+    The scenes of a split have the first numbers of its range. `metadata.npz` is written last. It
+    has a row for each number up to the end of the last range, with zeros where there is no scene.
 
     Args:
-        name: of the dataset: scenes of one are none of another's.
+        name: of the dataset. Two datasets have no scenes in common.
 
-    Raises UserError for more scenes than a range has places, and for ranges with common places.
+    Raises:
+        UserError: a split has more scenes than its range has numbers, or two ranges overlap.
     """
-    jobs = _places(config, name, seed)
+    keys = _number_scenes(config, name, seed)
     (root / "images").mkdir(parents=True)
+
+    # The workers render scenes and write the images. Here, the metadata is gathered.
     size = max(end for _, end in vars(config.ranges).values())
     shapes = np.zeros((size, MAX_OBJECTS), np.int64)
     cameras = np.zeros((size, config.views, 3), np.float32)
-    done = in_workers(functools.partial(_write_scene, root, config), list(jobs.items()), workers)
-    for place, (kinds, positions) in zip(jobs, done):
-        shapes[place, : len(kinds)] = kinds
-        cameras[place] = positions
+    write_scene = functools.partial(_write_scene, root, config)
+    metadata = in_workers(write_scene, list(keys.items()), workers)
+    for number, (types, positions) in zip(keys, metadata):
+        shapes[number, : len(types)] = types
+        cameras[number] = positions
     np.savez(root / "metadata.npz", shape=shapes, camera_pos=cameras)
 
 
-def _places(config: DatasetConfig, name: str, seed: int) -> dict[int, SceneKey]:
-    """Returns the scene in each place of the set that has one."""
-    places: dict[int, SceneKey] = {}
+def _number_scenes(config: DatasetConfig, name: str, seed: int) -> dict[int, SceneKey]:
+    """Return the scene of each scene number that has one."""
+    keys: dict[int, SceneKey] = {}
     for split in SPLITS:
         (start, end), count = getattr(config.ranges, split), getattr(config.synthetic, split)
         if count > end - start:
             raise UserError(
-                f"datasets.{name}: synthetic.{split} {count} is more than ranges.{split}"
-                f" [{start}, {end}] has places; lower the one or widen the other"
+                f"datasets.{name}: synthetic.{split} {count} is more scenes than ranges.{split}"
+                f" [{start}, {end}] has numbers; set fewer scenes or a wider range"
             )
+
+        # Splits must not share a number, or one would overwrite the other's images.
         for index in range(count):
-            if start + index in places:
+            number = start + index
+            if number in keys:
                 raise UserError(
-                    f"datasets.{name}: ranges.{split} [{start}, {end}] has place {start + index} in"
-                    " common with another split; move one of them"
+                    f"datasets.{name}: ranges.{split} [{start}, {end}] and the range of another"
+                    f" split both have scene number {number}; change one of the ranges"
                 )
-            places[start + index] = SceneKey(seed=seed, dataset=name, split=split, index=index)
-    return places
+            keys[number] = SceneKey(seed=seed, dataset=name, split=split, index=index)
+    return keys
 
 
 def _write_scene(root: Path, config: DatasetConfig, job: tuple[int, SceneKey]) -> Metadata:
-    place, key = job
+    """Render a scene, write its images and return its metadata.
+
+    Args:
+        job: the scene's number and its key.
+    """
+    # One generator draws first the scene, then the cameras.
+    number, key = job
     rng = key.generator()
     scene = ground_scene(style_of(config), rng)
     positions = camera_positions(rng, config.views, DISTANCES, ELEVATIONS)
+
+    # Render all views at once.
     intrinsics = pinhole(FOCAL_LENGTH, SENSOR_WIDTH, *config.image_size)
-    for view, picture in enumerate(pictures(scene, positions, intrinsics, config.image_size)):
-        (root / "images" / f"img_{place}_{view}.png").write_bytes(png(picture))
-    return scene.kinds, positions
+    images = pictures(scene, positions, intrinsics, config.image_size)
+    for view, image in enumerate(images):
+        (root / "images" / f"img_{number}_{view}.png").write_bytes(encode_png(image))
+    return scene.type_numbers, positions

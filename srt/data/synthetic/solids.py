@@ -1,10 +1,15 @@
-"""Solids: canonical shapes under affine maps, and where rays meet them.
+"""Solids: simple shapes under affine maps, and where rays enter them.
 
-The shapes are the unit sphere, the box [-1, 1]³, and the frustum around the z axis from -1 to 1,
-with radius 1 at its bottom and `taper` at its top (1: cylinder, 0: cone).
+There are three canonical shapes: the unit sphere, the box [-1, 1]³, and the frustum. The frustum
+stands around the z axis from z = -1 to z = 1. Its radius is 1 at the bottom and `taper` at the top,
+so that taper 1 makes a cylinder and taper 0 a cone. A solid is a canonical shape with a map to the
+world and a material.
 
-Letters: n rays, or packets of k rays from one origin. Coordinates come first, (3, n): each is then
-contiguous in memory, as a CPU needs it.
+All `enter_*` functions take rays in the coordinates of the canonical shape. A ray reaches the point
+origin + t · direction at the distance t.
+
+Shapes: n rays, or n packets of k rays that have one origin. Coordinates are the first dimension,
+(3, n): each coordinate is then contiguous in memory, which makes it fast on a CPU.
 """
 
 from __future__ import annotations
@@ -21,30 +26,41 @@ from srt.common.shapes import Float
 
 Colour = tuple[float, float, float]  # red, green, blue in [0, 1]
 
+# Instead of zero, the least absolute value of what a formula divides by.
+TINY = 1e-9
+
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """Two colours that alternate along the axes of the canonical shape, `pattern` times a unit.
+    """The colours and the gloss of a surface.
 
-    `pattern` (0, 0, 0) is the first colour alone, (0, 0, 2) stripes across z, (2, 2, 2) checks.
+    Two colours alternate along each axis of the canonical shape. `pattern` says how often they
+    change in a unit of length: (0, 0, 0) shows only the first colour, (0, 0, 2) makes stripes
+    across z, and (2, 2, 2) makes a checkerboard.
     """
 
     colours: tuple[Colour, Colour]
     pattern: tuple[float, float, float]
-    specular: float  # strength of the white highlight; 0 is matte
+
+    # The strength of the white highlight, where 0 is matte, and how small the highlight is: the
+    # exponent of Blinn and Phong's formula.
+    specular: float
     shininess: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Solid:
+    """A canonical shape, the map that brings it to the world, and its material."""
+
     shape: Literal["sphere", "box", "frustum"]
     to_world: Float[np.ndarray, "4 4"]
     material: Material
-    taper: float = 1.0
+    taper: float = 1.0  # of a frustum: its radius at the top
 
 
 def bounding_box(solid: Solid) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
-    """Returns the lowest and highest corner of the solid's axis-aligned box in the world."""
+    """Return the lowest and the highest corner of the solid's axis-aligned box in the world."""
+    # Row i of the linear map says how the shape's axes add up along the world's axis i.
     linear, centre = solid.to_world[:3, :3], solid.to_world[:3, 3]
     if solid.shape == "sphere":
         half = np.linalg.norm(linear, axis=1)
@@ -52,64 +68,93 @@ def bounding_box(solid: Solid) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray
     if solid.shape == "box":
         half = np.abs(linear).sum(axis=1)
         return centre - half, centre + half
+
+    # A frustum's box is that of its two end discs.
     disc = np.linalg.norm(linear[:, :2], axis=1)
     bottom, top = centre - linear[:, 2], centre + linear[:, 2]
     low = np.minimum(bottom - disc, top - solid.taper * disc)
     return low, np.maximum(bottom + disc, top + solid.taper * disc)
 
 
-def unit(vectors: Float[Tensor, "3 n"]) -> Float[Tensor, "3 n"]:
-    """Returns vectors of length 1."""
+def normalize(vectors: Float[Tensor, "3 n"]) -> Float[Tensor, "3 n"]:
+    """Return the vectors, scaled to length 1."""
     return vectors * vectors.square().sum(0).rsqrt()
 
 
-def _positive(distance: Tensor, valid: Tensor) -> Tensor:
+def _infinite_unless(valid: Tensor, distance: Tensor) -> Tensor:
+    """Return the distances that are valid and in front of the origin, and infinity elsewhere."""
     return torch.where(valid & (distance > 0), distance, torch.inf)
 
 
-def enter_sphere(o: Float[Tensor, "3 *n 1"], d: Float[Tensor, "3 *n k"]) -> Float[Tensor, "*n k"]:
-    """Returns the distance at which rays enter the unit sphere, infinite where they miss it."""
-    a, b, c = (d * d).sum(0), (o * d).sum(0), (o * o).sum(0) - 1
-    root = b * b - a * c
-    return _positive((-b - root.clamp_min(0).sqrt()) / a, root > 0)
+def enter_sphere(
+    origins: Float[Tensor, "3 *n 1"], directions: Float[Tensor, "3 *n k"]
+) -> Float[Tensor, "*n k"]:
+    """Return the distances at which rays enter the unit sphere, infinite where they miss it."""
+    # The surface is where |origin + t direction|² = 1, which is a t² + 2 b t + c = 0.
+    a = (directions * directions).sum(0)
+    b = (origins * directions).sum(0)
+    c = (origins * origins).sum(0) - 1
+    discriminant = b * b - a * c
+    return _infinite_unless(discriminant > 0, (-b - discriminant.clamp_min(0).sqrt()) / a)
 
 
-def enter_box(o: Float[Tensor, "3 *n 1"], d: Float[Tensor, "3 *n k"]) -> Float[Tensor, "*n k"]:
-    """Returns the same of the box [-1, 1]³."""
-    inverse = torch.where(d.abs() < 1e-9, 1e-9, d).reciprocal()
-    middle, half = -o * inverse, inverse.abs()
+def enter_box(
+    origins: Float[Tensor, "3 *n 1"], directions: Float[Tensor, "3 *n k"]
+) -> Float[Tensor, "*n k"]:
+    """Return the distances at which rays enter the box [-1, 1]³, infinite where they miss it."""
+    # Between the two planes across one axis, a ray is from middle - half to middle + half.
+    inverse = torch.where(directions.abs() < TINY, TINY, directions).reciprocal()
+    middle, half = -origins * inverse, inverse.abs()
+
+    # It is in the box while it is between the planes of all three axes.
     enter = (middle - half).amax(0)
-    return _positive(enter, enter < (middle + half).amin(0))
+    return _infinite_unless(enter < (middle + half).amin(0), enter)
 
 
 def enter_frustum(
-    o: Float[Tensor, "3 *n 1"], d: Float[Tensor, "3 *n k"], taper: float | Float[Tensor, "s 1 1"]
+    origins: Float[Tensor, "3 *n 1"],
+    directions: Float[Tensor, "3 *n k"],
+    taper: float | Float[Tensor, "s 1 1"],
 ) -> Float[Tensor, "*n k"]:
-    """Returns the same of a frustum, or of one for each solid."""
-    (ox, oy, oz), (dx, dy, dz) = o, d
-    middle, slope = (1 + taper) / 2, (1 - taper) / 2  # radius = middle - slope z
-    dz = torch.where(dz.abs() < 1e-9, 1e-9, dz)
+    """Return the distances at which rays enter a frustum, infinite where they miss it.
+
+    Args:
+        taper: the frustum's radius at the top; a tensor has one for each of s solids.
+    """
+    (ox, oy, oz), (dx, dy, dz) = origins, directions
+    middle, slope = (1 + taper) / 2, (1 - taper) / 2  # the radius at z is middle - slope z
+
+    # Only the end disc that faces the ray can be where it enters: the top if the ray goes down.
+    dz = torch.where(dz.abs() < TINY, TINY, dz)
     cap_z = -dz.sign()
     cap = (cap_z - oz) / dz
     inside = (ox + cap * dx).square() + (oy + cap * dy).square() < (middle - slope * cap_z).square()
-    nearest = _positive(cap, inside)
-    at_o, along_d = middle - slope * oz, -slope * dz
-    a = dx * dx + dy * dy - along_d * along_d
-    a = torch.where(a.abs() < 1e-9, 1e-9, a)
-    b = ox * dx + oy * dy - at_o * along_d
-    c = ox * ox + oy * oy - at_o * at_o
-    root = b * b - a * c
-    offset = root.clamp_min(0).sqrt()
-    for side in ((-b - offset) / a, (-b + offset) / a):  # a < 0: the nearer root may be the second
-        on_side = (root > 0) & ((oz + side * dz).abs() < 1)
-        nearest = torch.minimum(nearest, _positive(side, on_side))
+    nearest = _infinite_unless(inside, cap)
+
+    # The side is where x² + y² is the square of the radius at z: a t² + 2 b t + c = 0.
+    origin_radius, radius_change = middle - slope * oz, -slope * dz
+    a = dx * dx + dy * dy - radius_change * radius_change
+    a = torch.where(a.abs() < TINY, TINY, a)
+    b = ox * dx + oy * dy - origin_radius * radius_change
+    c = ox * ox + oy * oy - origin_radius * origin_radius
+    discriminant = b * b - a * c
+    offset = discriminant.clamp_min(0).sqrt()
+
+    # Of the two solutions, the second is the nearer one where a < 0. Both must be between the ends.
+    for side in ((-b - offset) / a, (-b + offset) / a):
+        on_side = (discriminant > 0) & ((oz + side * dz).abs() < 1)
+        nearest = torch.minimum(nearest, _infinite_unless(on_side, side))
     return nearest
 
 
-def to_local(
+def world_to_local(
     solids: Sequence[Solid], like: Tensor
 ) -> tuple[Float[Tensor, "solids 3 3"], Float[Tensor, "solids 3 1"]]:
-    """Returns the maps from the world to the canonical shapes."""
+    """Return the linear parts and the offsets of the maps from the world to canonical shapes.
+
+    Args:
+        like: a tensor of the device and precision that the maps are to have.
+    """
     inverse = torch.from_numpy(np.linalg.inv([solid.to_world for solid in solids])).to(like)
     return inverse[:, :3, :3], inverse[:, :3, 3:]
 
@@ -117,11 +162,14 @@ def to_local(
 def local_normals(
     shape: str, taper: float | Float[Tensor, "n"], points: Float[Tensor, "3 n"]
 ) -> Float[Tensor, "3 n"]:
-    """Returns the outward normals, of any length, at points on a canonical shape."""
+    """Return the outward normals, of any length, at points on a canonical shape."""
+    # On the box, the coordinate of largest magnitude is the face that the point is on.
     if shape == "sphere":
         return points
     if shape == "box":
         return points * (points.abs() == points.abs().amax(0))
+
+    # A point is on an end disc if it is nearer to that disc's plane than to the side.
     radius, slope = points[:2].square().sum(0).sqrt(), (1 - taper) / 2
     full_radius = (1 + taper) / 2 - slope * points[2]
     on_cap = points[2].abs() - 1 > radius - full_radius

@@ -1,4 +1,7 @@
-"""Downloads from a server that breaks off, lies, changes its file and sends nonsense."""
+"""Downloads from a server that breaks off, lies, changes its file and sends nonsense.
+
+`site.asked` has the Range header of each request, and `site.sent` counts the bytes of the answers.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,7 @@ import pytest
 from support.paths import REPOSITORY
 from support.unreliable_site import Site, served
 
-from srt.data.download import http as module
-from srt.data.download import partial
+from srt.data.download import http, partial
 from srt.data.download.http import download
 from srt.data.download.partial import FetchError
 
@@ -30,52 +32,58 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setattr(module, "FIRST_WAIT", 0.0)
+    """Serve one file, and try again at once after failures."""
+    monkeypatch.setattr(http, "FIRST_WAIT", 0.0)
     with served(Site(CONTENT)) as site:
         yield site
 
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
+    """Return where the file is to be."""
     return tmp_path / "raw" / "file.zip"
 
 
-def left_behind(target: Path) -> list[str]:
+def nonempty_files(target: Path) -> list[str]:
+    """Return the names of the files beside the target that have any content."""
     return sorted(path.name for path in target.parent.iterdir() if path.stat().st_size)
 
 
-def half_fetched(site: Site, target: Path) -> None:
-    """Leaves a part of 400 000 bytes, as a server that stays away does."""
+def fetch_less_than_half(site: Site, target: Path) -> None:
+    """Fetch 400 000 bytes from a server that then fails until all tries are used."""
     site.stop_after, site.statuses = [400_000], [200, *[503] * 6]
     with pytest.raises(FetchError, match=r"503 .* Run again to go on: .* 400000 of 1000000"):
         download(site.url, target, sha256=DIGEST)
-    assert left_behind(target) == ["file.zip.part", "file.zip.part.json"]
+    assert nonempty_files(target) == ["file.zip.part", "file.zip.part.json"]
     site.statuses, site.asked, site.sent = [], [], 0
 
 
-def test_a_download_returns_its_digest_and_leaves_one_file(site: Site, target: Path) -> None:
+def test_a_download_returns_its_digest_and_makes_one_file(site: Site, target: Path) -> None:
     assert download(site.url, target, sha256=None) == DIGEST
     assert target.read_bytes() == CONTENT
-    assert left_behind(target) == ["file.zip"]
+    assert nonempty_files(target) == ["file.zip"]
 
 
 DIGESTS = {"whole": DIGEST, "start": DIGEST[:8], "capitals": DIGEST[:8].upper(), "none": None}
 
 
 @pytest.mark.parametrize("digest", DIGESTS.values(), ids=DIGESTS)
-def test_a_file_that_is_there_is_accepted_without_the_network(
+def test_an_existing_file_is_accepted_without_the_network(
     site: Site, target: Path, digest: str | None
 ) -> None:
     target.parent.mkdir()
     target.write_bytes(CONTENT)
-    # As by a program that was killed when it had named the file.
+
+    # A program that was killed just after it had renamed the file has left this.
     target.with_name(f"{target.name}.part.json").write_text("{}")
     assert download(site.url, target, sha256=digest) == DIGEST
     assert site.asked == []
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_another_file_in_the_place_is_refused_with_both_digests(site: Site, target: Path) -> None:
+def test_an_existing_file_with_another_digest_is_refused_with_both_digests(
+    site: Site, target: Path
+) -> None:
     target.parent.mkdir()
     target.write_bytes(b"something else")
     with pytest.raises(FetchError) as error:
@@ -85,61 +93,73 @@ def test_another_file_in_the_place_is_refused_with_both_digests(site: Site, targ
     assert target.read_bytes() == b"something else"
 
 
-def test_broken_connections_cost_no_byte(site: Site, target: Path) -> None:
+def test_broken_connections_lose_no_byte(site: Site, target: Path) -> None:
     site.stop_after = [100_000, 1, 0, 300_000]
     assert download(site.url, target, sha256=DIGEST) == DIGEST
     assert site.asked == [None, "bytes=100000-", *["bytes=100001-"] * 2, "bytes=400001-"]
     assert site.sent == len(CONTENT)
 
 
-def test_many_breaks_are_no_failure_while_bytes_come(site: Site, target: Path) -> None:
+def test_many_broken_connections_are_no_failure_while_bytes_arrive(
+    site: Site, target: Path
+) -> None:
     site.stop_after = [20_000] * 30
     assert download(site.url, target, sha256=DIGEST) == DIGEST
 
 
-def test_a_later_call_asks_only_for_the_rest(site: Site, target: Path) -> None:
-    half_fetched(site, target)
+def test_a_later_call_requests_only_the_missing_bytes(site: Site, target: Path) -> None:
+    fetch_less_than_half(site, target)
     assert download(site.url, target, sha256=DIGEST) == DIGEST
     assert site.asked == ["bytes=400000-"]
     assert site.sent == len(CONTENT) - 400_000
-    assert left_behind(target) == ["file.zip"]
+    assert nonempty_files(target) == ["file.zip"]
 
 
-def test_a_killed_download_goes_on_with_what_it_had(site: Site, target: Path) -> None:
-    code = """
+KILLED_AFTER_300_000_BYTES = """
 import os, pathlib, signal, sys
-from srt.data.download import http as module
-append = module.Part.append
-def append_then_die(part, data):
-    append(part, data)
-    if part.size >= 300_000:
+from srt.data.download import http
+
+append = http.PartialFile.append
+
+def append_then_die(partial_file, data):
+    append(partial_file, data)
+    if partial_file.size >= 300_000:
         os.kill(os.getpid(), signal.SIGKILL)
-module.Part.append = append_then_die
-module.CHUNK = 50_000
-module.download(sys.argv[1], pathlib.Path(sys.argv[2]), sha256=None)
+
+http.PartialFile.append = append_then_die
+http.CHUNK = 50_000
+http.download(sys.argv[1], pathlib.Path(sys.argv[2]), sha256=None)
 """
-    command = [sys.executable, "-c", code, site.url, str(target)]
+
+
+def test_a_call_after_a_kill_continues_with_what_has_arrived(site: Site, target: Path) -> None:
+    command = [sys.executable, "-c", KILLED_AFTER_300_000_BYTES, site.url, str(target)]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     killed = subprocess.run(command, env=environment, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    had = target.with_name("file.zip.part").stat().st_size
-    assert had > 250_000  # at most a chunk was lost
+
+    # The next call requests only what is missing.
+    size = target.with_name("file.zip.part").stat().st_size
+    assert size > 250_000  # at most a chunk was lost
     site.sent = 0
     assert download(site.url, target, sha256=DIGEST) == DIGEST
-    assert site.asked == [None, f"bytes={had}-"]
-    assert site.sent == len(CONTENT) - had
+    assert site.asked == [None, f"bytes={size}-"]
+    assert site.sent == len(CONTENT) - size
 
 
-def test_a_part_that_only_lacked_its_name_needs_no_network(
+def test_a_complete_partial_file_is_renamed_without_the_network(
     site: Site, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
+    # Stop a first call just before it renames the file.
     with monkeypatch.context() as patch:
-        patch.setattr(partial.Part, "finish", stop)
+        patch.setattr(partial.PartialFile, "finish", stop)
         with pytest.raises(KeyboardInterrupt):
             download(site.url, target, sha256=None)
+
+    # The second call needs no request.
     site.asked.clear()
     assert download(site.url, target, sha256=DIGEST) == DIGEST
     assert site.asked == []
@@ -149,17 +169,19 @@ def test_a_part_that_only_lacked_its_name_needs_no_network(
     ("size", "obeys_if_range"),
     [(300_000, True), (1_000_000, True), (1_000_000, False), (1_500_000, False)],
 )
-def test_a_part_of_another_version_is_thrown_away(
+def test_bytes_of_another_version_are_deleted(
     site: Site, target: Path, size: int, obeys_if_range: bool
 ) -> None:
-    half_fetched(site, target)
+    fetch_less_than_half(site, target)
     site.content, site.etag, site.obeys_if_range = os.urandom(size), '"second"', obeys_if_range
     assert download(site.url, target, sha256=None) == hashlib.sha256(site.content).hexdigest()
     assert target.read_bytes() == site.content
 
 
-def test_a_file_that_became_shorter_than_its_part_is_named(site: Site, target: Path) -> None:
-    half_fetched(site, target)
+def test_a_remote_file_that_became_shorter_than_what_has_arrived_is_reported(
+    site: Site, target: Path
+) -> None:
+    fetch_less_than_half(site, target)
     site.content, site.etag, site.obeys_if_range = os.urandom(300_000), '"second"', False
     with pytest.raises(FetchError, match="after 400000 of 1000000 bytes the server has no more"):
         download(site.url, target, sha256=None)
@@ -167,21 +189,21 @@ def test_a_file_that_became_shorter_than_its_part_is_named(site: Site, target: P
     assert target.read_bytes() == site.content
 
 
-def test_a_part_of_another_address_is_thrown_away(site: Site, target: Path) -> None:
-    half_fetched(site, target)
+def test_bytes_of_another_address_are_deleted(site: Site, target: Path) -> None:
+    fetch_less_than_half(site, target)
     download(site.url + "2", target, sha256=DIGEST)
     assert site.asked == [None]
 
 
-def test_a_part_without_record_or_validator_is_thrown_away(site: Site, target: Path) -> None:
-    half_fetched(site, target)
+def test_bytes_without_version_or_validator_are_deleted(site: Site, target: Path) -> None:
+    fetch_less_than_half(site, target)
     target.with_name("file.zip.part.json").write_text("{")
     site.etag, site.stop_after = None, [10]
     assert download(site.url, target, sha256=DIGEST) == DIGEST
     assert site.asked == [None, None]
 
 
-def test_a_server_without_ranges_starts_again(site: Site, target: Path) -> None:
+def test_a_server_without_ranges_sends_the_file_from_its_start(site: Site, target: Path) -> None:
     site.ranges, site.stop_after = False, [200_000, 100_000]
     assert download(site.url, target, sha256=DIGEST) == DIGEST
     assert site.sent == len(CONTENT) + 300_000
@@ -191,7 +213,7 @@ def test_a_server_without_ranges_starts_again(site: Site, target: Path) -> None:
     ("ranges", "message"),
     [(True, "the server has no more"), (False, "6 tries brought nothing new")],
 )
-def test_a_server_that_announces_too_much_is_named(
+def test_a_server_that_announces_too_many_bytes_is_reported(
     site: Site, target: Path, ranges: bool, message: str
 ) -> None:
     site.announce, site.ranges = len(CONTENT) + 5, ranges
@@ -201,15 +223,15 @@ def test_a_server_that_announces_too_much_is_named(
     assert not target.exists()
 
 
-def test_a_server_that_announces_too_little_fails_the_checksum(site: Site, target: Path) -> None:
+def test_a_server_that_announces_too_few_bytes_fails_the_checksum(site: Site, target: Path) -> None:
     site.announce = len(CONTENT) - 5
     with pytest.raises(FetchError, match=DIGEST):
         download(site.url, target, sha256=DIGEST)
-    assert left_behind(target) == []
+    assert nonempty_files(target) == []
 
 
-def test_a_server_that_changes_the_length_of_one_version_is_named(site: Site, target: Path) -> None:
-    half_fetched(site, target)
+def test_a_server_with_two_lengths_for_one_version_is_reported(site: Site, target: Path) -> None:
+    fetch_less_than_half(site, target)
     site.announce = 2_000_000
     with pytest.raises(FetchError, match="400000 of 1000000 bytes the server announces 2000000"):
         download(site.url, target, sha256=DIGEST)
@@ -231,43 +253,54 @@ def test_answers_that_cannot_be_checked_are_refused(
     assert not target.exists()
 
 
-def test_corrupted_bytes_are_thrown_away_and_fetched_again(site: Site, target: Path) -> None:
+def test_corrupted_bytes_are_deleted_and_fetched_again(site: Site, target: Path) -> None:
     site.content = CONTENT[:500] + b"\0" * 8 + CONTENT[508:]
     with pytest.raises(FetchError, match=f"expected {DIGEST}"):
         download(site.url, target, sha256=DIGEST)
-    assert left_behind(target) == []
+    assert nonempty_files(target) == []
+
+    # When the server is right again, so is the file.
     site.content = CONTENT
     assert download(site.url, target, sha256=DIGEST) == DIGEST
 
 
-def test_a_busy_server_is_asked_again_and_a_refusal_is_not(site: Site, target: Path) -> None:
+def test_a_request_is_repeated_if_the_server_is_busy_but_not_if_it_refuses(
+    site: Site, target: Path
+) -> None:
     site.statuses = [503, 429, 500]
     assert download(site.url, target, sha256=DIGEST) == DIGEST
+
+    # A refusal ends the call.
     site.statuses, site.asked = [404], []
     with pytest.raises(FetchError, match="404 Not Found; check the address"):
         download(site.url, target.with_name("other"), sha256=DIGEST)
     assert len(site.asked) == 1
 
 
-def test_a_silent_server_is_left(site: Site, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TIMEOUT", (5.0, 0.2))
+def test_the_connection_to_a_silent_server_is_closed(
+    site: Site, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "TIMEOUT", (5.0, 0.2))
     site.stop_after, site.stall = [250_000], threading.Event()
     assert download(site.url, target, sha256=DIGEST) == DIGEST
     assert site.asked[:2] == [None, "bytes=250000-"]
 
 
-def test_errors_and_records_carry_no_credentials(
+def test_errors_and_version_files_have_no_credentials(
     site: Site, target: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     site.url = site.url.replace("http://", "http://me:hunter2@") + "?X-Signature=hunter2"
-    half_fetched(site, target)
-    record = target.with_name("file.zip.part.json").read_text()
+    fetch_less_than_half(site, target)
+    version = target.with_name("file.zip.part.json").read_text()
+
+    # On port 9 nothing answers.
     with pytest.raises(FetchError, match=r"127\.0\.0\.1:9/data/file\.zip: 6 tries") as error:
         download(re.sub(r":\d+/", ":9/", site.url), target, sha256=None)
-    assert "hunter2" not in "".join(traceback.format_exception(error.value)) + caplog.text + record
+    error_text = "".join(traceback.format_exception(error.value))
+    assert "hunter2" not in error_text + caplog.text + version
 
 
-def test_a_full_disk_is_noticed_before_the_first_byte(
+def test_a_full_disk_is_reported_before_the_first_byte(
     site: Site, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partial.shutil, "disk_usage", lambda _: SimpleNamespace(free=9))
@@ -279,6 +312,7 @@ def test_a_full_disk_is_noticed_before_the_first_byte(
 def test_two_downloads_of_one_target_do_not_mix(site: Site, target: Path) -> None:
     site.stop_after, site.stall = [250_000], threading.Event()
     with ThreadPoolExecutor() as pool:
+        # The first call waits for a stalled server while the second one begins.
         first = pool.submit(download, site.url, target, sha256=DIGEST)
         assert site.begun.wait(5)
         with pytest.raises(FetchError, match="another process is fetching it"):
@@ -287,7 +321,7 @@ def test_two_downloads_of_one_target_do_not_mix(site: Site, target: Path) -> Non
         assert first.result() == DIGEST
 
 
-def test_several_files_come_at_once(site: Site, target: Path) -> None:
+def test_several_files_can_be_fetched_at_the_same_time(site: Site, target: Path) -> None:
     targets = [target.with_name(f"shard-{i}") for i in range(8)]
     site.stop_after = [100_000] * 8
     with ThreadPoolExecutor(4) as pool:
@@ -296,7 +330,7 @@ def test_several_files_come_at_once(site: Site, target: Path) -> None:
 
 
 @pytest.mark.parametrize("digest", ["397923a", "not hexadecimal", "", "0" * 65])
-def test_a_digest_that_is_none_is_refused(target: Path, digest: str) -> None:
+def test_text_that_is_no_digest_is_refused(target: Path, digest: str) -> None:
     with pytest.raises(FetchError, match="not 8 to 64 hexadecimal digits"):
         download("http://127.0.0.1:9/file", target, sha256=digest)
 
