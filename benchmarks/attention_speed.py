@@ -27,9 +27,9 @@ from srt.model.attention import join_heads
 from srt.model.inference import ATTENTION_BACKENDS
 from srt.model.kernels.triton_attention import (
     FORWARD,
-    OF_QUERIES,
-    OF_TOKENS,
-    Shape,
+    QUERY_GRADIENT,
+    TOKEN_GRADIENT,
+    BlockShape,
     backward,
     forward,
 )
@@ -47,7 +47,7 @@ SIZES = {  # scenes, queries, tokens
 HEADS, DIM = 12, 64
 SCALE = DIM**-0.5
 SHAPES = [
-    Shape(*numbers) for numbers in itertools.product((64, 128), (32, 64, 128), (4, 8), (2, 3))
+    BlockShape(*numbers) for numbers in itertools.product((64, 128), (32, 64, 128), (4, 8), (2, 3))
 ]
 
 
@@ -77,7 +77,7 @@ def milliseconds(work: Callable[[], object]) -> float:
     return median
 
 
-def best_shape(work: Callable[[Shape], object]) -> tuple[float, Shape]:
+def best_shape(work: Callable[[BlockShape], object]) -> tuple[float, BlockShape]:
     """Return the time of the fastest shape, and the shape."""
     # Some shapes need more shared memory than the GPU has.
     times = []
@@ -105,8 +105,8 @@ def compare(tensors: list[Tensor]) -> str:
     gradients = (torch.empty_like(query), torch.empty_like(key), torch.empty_like(value))
     arguments = (query, key, value, out, logsum, dout, SCALE, gradients)
     ahead = best_shape(lambda shape: forward(query, key, value, SCALE, shape))
-    back, shape = best_shape(lambda shape: backward(*arguments, (shape, OF_TOKENS)))
-    tokens = best_shape(lambda shape: backward(*arguments, (OF_QUERIES, shape)))
+    back, shape = best_shape(lambda shape: backward(*arguments, (shape, TOKEN_GRADIENT)))
+    tokens = best_shape(lambda shape: backward(*arguments, (QUERY_GRADIENT, shape)))
 
     # Our kernels in the shapes that the model uses.
     ours = milliseconds(lambda: forward(query, key, value, SCALE))
@@ -122,7 +122,7 @@ def compare(tensors: list[Tensor]) -> str:
 def main() -> None:
     """Print the milliseconds of cuDNN and of our kernels for all sizes."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    shapes = [tuple(shape) for shape in (FORWARD, OF_QUERIES, OF_TOKENS)]
+    shapes = [tuple(shape) for shape in (FORWARD, QUERY_GRADIENT, TOKEN_GRADIENT)]
     print(torch.cuda.get_device_name(), *shapes)
     for name, size in SIZES.items():
         print(f"{name}: {compare(random_tensors(*size))}", flush=True)

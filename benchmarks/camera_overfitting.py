@@ -147,7 +147,7 @@ def measure_baselines(scenes: Scenes, angle: np.ndarray) -> dict[str, list[float
 def draw(results: dict[str, Any], path: Path) -> None:
     """Write the figure: a panel for each model, with a curve for each set of cameras."""
     from srt.visualization.pictures import write_picture
-    from srt.visualization.plots import COLOURS, LINES, figure_pixels
+    from srt.visualization.plots import COLOURS, LINE_STYLES, figure_pixels
 
     centres = [(a + b) / 2 for a, b in itertools.pairwise(EDGES)]
     styles = {"fixed": 0, "dense": 1, "fixed, jitter": 2}
@@ -157,8 +157,9 @@ def draw(results: dict[str, Any], path: Path) -> None:
             for name, run in results["runs"].items():
                 if name.split(", ")[0] == model:
                     number = styles[run["cameras"]]
-                    style = {"color": COLOURS[number], "linestyle": LINES[number], "marker": "o"}
-                    axis.plot(centres, run["psnr_by_angle"], label=run["cameras"], **style)
+                    colour, line = COLOURS[number], LINE_STYLES[number]
+                    psnr, label = run["psnr_by_angle"], run["cameras"]
+                    axis.plot(centres, psnr, color=colour, linestyle=line, marker="o", label=label)
             copied = results["baselines"]["input copied"]
             axis.plot(centres, copied, color="0.6", label="baseline: input copied")
             axis.set_title(model.upper(), fontsize="medium")

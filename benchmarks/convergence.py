@@ -32,7 +32,9 @@ POINTS = 8  # of a curve
 ITEMS = 128  # that are measured at each point
 
 
-def measure_curve(experiment: Experiment, data: loop.TrainingData, fast: bool) -> dict[str, Any]:
+def measure_curve(
+    experiment: Experiment, data: monitoring.TrainingData, fast: bool
+) -> dict[str, Any]:
     """Train, and return the steps and the PSNR of all validations.
 
     Args:
@@ -52,20 +54,20 @@ def measure_curve(experiment: Experiment, data: loop.TrainingData, fast: bool) -
             loop.train_step(state, compute_step, batch, rate)
             state.step += 1
             if state.step % train.validate_every == 0:
-                points.append((state.step, loop.measure_validation(state, data, ALONE)))
+                points.append((state.step, monitoring.measure_validation(state, data, ALONE)))
     return {"points": points, "seconds": time.perf_counter() - start}
 
 
 def draw(curves: dict[str, Any], path: Path) -> None:
     """Draw all curves, and how far ours are from the published ones."""
     from srt.visualization.pictures import write_picture
-    from srt.visualization.plots import COLOURS, LINES, figure_pixels
+    from srt.visualization.plots import COLOURS, LINE_STYLES, figure_pixels
 
     ways = list(curves.values())
 
     def draw_panels(axes: Any) -> None:
         # Curves alternate: first the published way, then ours.
-        styles = zip(COLOURS, itertools.cycle(LINES[:2]))
+        styles = zip(COLOURS, itertools.cycle(LINE_STYLES[:2]))
         for (name, way), (colour, line) in zip(curves.items(), styles):
             axes[0].plot(*zip(*way["points"]), line, label=name, color=colour, marker="o")
         axes[0].set(xlabel="step", ylabel="validation PSNR, dB")
@@ -96,7 +98,7 @@ def main() -> None:
     steps = arguments.steps
     changes: dict[str, Any] = {"validate_every": steps // POINTS, "validation_items": ITEMS}
     train = dataclasses.replace(experiment.train, steps=steps, decay_steps=steps, **changes)
-    data = loop.TrainingData(
+    data = monitoring.TrainingData(
         Scenes(arguments.data / "train", ALONE.device), Scenes(arguments.data / "val", ALONE.device)
     )
 

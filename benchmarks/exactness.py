@@ -57,8 +57,8 @@ def compute_outputs(model: SRT, batch: Batch, bfloat16: bool) -> dict[str, Tenso
 def plain_layers() -> Iterator[None]:
     """Switch our own GPU kernels off."""
     with (
-        mock.patch.object(fused_decoder, "suits", return_value=False),
-        mock.patch.object(attention, "kernels_attend", return_value=False),
+        mock.patch.object(fused_decoder, "can_fuse", return_value=False),
+        mock.patch.object(attention, "can_use_attention_kernel", return_value=False),
     ):
         yield
 

@@ -4,7 +4,7 @@
 
 After the first convolution, nine values that depend on an image's camera are added to its channels,
 and the ReLU is applied (`CameraAndPixels` in srt/model/encoder.py). Our kernels for this are in
-srt/model/kernels/triton_mlp.py.
+srt/model/kernels/triton_camera.py.
 
 Shapes: n images of c channels, h x w pixels. In memory, channels come last.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks.attention_speed import milliseconds
 from srt.model.encoder import CameraAndPixels
-from srt.model.kernels.triton_mlp import add_camera, add_camera_backward
+from srt.model.kernels.triton_camera import add_camera, add_camera_backward
 
 SIZES = {"SRT, MSN": (160, 96, 128, 128), "SRT, NMR": (256, 96, 64, 64)}
 

@@ -140,7 +140,7 @@ def measure_run(arguments: argparse.Namespace, processes: int, apart: bool) -> d
 def draw(results: dict[str, Any], path: Path) -> None:
     """Draw the losses of one GPU and of several, and their relative difference."""
     from srt.visualization.pictures import write_picture
-    from srt.visualization.plots import COLOURS, LINES, figure_pixels
+    from srt.visualization.plots import COLOURS, LINE_STYLES, figure_pixels
 
     all_runs = results["runs"].items()
     runs = {name: torch.tensor(run["losses"]) for name, run in all_runs if "losses" in run}
@@ -149,7 +149,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     def draw_panels(axes: Any) -> None:
         # The curves lie on each other, so the later ones are thinner.
         for number, (name, values) in enumerate(runs.items()):
-            style = {"color": COLOURS[number], "linestyle": LINES[number]}
+            style = {"color": COLOURS[number], "linestyle": LINE_STYLES[number]}
             axes[0].plot(values, label=name, linewidth=2.5 - number, **style)
         for number, (name, values) in enumerate(several, 1):
             axes[1].plot((values - alone).abs() / alone, color=COLOURS[number], label=name)

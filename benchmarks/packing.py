@@ -29,7 +29,7 @@ import torch
 from PIL import Image
 
 from benchmarks.packed import DRAWN, draw_image
-from srt.common.devices import cpus
+from srt.common.devices import count_cpus
 from srt.config.load import load_dataset
 from srt.config.schema import DatasetConfig
 from srt.data.packed.writer import pack
@@ -113,7 +113,7 @@ def make_record(
 
 def pack_scenes(raw: Path, out: Path, config: DatasetConfig, results: Any = None) -> None:
     """Pack, and put the peak memory of this process and of its workers into a queue, in bytes."""
-    pack(raw, None, config, out, provenance={}, workers=cpus())
+    pack(raw, None, config, out, provenance={}, workers=count_cpus())
 
     # The operating system counts in kilobytes.
     if results is not None:
@@ -147,7 +147,7 @@ def measure(folder: Path, scenes: int, config: DatasetConfig) -> dict[str, Any]:
     size = sum(path.stat().st_size for path in (folder / "packed").rglob("*") if path.is_file())
     figures = {
         "scenes": scenes,
-        "workers": cpus(),
+        "workers": count_cpus(),
         "storage": config.storage,
         "seconds": seconds,
         "scenes_per_s": scenes / seconds,

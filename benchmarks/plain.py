@@ -47,8 +47,8 @@ def plainly() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         attention = "torch.nn.functional.scaled_dot_product_attention"
         stack.enter_context(mock.patch(attention, materialised_attention))
-        stack.enter_context(mock.patch.object(Encoder, "first_layer", published_first_layer))
+        stack.enter_context(mock.patch.object(Encoder, "first_convolution", published_first_layer))
         for module in (evaluator, gradients, inference, frames):
             no_precision = mock.Mock(side_effect=lambda device: contextlib.nullcontext())
-            stack.enter_context(mock.patch.object(module, "precision", no_precision))
+            stack.enter_context(mock.patch.object(module, "training_precision", no_precision))
         yield

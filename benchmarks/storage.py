@@ -26,7 +26,7 @@ from PIL import Image
 from benchmarks.packed import write_images
 from srt.data.packed.images import METHOD, QUALITY, compress
 from srt.data.packed.reader import Scenes
-from srt.data.synthetic.scenes import SceneKey, camera_positions, ground_scene, pictures
+from srt.data.synthetic.scenes import SceneKey, camera_positions, random_ground_scene, render_views
 from srt.geometry.cameras import pinhole
 
 VIEWS, SIZE, INPUTS, RAYS = 10, 128, 5, 8192
@@ -41,9 +41,9 @@ def render_scenes(count: int) -> np.ndarray:
     intrinsics = pinhole(0.035, 0.032, SIZE, SIZE)
     for index in range(count):
         rng = SceneKey(seed=0, dataset="storage", split="train", index=index).generator()
-        scene = ground_scene("clutter" if index % 2 else "objects", rng)
+        scene = random_ground_scene("clutter" if index % 2 else "objects", rng)
         positions = camera_positions(rng, VIEWS, (8, 12), (15, 70))
-        images[index] = pictures(scene, positions, intrinsics, (SIZE, SIZE))
+        images[index] = render_views(scene, positions, intrinsics, (SIZE, SIZE))
     return images
 
 

@@ -178,7 +178,7 @@ def compare(
         experiment = paper(name)
         data = packed_scenes(folder, experiment, 512)
         for rays in groups:
-            group = rays or inference.rays_that_fit(ALONE.device)
+            group = rays or inference.queries_that_fit(ALONE.device)
             figures = measure_training(with_size(experiment, scenes, group), data, fast=True)
             yield {"setting": name, "scenes": scenes, "way": f"ours, {group}", **figures}
 

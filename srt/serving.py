@@ -115,7 +115,7 @@ def _load_pyfunc(path: str) -> ViewRenderer:
     return ViewRenderer(model, view_config, settings["train"]["rays_per_group"])
 
 
-def example(
+def make_example(
     scenes: Scenes, input_views: int
 ) -> tuple[dict[str, np.ndarray], UInt8[np.ndarray, "t h w 3"]]:
     """Return an example of inputs, from the first scene, and the true view that belongs to it.

@@ -7,7 +7,7 @@ import re
 import pytest
 from support.paths import REPOSITORY
 
-from srt.report.format.numbers import count
+from srt.report.format.numbers import format_count
 
 README = (REPOSITORY / "README.md").read_text()
 BASELINES = ("mean_colour_psnr", "input_view_psnr", "warped_input_psnr")
@@ -28,7 +28,7 @@ def test_the_figures_of_profile_bench_are_those_that_were_measured():
     for row in rows.values():
         best = max(float(row[name]) for name in BASELINES if row[name])
         cells = [row["run"], f"{float(row['psnr']):.2f}", f"{float(row['ssim']):.3f}"]
-        cells += [f"{best:.2f}", count(int(row["steps"]))]
+        cells += [f"{best:.2f}", format_count(int(row["steps"]))]
         cells += [f"{float(row['training_seconds']) / 60:.1f} min"]
         expected.append(f"| {' | '.join(cells)} |")
     assert table_of(table[1])[2:] == expected

@@ -12,7 +12,7 @@ from srt.data.packed.reader import Scenes
 from srt.model.inference import decode_in_groups
 from srt.model.srt import build_model
 from srt.model.weights import save_weights
-from srt.serving import _load_pyfunc, example
+from srt.serving import _load_pyfunc, make_example
 from srt.visualization.pictures import to_uint8
 
 CPU = torch.device("cpu")
@@ -31,7 +31,7 @@ def save_model(folder, stride=1, **model):
     dataset = dataclasses.replace(experiment.dataset, input_stride=stride)
     experiment = dataclasses.replace(experiment, dataset=dataset)
     network = build_model(experiment.model, seed=3).eval()
-    settings = tiny_training.configured(experiment)
+    settings = tiny_training.make_config(experiment)
     save_weights(folder / "model.safetensors", network.state_dict(), settings)
     return network, experiment, folder / "model.safetensors"
 
@@ -50,7 +50,7 @@ def render_as_evaluation(network, scenes, view_config):
 @pytest.mark.parametrize(("frame", "stride"), [("canonical", 1), ("canonical", 2), ("world", 1)])
 def test_a_view_is_rendered_as_evaluation_renders_it(tmp_path, scenes, frame, stride):
     network, experiment, weights = save_model(tmp_path, stride, frame=frame)
-    inputs, _ = example(scenes, input_views=1)
+    inputs, _ = make_example(scenes, input_views=1)
     views = _load_pyfunc(str(weights)).predict(inputs)
     expected = render_as_evaluation(network, scenes, make_view_config(experiment))
     np.testing.assert_allclose(views.astype(int), expected.astype(int), atol=1)
@@ -59,7 +59,7 @@ def test_a_view_is_rendered_as_evaluation_renders_it(tmp_path, scenes, frame, st
 def test_several_views_are_rendered_at_once(tmp_path, scenes):
     _, _, weights = save_model(tmp_path)
     model = _load_pyfunc(str(weights))
-    inputs, _ = example(scenes, input_views=1)
+    inputs, _ = make_example(scenes, input_views=1)
 
     # Render the target view and the input view.
     poses = np.concatenate((inputs["target_camera_to_world"], inputs["camera_to_world"]))
@@ -74,7 +74,7 @@ def test_several_views_are_rendered_at_once(tmp_path, scenes):
 
 
 def test_an_example_has_the_images_and_cameras_of_the_first_scene(scenes):
-    inputs, output = example(scenes, input_views=2)
+    inputs, output = make_example(scenes, input_views=2)
     scene, views = torch.tensor([0]), torch.tensor([[0, 1, 2]])
     images, _ = scenes.gather(scene, views, torch.zeros((1, 0), dtype=torch.int64), stride=1)
     np.testing.assert_array_equal(inputs["images"], images[0, :2])

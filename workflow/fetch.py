@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from srt.common.devices import cpus
+from srt.common.devices import count_cpus
 from srt.common.errors import UserError
 from srt.common.files import CANNOT_WRITE, write_atomically
 from srt.config.load import load_dataset, load_params, load_weights
 from srt.config.schema import SYNTHETIC, DatasetConfig, SubsetConfig, WeightsConfig
 from srt.data.download.bucket import fetch_bucket, https_address
 from srt.data.download.http import download
-from srt.data.download.partial import remembered_sha256
+from srt.data.download.partial import cached_sha256
 from srt.data.download.untar import extract_tar
-from srt.data.download.unzip import extract_zip, folder_with
+from srt.data.download.unzip import extract_zip, find_folder_of
 from srt.data.raw.nmr import chosen_classes, read_classes
 from workflow.common.cli import run
 from workflow.common.raw_manifest import (
@@ -143,7 +143,7 @@ def make_synthetic(config: DatasetConfig, name: str, seed: int, folder: Path) ->
     partial = folder / ".scenes.partial"
     shutil.rmtree(partial, ignore_errors=True)
     write = synthetic_writer(config.layout)
-    write(partial, config=config, name=name, seed=seed, workers=cpus())
+    write(partial, config=config, name=name, seed=seed, workers=count_cpus())
 
     # Replace those of an earlier run.
     shutil.rmtree(scenes, ignore_errors=True)
@@ -195,7 +195,7 @@ def fetch_archive(config: DatasetConfig, folder: Path) -> dict[str, Any]:
 
     # The digest of a large file takes minutes, so it is kept in a file beside the data.
     record = folder / f"{archive.name}.sha256.json"
-    digest = remembered_sha256(archive, record, downloaded_sha256)
+    digest = cached_sha256(archive, record, downloaded_sha256)
     if not digest.startswith((config.sha256 or "").lower()):
         raise UserError(
             f"{archive}: sha256 is {digest}, expected {config.sha256}; delete it and get it again"
@@ -234,7 +234,7 @@ def unpack_zip(archive: Path, root: Path, config: DatasetConfig) -> None:
     """Unpack the dataset, or only the subset's classes, into `root`."""
     # The archive's own top folder has any name, but it holds the index.
     index = INDEX[config.layout]
-    top = folder_with(archive, index)
+    top = find_folder_of(archive, index)
 
     # The index, which is unpacked first, says which folder a class has.
     members = None

@@ -9,7 +9,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from srt.common.devices import cpus
+from srt.common.devices import count_cpus
 from srt.common.errors import UserError
 from srt.config.load import load_dataset
 from srt.config.schema import DatasetConfig, SubsetConfig
@@ -58,7 +58,7 @@ def pack_dataset(
 def count_workers(config: DatasetConfig) -> int:
     """Return how many processes pack the dataset: one on each core, or fewer if they share GPUs."""
     if config.layout != "generated":
-        return cpus()
+        return count_cpus()
 
     # Generated scenes are rendered while they are packed. Only these need PyTorch.
     import torch
@@ -66,7 +66,7 @@ def count_workers(config: DatasetConfig) -> int:
     from workflow.common.gpus import claim_gpus
 
     claim_gpus()
-    return min(cpus(), RENDERERS_PER_GPU * max(1, torch.cuda.device_count()))
+    return min(count_cpus(), RENDERERS_PER_GPU * max(1, torch.cuda.device_count()))
 
 
 if __name__ == "__main__":

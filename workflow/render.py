@@ -30,12 +30,12 @@ from srt.rendering.frames import (
     frame_size,
     render_frames,
 )
-from srt.rendering.video import WRITERS, made_ahead
+from srt.rendering.video import WRITERS, prefetch_frames
 from srt.visualization.pictures import (
     SheetRow,
+    compose_frame,
     contact_sheet,
     depth_map,
-    side_by_side,
     to_uint8,
     write_picture,
 )
@@ -192,7 +192,7 @@ def write_rendering(out: Path, rendered: Iterable[RenderedScene], video: RenderC
 
     # The GPU renders the next frame while this one is encoded.
     with WRITERS[out.suffix](out, video.fps) as writer:
-        for frame in made_ahead(video_frames(rendered, with_inputs=video.layout == "plot")):
+        for frame in prefetch_frames(video_frames(rendered, with_inputs=video.layout == "plot")):
             writer.write(frame)
 
 
@@ -208,7 +208,7 @@ def video_frames(
             render = to_uint8(colours)
             depth_picture = None if depth is None else depth_map(depth, scene.near, scene.far)
             if with_inputs:
-                yield side_by_side(inputs, render, depth_picture)
+                yield compose_frame(inputs, render, depth_picture)
             elif depth_picture is None:
                 yield render
             else:

@@ -21,13 +21,13 @@ from srt.rendering.teaser import write_teaser
 from srt.report.figures import class_bars, learning_curves, quality_by_compute
 from srt.report.format.latex import PREAMBLE, to_latex
 from srt.report.format.table import Table, to_csv
-from srt.report.page import Report, markdown, page
+from srt.report.page import Report, report_page, results_markdown
 from srt.report.tables.classes import class_tables
 from srt.report.tables.costs import costs_table
 from srt.report.tables.equal_cost import equal_cost_table
 from srt.report.tables.few_cameras import few_cameras_table
 from srt.report.tables.reproduction import (
-    class_table,
+    reproduction_class_table,
     reproduction_page,
     reproduction_rows,
     reproduction_table,
@@ -112,19 +112,19 @@ def tabulate(
     scale = profile if not all(run.metrics["synthetic"] for run in runs) else PUBLISHED_SCALE
     rows = result_rows(runs)
     reproduced = reproduction_rows(runs, load_experiments(params, scale), steps)
-    equal = equal_cost_table(runs, profile)
+    equal_cost = equal_cost_table(runs, profile)
     remarks = read_remarks(outputs)
     report = Report(
         profile=profile,
         data=[*describe_data(experiments), *describe_missing(skipped)],
         results=with_notes(results_table(rows, profile), remarks),
-        equal=with_notes(equal, remarks) if equal else None,
+        equal_cost=with_notes(equal_cost, remarks) if equal_cost else None,
         seeds=seeds_table(runs, profile),
         costs=costs_table(runs),
         classes=class_tables(runs),
         few_cameras=few_cameras_table(read_few_cameras(few_cameras)),
-        by_angle=few_cameras / BY_ANGLE,
-        reproduction=[reproduction_table(reproduced), class_table(reproduced)],
+        angle_figure=few_cameras / BY_ANGLE,
+        reproduction=[reproduction_table(reproduced), reproduction_class_table(reproduced)],
         surveys=surveyed,
         runs=runs,
     )
@@ -150,12 +150,12 @@ def write_report(report: Report, rows: Sequence[Row], reproduced: Sequence[Row],
     write_picture(out / "classes.png", class_bars(runs, profile))
     texts = {
         "results.csv": to_csv(rows),
-        "results.md": markdown(report),
+        "results.md": results_markdown(report),
         "results.tex": PREAMBLE + "\n".join(map(to_latex, report.tables)),
         "reproduction.csv": to_csv(reproduced),
         "reproduction.md": reproduction_page(report.reproduction),
         "reproduction.tex": PREAMBLE + "\n".join(map(to_latex, report.reproduction)),
-        "index.html": page(report, out),
+        "index.html": report_page(report, out),
     }
     for name, text in texts.items():
         write_atomically(out / name, text.encode())

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from srt.common.distributed import Processes, StopRequest, join_processes, processor
+from srt.common.distributed import Processes, StopRequest, describe_cpu, join_processes
 from srt.common.files import sha256_of, write_atomically
 from srt.common.fingerprint import fingerprint
 from srt.config.load import load_experiment
@@ -26,10 +26,11 @@ from srt.config.schema import Experiment
 from srt.data.packed.reader import Scenes
 from srt.model.srt import SRT, build_model
 from srt.model.weights import save_weights, training_config
-from srt.serving import example
+from srt.serving import make_example
 from srt.tracking.outbox import LoggedModel
 from srt.tracking.tracker import Tracker
-from srt.training.loop import Requests, TrainingData, fit, learning_curve
+from srt.training.loop import Requests, fit, learning_curve
+from srt.training.monitoring import TrainingData
 from srt.training.state import TrainingState
 from srt.training.states import lock_states, state_folder
 from workflow.common.cli import run
@@ -181,7 +182,7 @@ def log_outputs(
     tracker.set_tags({"model_md5": md5})
 
     # With an example of its inputs and output, MLflow can serve the model (srt/serving.py).
-    inputs, output = example(packed.validation, experiment.dataset.input_views)
+    inputs, output = make_example(packed.validation, experiment.dataset.input_views)
     model = LoggedModel(
         name=f"{experiment.profile}-{experiment.name}",
         weights=weights,
@@ -228,7 +229,7 @@ def hardware(processes: Processes) -> str:
     # The report counts GPU hours by the number before the name.
     if processes.device.type == "cuda":
         return f"{processes.world_size} x {torch.cuda.get_device_name(processes.device)}"
-    return processor(processes.world_size * torch.get_num_threads())
+    return describe_cpu(processes.world_size * torch.get_num_threads())
 
 
 def log_architecture(model: SRT) -> None:

@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 PR_SET_PDEATHSIG = 1
 
 
-def cpus() -> int:
+def count_cpus() -> int:
     """Return how many processors this process may use."""
     # A cluster may give a job fewer processors than the machine has. macOS cannot tell.
     if hasattr(os, "sched_getaffinity"):
@@ -56,7 +56,7 @@ def die_with_parent() -> None:
         os._exit(1)
 
 
-def in_workers(
+def run_in_workers(
     work: Callable[[Job], Result], jobs: Sequence[Job], workers: int
 ) -> Iterator[Result]:
     """Yield the result of `work` for each job, in the order of the jobs, with a progress bar.

@@ -144,7 +144,7 @@ class Reduction:
         self._pending.append((group.allreduce_coalesced(gradients, options), bucket))
 
 
-def processor(threads: int) -> str:
+def describe_cpu(threads: int) -> str:
     """Return the name of this machine's processor, such as `x86_64 CPU, 2 threads`."""
     unit = "threads" if threads > 1 else "thread"
     return f"{platform.machine()} CPU, {threads} {unit}"

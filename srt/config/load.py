@@ -161,7 +161,7 @@ def _fill_profiles(raw: Any) -> None:
     sections = [field.name for field in dataclasses.fields(ProfileConfig)]
     for name, profile in profiles.items():
         if profile is None or isinstance(profile, dict):
-            profiles[name] = dict.fromkeys(sections, {}) | (profile or {})
+            profiles[name] = {key: {} for key in sections} | (profile or {})
 
 
 def _check_defaults(path: Path, params: Params) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srt.common.devices import cpus
+from srt.common.devices import count_cpus
 from srt.data.batch import Batch, assemble_batch
 from srt.data.packed.reader import Scenes
 from srt.data.sampling import Sampler
@@ -38,7 +38,7 @@ def iterate_batches(sampler: Sampler, scenes: Scenes, start: int, end: int) -> I
 
 def reader_thread_count() -> int:
     """Return how many threads read for this process: its share of the processors, less one."""
-    return max(1, cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1)
+    return max(1, count_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1)
 
 
 def read_ahead(

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from srt.common.distributed import processor
+from srt.common.distributed import describe_cpu
 from srt.data.batch import Batch, ViewConfig, make_full_view_batch
 from srt.data.packed.reader import Scenes
 from srt.evaluation.protocols import Item
@@ -100,4 +100,4 @@ def hardware_name(device: torch.device) -> str:
     """Return what a process runs on, for example `NVIDIA H200` or `x86_64 CPU, 2 threads`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return processor(torch.get_num_threads())
+    return describe_cpu(torch.get_num_threads())

@@ -69,7 +69,7 @@ def queries_for_memory(free_bytes: int) -> int:
 
 
 @functools.lru_cache
-def rays_that_fit(device: torch.device) -> int:
+def queries_that_fit(device: torch.device) -> int:
     """Return how many queries fit into the GPU memory that was free at the first call.
 
     The answer is cached, so that a run never changes its groups. On a CPU it is always the maximum.
@@ -94,7 +94,7 @@ def decode_in_groups(
     """
     # Choose how many rays of each scene are in a group.
     scenes = rays.origins.shape[0]
-    queries = queries_per_group or rays_that_fit(rays.origins.device)
+    queries = queries_per_group or queries_that_fit(rays.origins.device)
     if queries_per_group is None and rays.origins.is_cuda and not torch.is_grad_enabled():
         queries *= INFERENCE_FACTOR
     size = max(1, queries // (scenes * model.decoder.queries_per_ray))

@@ -106,7 +106,7 @@ def _unpickle(path: Path) -> Any:
     return content
 
 
-def to_training(
+def training_from_checkpoint(
     content: dict[str, Any], experiment: Experiment, optimizer: bool, source: Path
 ) -> TrainingState:
     """Return the training whose state a checkpoint is.
@@ -141,14 +141,16 @@ def to_training(
     return training
 
 
-def origin(content: dict[str, Any], source: Path) -> dict[str, Any]:
+def checkpoint_origin(content: dict[str, Any], source: Path) -> dict[str, Any]:
     """Return the run's name and epoch, for which `TrainingState` has no fields."""
     if not isinstance(content.get("run_id"), (str, type(None))):
         raise UserError(f"{source}: run_id: {content['run_id']!r} is not text")
     return {"epoch_it": _count(content, "epoch_it", source), "run_id": content.get("run_id")}
 
 
-def from_training(training: TrainingState, epoch: int, run: str | None) -> dict[str, Any]:
+def checkpoint_from_training(
+    training: TrainingState, epoch: int, run: str | None
+) -> dict[str, Any]:
     """Return the published checkpoint with a training's weights, optimiser and progress.
 
     Args:

@@ -27,7 +27,7 @@ def write_teaser(path: Path, videos: Sequence[Path], frames: int) -> None:
     """
     # Of each video, read every n-th frame of the first scene.
     stride = max(1, frames // MOST_FRAMES)
-    streams = [islice(frames_of(video), 0, frames, stride) for video in videos]
+    streams = [islice(read_frames(video), 0, frames, stride) for video in videos]
 
     # A frame of the GIF holds the frames of all videos at one time.
     with GifWriter(path, FRAMES_PER_SECOND) as writer:
@@ -44,19 +44,19 @@ def _reduce(frame: UInt8[np.ndarray, "_ _ 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
     return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS))
 
 
-def frames_of(path: Path) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+def read_frames(path: Path) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     """Yield a video's frames. They are the same bytes on every machine.
 
-    H.264 defines the decoder's output exactly, and `to_rgb` computes with integers alone.
+    H.264 defines the decoder's output exactly, and `yuv_to_rgb` computes with integers alone.
     """
     import av
 
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
-            yield to_rgb(frame.to_ndarray(), frame.height)
+            yield yuv_to_rgb(frame.to_ndarray(), frame.height)
 
 
-def to_rgb(
+def yuv_to_rgb(
     planes: UInt8[np.ndarray, "rows width"], height: int
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Return the RGB colours of a frame in YUV 4:2:0 (BT.709, limited range).

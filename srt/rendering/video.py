@@ -26,7 +26,7 @@ QUALITY = {"crf": "18", "preset": "medium"}  # the losses are invisible
 SHORTEST_DELAY = 20  # milliseconds; browsers show a GIF's frame of a shorter delay for 100 ms
 
 
-def made_ahead(
+def prefetch_frames(
     frames: Iterable[UInt8[np.ndarray, "height width 3"]],
 ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     """Yield the frames. While the caller uses one, a thread computes the next."""

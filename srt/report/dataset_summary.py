@@ -16,7 +16,7 @@ import torch
 
 from srt.common.shapes import Float, Int, UInt8
 from srt.data.packed.reader import Scenes
-from srt.visualization.pictures import caption, enlarge, outline, tile, with_margin
+from srt.visualization.pictures import add_margin, add_outline, caption, enlarge, tile
 from srt.visualization.plots import COLOURS, figure_pixels
 
 # The contact sheet: scenes of each split, views of each scene, pixels of an image's shorter side.
@@ -103,12 +103,12 @@ def contact_sheet(splits: Mapping[str, Scenes]) -> UInt8[np.ndarray, "height wid
             images, _ = scenes.gather(scene, views, views[:, :0], stride=1)  # (1, v, h, w, 3)
 
             # Above the views stands which scene it is.
-            row = tile(list(outline(enlarge(images[0].cpu().numpy(), SHEET_IMAGE))), axis=1)
+            row = tile(list(add_outline(enlarge(images[0].cpu().numpy(), SHEET_IMAGE))), axis=1)
             info = scenes.info(index)
             number_of_views = f"{len(views[0])} of {scenes.views} views"
             text = f"{split} {index}: {info.class_name}, {info.name}, {number_of_views}"
             rows += [caption(text, row.shape[1]), row]
-    return with_margin(tile(rows, axis=0))
+    return add_margin(tile(rows, axis=0))
 
 
 def camera_figure(splits: Mapping[str, Scenes], title: str) -> UInt8[np.ndarray, "height width 3"]:

@@ -17,8 +17,8 @@ from srt.report.tables.classes import published_class
 from srt.report.tables.results import is_comparable
 from srt.results.curves import Curve
 from srt.results.published_figures import Result, published_result
-from srt.results.runs import Run, by_dataset
-from srt.visualization.plots import COLOURS, LINES, MARKERS, figure_pixels
+from srt.results.runs import Run, group_by_dataset
+from srt.visualization.plots import COLOURS, LINE_STYLES, MARKERS, figure_pixels
 
 # The columns of history.csv that are drawn.
 CURVES = ("train_psnr", "validation_psnr")
@@ -42,7 +42,7 @@ def learning_curves(runs: Sequence[Run], profile: str) -> UInt8[np.ndarray, "hei
     """
     from matplotlib.ticker import EngFormatter
 
-    groups = by_dataset(runs)
+    groups = group_by_dataset(runs)
     models = model_names(runs)
 
     def draw(panels: Any) -> None:
@@ -102,7 +102,7 @@ def quality_by_compute(runs: Sequence[Run], profile: str) -> UInt8[np.ndarray, "
 
     A mark is a run: its colour is the model and its form the dataset.
     """
-    groups = by_dataset(runs)
+    groups = group_by_dataset(runs)
     models = model_names(runs)
     costs: list[tuple[str, Callable[[Run], float]]] = [
         ("GFLOP for a scene and a frame", lambda run: _operations(run) / 1e9),
@@ -140,12 +140,12 @@ def _draw_quality(
     """Draw a dataset's runs, and a line through those that no cheaper run reaches."""
     by_cost = sorted(group, key=cost)
     points = [(cost(run), _quality(run)) for run in by_cost]
-    axes.plot(*zip(*front(points)), color="0.75", zorder=1)
+    axes.plot(*zip(*pareto_front(points)), color="0.75", zorder=1)
     for run, point in zip(by_cost, points, strict=True):
         axes.plot(*point, marker, color=_colour(models, run.model), markersize=8)
 
 
-def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Return the Pareto front: the points whose quality no cheaper point reaches.
 
     Args:
@@ -180,7 +180,7 @@ def class_bars(runs: Sequence[Run], profile: str) -> UInt8[np.ndarray, "height w
     # Datasets whose scenes are all of one class have no panel.
     groups = {
         data: group
-        for data, group in by_dataset(runs).items()
+        for data, group in group_by_dataset(runs).items()
         if all(len(last_protocol_figures(run)["classes"]) > 1 for run in group)
     }
     models = model_names(runs)
@@ -293,7 +293,10 @@ def _quality(run: Run) -> float:
 
 
 def _line_style(model: int) -> dict[str, Any]:
-    return {"color": COLOURS[model % len(COLOURS)], "linestyle": LINES[model % len(LINES)]}
+    return {
+        "color": COLOURS[model % len(COLOURS)],
+        "linestyle": LINE_STYLES[model % len(LINE_STYLES)],
+    }
 
 
 def _colour(models: Sequence[str], model: str) -> str:

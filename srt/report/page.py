@@ -1,7 +1,7 @@
 """The texts of a report: results.md, and index.html, which holds all its pictures and videos.
 
 A report is of all runs of one profile. `Report` has its tables and files.
-`markdown` and `page` put them into texts. The HTML and its style are in templates/.
+`results_markdown` and `report_page` put them into texts. The HTML and its style are in templates/.
 """
 
 from __future__ import annotations
@@ -78,12 +78,12 @@ class Report:
     profile: str
     data: list[str]  # a sentence for each dataset
     results: Table
-    equal: Table | None  # the models of a dataset after equal steps and equal time
+    equal_cost: Table | None  # the models of a dataset after equal steps and equal time
     seeds: Table | None  # means over seeds, if a run has several
     costs: Table
     classes: list[Table]
     few_cameras: Table
-    by_angle: Path  # the figure of `few_cameras`
+    angle_figure: Path  # the figure of `few_cameras`
     reproduction: list[Table]
     surveys: list[dict[str, Any]]  # statistics.json of each dataset
     runs: list[Run]
@@ -91,13 +91,13 @@ class Report:
     @property
     def tables(self) -> list[Table]:
         """The tables of the runs, in the order in which results.md has them."""
-        optional = [table for table in (self.seeds, self.equal) if table]
+        optional = [table for table in (self.seeds, self.equal_cost) if table]
         return [self.results, *optional, self.costs, *self.classes]
 
     @property
     def sections(self) -> dict[str, str]:
         """The sections of SECTIONS that are not empty."""
-        empty = {"equal": not self.equal, "classes": not self.classes}
+        empty = {"equal": not self.equal_cost, "classes": not self.classes}
         return {key: title for key, title in SECTIONS.items() if not empty.get(key)}
 
     @property
@@ -120,7 +120,7 @@ class Report:
         ]
 
 
-def markdown(report: Report) -> str:
+def results_markdown(report: Report) -> str:
     """Return the content of results.md."""
     # The runs: their tables first, then their figures.
     lines = [f"# {report.title}\n"]
@@ -146,7 +146,7 @@ def markdown(report: Report) -> str:
     return "\n".join([*lines, ""])
 
 
-def page(report: Report, folder: Path) -> str:
+def report_page(report: Report, folder: Path) -> str:
     """Return the content of index.html. It loads nothing: pictures and videos are inside.
 
     Args:
@@ -160,7 +160,7 @@ def page(report: Report, folder: Path) -> str:
         captions=CAPTIONS,
         results=drop_empty_columns(report.results),
         seeds=report.seeds,
-        equal_cost=report.equal,
+        equal_cost=report.equal_cost,
         costs=report.costs,
         classes=report.classes,
         reproduction=report.reproduction,
@@ -169,7 +169,7 @@ def page(report: Report, folder: Path) -> str:
         runs=[_run_values(run, folder / "runs" / run.name, report.profile) for run in report.runs],
         figures={name: embed_picture(folder / f"{name}.png") for name in FIGURES},
         few_cameras=report.few_cameras,
-        angle_figure=embed_picture(report.by_angle),
+        angle_figure=embed_picture(report.angle_figure),
         few_cameras_page=f"{FEW_CAMERAS}.md",
         surveys=[_survey_values(survey, folder / "datasets") for survey in report.surveys],
         trained_sentence=report.trained_sentence,
@@ -177,7 +177,7 @@ def page(report: Report, folder: Path) -> str:
     )
 
 
-def overview(profiles: Sequence[dict[str, Any]]) -> str:
+def overview_page(profiles: Sequence[dict[str, Any]]) -> str:
     """Return the page that links to the report of each profile.
 
     Args:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 Curve = list[tuple[float, float]]
 
 
-def reached_by_all(curves: Sequence[Curve]) -> float:
+def common_end(curves: Sequence[Curve]) -> float:
     """Return the largest x that all curves reach."""
     return min(curve[-1][0] for curve in curves)
 

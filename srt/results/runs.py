@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from srt.results.curves import Curve, reached_by_all
+from srt.results.curves import Curve, common_end
 
 
 @dataclass(frozen=True)
@@ -68,23 +68,23 @@ class Run:
         return f"{self.name}: {self.data}"
 
     @property
-    def by_step(self) -> Curve:
+    def psnr_by_step(self) -> Curve:
         """The PSNR of validation images over the training's steps."""
         return self.history["validation_psnr"]
 
     @property
-    def by_time(self) -> Curve:
+    def psnr_by_time(self) -> Curve:
         """The PSNR of validation images over the training's seconds."""
         # No training records when each step was. All steps are taken to last equally long.
         seconds = self.training["seconds"] / self.training["steps"]
-        return [(step * seconds, psnr) for step, psnr in self.by_step]
+        return [(step * seconds, psnr) for step, psnr in self.psnr_by_step]
 
     @property
     def seeds(self) -> tuple[Run, ...]:
         """The runs of all seeds of the experiment: this one and its repeats."""
         return (self, *self.repeats)
 
-    def over_seeds(self, protocol: str, measure: str) -> tuple[float, float] | None:
+    def mean_and_deviation(self, protocol: str, measure: str) -> tuple[float, float] | None:
         """Return mean and standard deviation of a measure over the seeds.
 
         It is None if there is only one seed, or if a run does not have the measure.
@@ -102,7 +102,7 @@ class Run:
         return round(int(gpus[1]) * self.training["seconds"] / 3600, 6) if gpus else None
 
 
-def by_dataset(runs: Sequence[Run]) -> dict[str, list[Run]]:
+def group_by_dataset(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Return the runs of each dataset, by the dataset's name; synthetic ones are apart."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
@@ -110,24 +110,24 @@ def by_dataset(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return groups
 
 
-class Equal(NamedTuple):
+class EqualCost(NamedTuple):
     """The steps and the seconds at which the trainings of a dataset are compared; None: nowhere."""
 
     steps: float | None = None
     seconds: float | None = None
 
 
-def equal_cost(group: Sequence[Run]) -> Equal:
+def equal_cost(group: Sequence[Run]) -> EqualCost:
     """Return the largest steps and seconds that the validation curves of all runs reach.
 
     Args:
         group: the runs of one dataset. If all have the same model, there is nothing to compare.
     """
     if len({run.model for run in group}) == 1:
-        return Equal()
+        return EqualCost()
 
     # Steps can always be compared, times only of trainings on the same hardware.
-    steps = reached_by_all([run.by_step for run in group])
+    steps = common_end([run.psnr_by_step for run in group])
     same_hardware = len({run.training["hardware"] for run in group}) == 1
-    seconds = reached_by_all([run.by_time for run in group]) if same_hardware else None
-    return Equal(steps, seconds)
+    seconds = common_end([run.psnr_by_time for run in group]) if same_hardware else None
+    return EqualCost(steps, seconds)

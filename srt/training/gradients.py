@@ -18,7 +18,7 @@ from srt.common.distributed import Reduction
 from srt.data.batch import Batch
 from srt.model.decoder import Decoder, LayerKeysValues, Prediction
 from srt.model.fused_decoder import PER_SCENE
-from srt.model.inference import rays_that_fit, training_precision
+from srt.model.inference import queries_that_fit, training_precision
 from srt.model.srt import SRT
 
 # Input pixels that take as much memory as a ray: a group of scenes holds so many for each ray.
@@ -44,7 +44,7 @@ def compute_gradients(
             of the batch. The returned loss stays this process' own.
     """
     # The encoder's memory grows with the input pixels, so scenes are encoded in groups as well.
-    rays_per_group = rays_per_group or rays_that_fit(batch.images.device)
+    rays_per_group = rays_per_group or queries_that_fit(batch.images.device)
     scenes, pixels = len(batch.images), batch.images[0, ..., 0].numel()
     scenes_per_group = largest_equal_group(
         1, scenes, max(1, PIXELS_PER_RAY * rays_per_group // pixels)

@@ -1,6 +1,6 @@
 """Pictures for people: images are enlarged, captioned and tiled on white.
 
-The three layouts are `grid` (inputs, targets, predictions and errors), `side_by_side` (a frame of
+The three layouts are `grid` (inputs, targets, predictions and errors), `compose_frame` (a frame of
 a video) and `contact_sheet` (some frames of several scenes). The functions below them colour,
 caption and tile. All pictures are uint8 RGB arrays of shape (height, width, 3).
 """
@@ -71,7 +71,7 @@ def grid(
         labels: a text to write above each row; empty: none.
     """
     # The titles stand above the first row only.
-    enlarged = [(title, outline(enlarge(images, GRID_IMAGE))) for title, images in columns]
+    enlarged = [(title, add_outline(enlarge(images, GRID_IMAGE))) for title, images in columns]
     header = tile([caption(title, images.shape[2]) for title, images in enlarged], axis=1)
 
     # The columns hold all scenes of one kind of image; a row needs all images of one scene.
@@ -79,10 +79,10 @@ def grid(
     rows = [tile(list(images), axis=1) for images in scenes]
     for index, text in enumerate(labels):
         rows[index] = tile([caption(text, rows[index].shape[1]), rows[index]], axis=0)
-    return with_margin(tile([header, *rows], axis=0))
+    return add_margin(tile([header, *rows], axis=0))
 
 
-def side_by_side(
+def compose_frame(
     inputs: UInt8[np.ndarray, "views _ _ 3"],
     render: UInt8[np.ndarray, "h w 3"],
     depth: DepthMap | None = None,
@@ -94,14 +94,14 @@ def side_by_side(
     title = "input" if len(inputs) == 1 else "inputs"
     columns = [
         [caption(title, block.shape[1]), block],
-        [caption("render", render.shape[1]), outline(render)],
+        [caption("render", render.shape[1]), add_outline(render)],
     ]
 
     # The caption of the depth is its scale of colours.
     if depth is not None:
-        picture = outline(enlarge(depth.picture, VIDEO_IMAGE))
+        picture = add_outline(enlarge(depth.picture, VIDEO_IMAGE))
         columns.append([depth_scale(depth, picture.shape[1]), picture])
-    return with_margin(tile([tile(column, axis=0) for column in columns], axis=1))
+    return add_margin(tile([tile(column, axis=0) for column in columns], axis=1))
 
 
 class SheetRow(NamedTuple):
@@ -115,12 +115,12 @@ class SheetRow(NamedTuple):
 
 def contact_sheet(rows: Sequence[SheetRow]) -> UInt8[np.ndarray, "height width 3"]:
     """Return a picture with one row of inputs and frames for each scene, above any depth."""
-    return with_margin(tile([_sheet_row(row) for row in rows], axis=0))
+    return add_margin(tile([_sheet_row(row) for row in rows], axis=0))
 
 
 def _sheet_row(row: SheetRow) -> UInt8[np.ndarray, "_ _ 3"]:
     # The inputs are the first column, and each frame is a column under its time in [0, 1).
-    renders = outline(enlarge(row.renders, SHEET_IMAGE))
+    renders = add_outline(enlarge(row.renders, SHEET_IMAGE))
     block = input_block(row.inputs, renders.shape[1])
     columns = [[caption(row.title, block.shape[1]), block]]
     for i, render in enumerate(renders):
@@ -132,7 +132,7 @@ def _sheet_row(row: SheetRow) -> UInt8[np.ndarray, "_ _ 3"]:
         missing = renders.shape[1] - block.shape[0]
         block = np.pad(block, ((0, missing), (0, 0), (0, 0)), constant_values=WHITE)
         columns[0] = [columns[0][0], block, depth_scale(row.depth, block.shape[1])]
-        for column, depth in zip(columns[1:], outline(enlarge(row.depth.picture, SHEET_IMAGE))):
+        for column, depth in zip(columns[1:], add_outline(enlarge(row.depth.picture, SHEET_IMAGE))):
             column.append(depth)
     return tile([tile(column, axis=0) for column in columns], axis=1)
 
@@ -146,7 +146,7 @@ def input_block(
     columns = math.ceil(len(inputs) / rows)
     view_height = max(1, (height - (rows - 1) * GAP) // rows)
 
-    views = [outline(_scale_to_height(image, view_height)) for image in inputs]
+    views = [add_outline(_scale_to_height(image, view_height)) for image in inputs]
     row_pictures = [tile(views[i : i + columns], axis=1) for i in range(0, len(views), columns)]
     return tile(row_pictures, axis=0)
 
@@ -257,14 +257,14 @@ def tile(
     return np.concatenate(padded, axis=axis)
 
 
-def outline(images: UInt8[np.ndarray, "*images _ _ 3"]) -> UInt8[np.ndarray, "*images _ _ 3"]:
+def add_outline(images: UInt8[np.ndarray, "*images _ _ 3"]) -> UInt8[np.ndarray, "*images _ _ 3"]:
     """Return the images with their outermost pixels in grey."""
     outlined = np.full_like(images, GREY)
     outlined[..., 1:-1, 1:-1, :] = images[..., 1:-1, 1:-1, :]
     return outlined
 
 
-def with_margin(picture: UInt8[np.ndarray, "_ _ 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
+def add_margin(picture: UInt8[np.ndarray, "_ _ 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
     """Return the picture with a white margin."""
     return np.pad(picture, ((GAP, GAP), (GAP, GAP), (0, 0)), constant_values=WHITE)
 

@@ -11,7 +11,7 @@ from srt.common.shapes import UInt8
 
 # Okabe and Ito's palette without its yellow, which nobody sees on white paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-LINES = ("-", "--", "-.", ":")  # distinguish models in print without colours
+LINE_STYLES = ("-", "--", "-.", ":")  # distinguish models in print without colours
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # distinguish datasets
 WIDTH = 10  # inches
 DOTS_PER_INCH = 150

@@ -10,7 +10,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from support.tiny_training import CPU, VIEWS, configured, one_thread, tiny_experiment, write_packed
+from support.tiny_training import CPU, VIEWS, make_config, one_thread, tiny_experiment, write_packed
 
 from srt.common.errors import UserError
 from srt.data.batch import ViewConfig, make_full_view_batch
@@ -194,7 +194,7 @@ class Recorder:
 @pytest.fixture
 def run_stage(packed, experiment, model, tmp_path, monkeypatch):
     """Return a function that runs the stage and returns its folder and what it logged."""
-    save_weights(tmp_path / "model.safetensors", model.state_dict(), configured(experiment))
+    save_weights(tmp_path / "model.safetensors", model.state_dict(), make_config(experiment))
     (tmp_path / "lpips.json").write_text(json.dumps({"file": None}))
     monkeypatch.setattr(stage, "load_experiment", lambda *_: experiment)
 

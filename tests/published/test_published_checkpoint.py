@@ -17,7 +17,11 @@ from support.tiny_training import PARAMS, VARIANTS, one_thread, tiny_experiment
 from srt.common.errors import UserError
 from srt.config.load import load_experiment
 from srt.model.srt import build_model
-from srt.published.checkpoint import from_training, read_checkpoint, to_training
+from srt.published.checkpoint import (
+    checkpoint_from_training,
+    read_checkpoint,
+    training_from_checkpoint,
+)
 from srt.published.tensor_names import published_order
 
 
@@ -60,7 +64,7 @@ def test_numbers_of_numpy_and_steps_of_pytorch_1_11_are_read(experiment, tmp_pat
         for name in new.namelist():
             pickled = re.sub(rb"numpy\._?core\.multi", numpy.encode() + b".multi", new.read(name))
             archive.writestr(name, pickled)
-    training = to_training(read_checkpoint(path), experiment, True, path)
+    training = training_from_checkpoint(read_checkpoint(path), experiment, True, path)
     assert (training.best_psnr, training.seconds) == (27.28, 0.5)
     assert all(float(state["step"]) == STEP for state in training.optimizer.state.values())
 
@@ -214,14 +218,14 @@ def test_a_checkpoint_of_another_model_is_refused_with_the_name_of_the_tensor(
     content, *_ = published_content(experiment)
     change(content)
     with pytest.raises(UserError, match=rf"model\.pt: {message}"):
-        to_training(content, experiment, True, Path("model.pt"))
+        training_from_checkpoint(content, experiment, True, Path("model.pt"))
 
 
 def test_a_fine_net_that_differs_from_the_coarse_one_is_refused_by_a_model_with_one(tmp_path):
     one, two = (tiny_experiment(tmp_path, VARIANTS[name]) for name in ("vsrt", "vsrt, two nets"))
     content, *_ = published_content(two)
     with pytest.raises(UserError, match=r"decoder\.fine_net\..* differs .*separate_fine_net: true"):
-        to_training(content, one, False, Path("model.pt"))
+        training_from_checkpoint(content, one, False, Path("model.pt"))
 
 
 @pytest.mark.slow
@@ -230,8 +234,8 @@ def test_a_round_trip_at_the_published_size(tmp_path):
     content, *_ = published_content(experiment, step=1)
     torch.save(content, tmp_path / "model.pt")
     read = read_checkpoint(tmp_path / "model.pt")
-    training = to_training(read, experiment, True, tmp_path / "model.pt")
+    training = training_from_checkpoint(read, experiment, True, tmp_path / "model.pt")
     assert sum(t.numel() for t in training.model.parameters()) == 73_932_563
-    back = from_training(training, 1, "2x8k1")
+    back = checkpoint_from_training(training, 1, "2x8k1")
     changed = [key for key in content if not same(content[key], back[key])]
     assert changed == []

@@ -14,7 +14,7 @@ from support.tiny_training import (
     CPU,
     SIZE,
     VARIANTS,
-    configured,
+    make_config,
     one_thread,
     tiny_experiment,
     write_packed,
@@ -67,7 +67,7 @@ def save_model(folder, packed, variant, **model):
     experiment = tiny_experiment(folder, VARIANTS[variant] | model, rays_per_group=RAYS_PER_GROUP)
     network = build_model(experiment.model, seed=0).eval().requires_grad_(False)
     weights = folder / "model.safetensors"
-    save_weights(weights, network.state_dict(), configured(experiment))
+    save_weights(weights, network.state_dict(), make_config(experiment))
     arguments = {"profile": "quick", "experiment": "nmr_srt", "data": packed, "model": weights}
     return SavedModel(experiment, network, arguments | {"params": folder / "params.yaml"})
 

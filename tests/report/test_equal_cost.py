@@ -7,7 +7,7 @@ from support.small_runs import metrics_of
 
 from srt.report.tables.equal_cost import equal_cost_table
 from srt.report.tables.results import result_rows
-from srt.results.curves import reached_by_all, value_at
+from srt.results.curves import common_end, value_at
 from srt.results.runs import Run, equal_cost
 
 COSTS = {"encode_seconds": 0.0123, "frame_seconds": 1.5, "hardware": "a GPU"}
@@ -54,7 +54,7 @@ def test_a_curve_has_no_value_where_it_was_not_measured(step):
 
 
 def test_curves_are_compared_at_the_end_of_the_shortest():
-    assert reached_by_all([[(1.0, 0.0), (5.0, 0.0)], [(2.0, 0.0), (4.0, 0.0)]]) == 4.0
+    assert common_end([[(1.0, 0.0), (5.0, 0.0)], [(2.0, 0.0), (4.0, 0.0)]]) == 4.0
 
 
 def test_models_are_compared_at_the_steps_and_the_time_that_all_reached():

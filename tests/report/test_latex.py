@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from support.tracked_reports import REPORTS
 
-from srt.report.format.latex import COLUMN, PREAMBLE, escape_latex, to_latex
+from srt.report.format.latex import COLUMN_CHARACTERS, PREAMBLE, escape_latex, to_latex
 from srt.report.format.table import Table
 
 FILES = [file for report in REPORTS for file in sorted(report.glob("*.tex"))]
@@ -89,8 +89,8 @@ def test_only_what_is_wider_than_a_column_spans_both():
         table = Table("t", "l" * columns, names, [["1.0"] * columns], [])
         return to_latex(table).splitlines()[0]
 
-    assert environment(COLUMN // 10) == r"\begin{table}"
-    assert environment(COLUMN // 10 + 1) == r"\begin{table*}"
+    assert environment(COLUMN_CHARACTERS // 10) == r"\begin{table}"
+    assert environment(COLUMN_CHARACTERS // 10 + 1) == r"\begin{table*}"
 
 
 @pytest.fixture(scope="module")

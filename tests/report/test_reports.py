@@ -18,18 +18,22 @@ from support.paths import REPOSITORY
 from support.small_runs import metrics_of
 from support.tracked_reports import REPORTS, make_again
 
-from srt.common.distributed import processor
+from srt.common.distributed import describe_cpu
 from srt.common.errors import UserError
 from srt.config.load import load_experiments, load_params
 from srt.evaluation.scores import extremes
-from srt.rendering.teaser import frames_of, to_rgb
+from srt.rendering.teaser import read_frames, yuv_to_rgb
 from srt.rendering.video import Mp4Writer
-from srt.report.figures import front
+from srt.report.figures import pareto_front
 from srt.report.format.numbers import format_threads
 from srt.report.format.table import Table, drop_empty_columns
 from srt.report.page import trained_sentence
 from srt.report.tables.few_cameras import few_cameras_table
-from srt.report.tables.reproduction import class_table, reproduction_rows, reproduction_table
+from srt.report.tables.reproduction import (
+    reproduction_class_table,
+    reproduction_rows,
+    reproduction_table,
+)
 from srt.results.runs import Run
 from workflow.tabulate import tabulate
 
@@ -59,7 +63,7 @@ def test_a_report_is_made_again_byte_for_byte_from_the_result_files_beside_it(re
 
 def test_the_front_is_what_no_cheaper_one_reaches():
     points = [(1.0, 2.0), (2.0, 1.0), (3.0, 3.0), (4.0, 3.0), (5.0, 4.0)]
-    assert front(points) == [points[0], points[2], points[4]]
+    assert pareto_front(points) == [points[0], points[2], points[4]]
 
 
 def test_remarks_on_runs_stand_below_their_results(site):
@@ -207,7 +211,7 @@ def test_a_run_of_published_data_stands_below_the_published_figure_of_its_protoc
     ours = {row["protocol"]: row["psnr"] for row in whole if row["ours"] == "nmr_srt"}
     figures = runs[0].metrics["protocols"]
     assert ours == {name: figures[name]["psnr"] for name in ("stelzner", "pixelnerf")}
-    table = class_table(rows)
+    table = reproduction_class_table(rows)
     cells = {row[0]: dict(zip(table.header, row, strict=True)) for row in table.rows}
     vessels = figures["pixelnerf"]["classes"]["vessel,watercraft"]["psnr"]
     assert cells["watercraft"]["nmr_srt PSNR"] == f"{vessels:.2f}"
@@ -267,9 +271,9 @@ def test_a_frame_of_a_video_has_the_colours_that_were_written(tmp_path):
     frame = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], 128), axis=-1).astype(np.uint8)
     with Mp4Writer(tmp_path / "a.mp4", 8) as writer:
         writer.write(frame)
-    (seen,) = frames_of(tmp_path / "a.mp4")
+    (seen,) = read_frames(tmp_path / "a.mp4")
     assert np.abs(seen.astype(int) - frame).mean() < 3
-    assert to_rgb(np.full((3, 2), 128, np.uint8), 2).tolist() == [[[130] * 3] * 2] * 2
+    assert yuv_to_rgb(np.full((3, 2), 128, np.uint8), 2).tolist() == [[[130] * 3] * 2] * 2
 
 
 def test_the_raw_figures_have_a_row_for_each_cell_of_the_tables():
@@ -287,11 +291,11 @@ def test_columns_without_a_figure_are_left_out_of_the_page_and_no_others():
 
 
 def test_one_thread_is_one_in_old_and_new_files():
-    assert format_threads("x86_64 CPU, 1 threads") == processor(1).replace(
+    assert format_threads("x86_64 CPU, 1 threads") == describe_cpu(1).replace(
         platform.machine(), "x86_64"
     )
     assert format_threads("x86_64 CPU, 11 threads") == "x86_64 CPU, 11 threads"
-    assert format_threads(processor(2)) == processor(2)
+    assert format_threads(describe_cpu(2)) == describe_cpu(2)
 
 
 def test_the_extremes_are_the_best_the_median_and_the_worst_by_psnr():

@@ -82,7 +82,7 @@ def test_the_table_has_mean_and_spread_of_all_seeds(outputs):
 def test_a_single_seed_has_no_spread(outputs):
     run = dataclasses.replace(read_all(outputs), repeats=())
     assert seeds_table([run], "quick") is None
-    assert run.over_seeds("stelzner", "psnr") is None
+    assert run.mean_and_deviation("stelzner", "psnr") is None
 
 
 def test_a_report_with_seeds_can_be_made_again_from_the_files_beside_it(outputs, tmp_path):

@@ -159,30 +159,30 @@ class NeverStop(StopRequest):
         self.number = 0
 
 
-def configured(experiment):
+def make_config(experiment):
     """Return the configuration that the states of this experiment's training have."""
     return training_config(experiment, "digest of the data")
 
 
 def states_folder_of(states, experiment):
     """Return the folder of the experiment's states below the folder `states`."""
-    return state_folder(states, experiment, configured(experiment))
+    return state_folder(states, experiment, make_config(experiment))
 
 
 def train(experiment, data, states, stop_after=None):
     """Train, or go on from the last state, as `workflow.train` does."""
     folder = states_folder_of(states, experiment)
-    config = configured(experiment)
+    config = make_config(experiment)
     requests = Requests(stop_after=stop_after)
     return fit(experiment, config, data, folder, Tracker(), ALONE, NeverStop(), requests)
 
 
 def weights_file(training, path):
     """Write the best weights of a training to `path` and return the file's bytes."""
-    save_weights(path, training.best, configured(training.experiment))
+    save_weights(path, training.best, make_config(training.experiment))
     return path.read_bytes()
 
 
-def changed(experiment, **train):
+def change_train(experiment, **train):
     """Return the experiment with changes of its training's settings."""
     return dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, **train))

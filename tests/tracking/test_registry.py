@@ -11,7 +11,7 @@ from support import tiny_training
 from srt.data.packed.reader import Scenes
 from srt.model.srt import build_model
 from srt.model.weights import save_weights
-from srt.serving import example
+from srt.serving import make_example
 from srt.tracking import registry
 from srt.tracking.outbox import LoggedModel
 
@@ -24,9 +24,9 @@ def make_model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     experiment = tiny_training.tiny_experiment(folder)
     weights = build_model(experiment.model, seed=0).state_dict()
-    save_weights(folder / "model.safetensors", weights, tiny_training.configured(experiment))
+    save_weights(folder / "model.safetensors", weights, tiny_training.make_config(experiment))
     packed = tiny_training.write_packed(folder / "packed")
-    inputs, output = example(Scenes(packed / "val", tiny_training.CPU), input_views=1)
+    inputs, output = make_example(Scenes(packed / "val", tiny_training.CPU), input_views=1)
 
     def make(psnr=20.0):
         return LoggedModel(

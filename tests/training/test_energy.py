@@ -7,7 +7,7 @@ import pytest
 import torch
 from support.tiny_training import (
     CPU,
-    configured,
+    make_config,
     one_thread,
     read_packed,
     states_folder_of,
@@ -117,9 +117,9 @@ def test_a_training_whose_first_call_was_not_measured_has_no_energy(tmp_path, mo
     assert train(experiment, data, tmp_path / "states", stop_after=3).joules is None
     monkeypatch.setattr("srt.training.energy.EnergyMeter", SevenJoules)
     folder = states_folder_of(tmp_path / "states", experiment)
-    state = load_latest_state(folder, configured(experiment))
+    state = load_latest_state(folder, make_config(experiment))
     del state.progress["joules"], state.progress["peak_gigabytes"]
-    save_state(folder, state, configured(experiment))
+    save_state(folder, state, make_config(experiment))
 
     # The second call is measured, but what the first one used is unknown.
     training = train(experiment, data, tmp_path / "states")

@@ -14,8 +14,8 @@ import safetensors.torch
 import torch
 from support.paths import REPOSITORY
 from support.tiny_training import (
-    changed,
-    configured,
+    change_train,
+    make_config,
     one_thread,
     read_packed,
     states_folder_of,
@@ -74,7 +74,7 @@ def test_a_truncated_state_falls_back_to_the_one_before(experiment, data, tmp_pa
     states = sorted(states_folder_of(tmp_path / "stopped", experiment).glob("state-*"))
     assert [path.stem for path in states] == ["state-000000004", "state-000000005"]
     truncate(states[1], share)
-    newest = load_latest_state(states[0].parent, configured(experiment))
+    newest = load_latest_state(states[0].parent, make_config(experiment))
     assert newest.progress["step"] == 4
     assert f"{states[1]}: damaged" in caplog.text
 
@@ -137,8 +137,8 @@ def test_a_training_goes_on_from_no_state_of_another_configuration(
 ):
     alone = train(experiment, data, tmp_path / "alone")
     for other in (
-        changed(experiment, learning_rate=0.02),
-        changed(experiment, steps=4, rays_per_scene=48),
+        change_train(experiment, learning_rate=0.02),
+        change_train(experiment, steps=4, rays_per_scene=48),
         dataclasses.replace(experiment, seed=1),
     ):
         assert states_folder_of(tmp_path, other) != states_folder_of(tmp_path, experiment)

@@ -12,7 +12,7 @@ from support.tiny_training import (
     CPU,
     PARAMS,
     VARIANTS,
-    changed,
+    change_train,
     one_thread,
     read_packed,
     states_folder_of,
@@ -205,7 +205,7 @@ def test_a_longer_training_goes_on_from_a_shorter_one(
     experiment, data, uninterrupted, tmp_path, caplog
 ):
     caplog.set_level(logging.INFO)
-    short = changed(experiment, steps=4)
+    short = change_train(experiment, steps=4)
     train(short, data, tmp_path)
     longer = train(experiment, data, tmp_path)
     assert f"continuing from {states_folder_of(tmp_path, short) / 'state-000000004'}" in caplog.text
@@ -216,7 +216,7 @@ def test_a_longer_training_goes_on_from_a_shorter_one(
 def test_a_shorter_training_takes_nothing_from_the_later_steps_of_a_longer_one(
     experiment, data, tmp_path
 ):
-    short = changed(experiment, steps=4)
+    short = change_train(experiment, steps=4)
     alone = train(short, data, tmp_path / "alone")
     train(experiment, data, tmp_path / "both")
     assert_same_training(alone, train(short, data, tmp_path / "both"), tmp_path)
@@ -224,7 +224,7 @@ def test_a_shorter_training_takes_nothing_from_the_later_steps_of_a_longer_one(
 
 def test_the_best_weights_are_those_of_the_best_validation(experiment, data, tmp_path):
     # The learning rate becomes far too high, so that the last weights are not the best.
-    unstable = changed(experiment, learning_rate=0.3, warmup_steps=8)
+    unstable = change_train(experiment, learning_rate=0.3, warmup_steps=8)
     training = train(unstable, data, tmp_path)
     psnr = dict(training.validation)
     assert list(psnr) == [2, 4, 6, 8]
@@ -264,7 +264,7 @@ def test_no_state_of_a_loss_that_is_not_finite_is_saved(
     experiment, data, uninterrupted, tmp_path, monkeypatch, stop_after
 ):
     # There is no log in these steps, so the save itself must notice, and the last save as well.
-    unlogged = changed(experiment, log_every=100)
+    unlogged = change_train(experiment, log_every=100)
     with monkeypatch.context() as patch:
         make_colours_nan(patch, from_step=4)
         with pytest.raises(NotFiniteError):
@@ -298,7 +298,7 @@ def test_a_gradient_that_is_not_finite_ends_the_training_even_if_the_loss_is_fin
 def test_gradients_are_clipped_to_the_norm(experiment, data):
     norms = []
     for clip_norm in (None, 1e-3):
-        training = TrainingState(changed(experiment, clip_norm=clip_norm), CPU)
+        training = TrainingState(change_train(experiment, clip_norm=clip_norm), CPU)
         batch = make_sampler(experiment, ALONE).batch(data.train, 0)
         train_step(training, plain_step(training.model), batch, 0.01)
         clipped = [parameter.grad for parameter in training.model.parameters()]
@@ -312,7 +312,7 @@ def test_gradients_are_clipped_to_the_norm(experiment, data):
 def test_the_average_of_the_weights_replaces_them_for_a_while_and_resumes(
     experiment, data, tmp_path
 ):
-    averaged = changed(experiment, ema_decay=0.5)
+    averaged = change_train(experiment, ema_decay=0.5)
     training = TrainingState(averaged, CPU)
 
     # Compute the average after each of three steps.
@@ -338,7 +338,7 @@ def test_the_average_of_the_weights_replaces_them_for_a_while_and_resumes(
 
 
 def test_a_restored_state_has_the_memory_layout_of_the_weights(experiment, data):
-    averaged = changed(experiment, ema_decay=0.5)
+    averaged = change_train(experiment, ema_decay=0.5)
     first, second = TrainingState(averaged, CPU), TrainingState(averaged, CPU)
     batch = make_sampler(experiment, ALONE).batch(data.train, 0)
     train_step(first, plain_step(first.model), batch, 0.01)

@@ -10,13 +10,13 @@ from srt.visualization.pictures import (
     SheetRow,
     caption,
     comparison_columns,
+    compose_frame,
     contact_sheet,
     depth_map,
     depth_scale,
     enlarge,
     error_map,
     grid,
-    side_by_side,
     tile,
     to_uint8,
     write_picture,
@@ -89,7 +89,7 @@ def test_a_grid_shows_every_column_in_order_and_every_scene(tmp_path):
 @pytest.mark.parametrize("views", [1, 2, 3, 5])
 def test_a_frame_shows_the_inputs_to_the_left_of_the_enlarged_render(views):
     inputs = np.full((views, 24, 32, 3), 10, np.uint8)
-    frame = side_by_side(inputs, np.full((24, 32, 3), 90, np.uint8))
+    frame = compose_frame(inputs, np.full((24, 32, 3), 90, np.uint8))
     _, input_columns = pixels_of_colour(frame, 10)
     render_rows, render_columns = pixels_of_colour(frame, 90)
     assert input_columns.max() < render_columns.min()
@@ -97,14 +97,14 @@ def test_a_frame_shows_the_inputs_to_the_left_of_the_enlarged_render(views):
 
 
 def test_input_views_of_another_size_fit_next_to_the_render():
-    frame = side_by_side(np.zeros((5, 240, 320, 3), np.uint8), np.ones((64, 64, 3), np.uint8))
+    frame = compose_frame(np.zeros((5, 240, 320, 3), np.uint8), np.ones((64, 64, 3), np.uint8))
     assert frame.shape[0] < 340
 
 
 @pytest.mark.parametrize("views", [1, 2, 5, 10])
 def test_the_inputs_are_about_as_high_as_the_render(views):
     inputs = np.full((views, 24, 32, 3), 10, np.uint8)
-    frame = side_by_side(inputs, np.full((24, 32, 3), 90, np.uint8))[36:]  # below the captions
+    frame = compose_frame(inputs, np.full((24, 32, 3), 90, np.uint8))[36:]  # below the captions
     input_height, render_height = (
         np.ptp(pixels_of_colour(frame, colour)[0]) for colour in (10, 90)
     )
@@ -120,7 +120,7 @@ def test_depth_is_brighter_for_nearer_points_and_clipped_outside():
 def test_a_frame_shows_the_depth_to_the_right_of_the_render():
     nearest = depth_map(torch.full((24, 32), 2.0), near=2.0, far=4.0)
     render = np.full((24, 32, 3), 90, np.uint8)
-    frame = side_by_side(np.zeros((1, 24, 32, 3), np.uint8), render, nearest)
+    frame = compose_frame(np.zeros((1, 24, 32, 3), np.uint8), render, nearest)
     _, render_columns = pixels_of_colour(frame, 90)
     depth_rows, depth_columns = pixels_of_colour(frame[40:], nearest.picture[0, 0])
     assert render_columns.max() < depth_columns.min()

@@ -58,7 +58,9 @@ def test_results_that_a_stage_writes_are_no_change_of_the_code(tmp_path):
 
 def test_a_stage_names_the_tool_that_started_it(tmp_path, monkeypatch):
     assert provenance.launcher("train") == "command line"
-    monkeypatch.setattr(provenance, "parent_commands", lambda: ["python -m snakemake --cores 1", "bash"])
+    monkeypatch.setattr(
+        provenance, "parent_commands", lambda: ["python -m snakemake --cores 1", "bash"]
+    )
     assert provenance.launcher("train") == "snakemake: rule train"
     monkeypatch.setenv("DVC_STAGE", "train@nmr_srt")
     assert provenance.launcher("train") == "dvc: train@nmr_srt"

@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from support.tiny_training import changed, tiny_experiment
+from support.tiny_training import change_train, tiny_experiment
 
 import workflow.common.tracked_run
 from srt.common.files import sha256_of
@@ -159,10 +159,10 @@ def test_a_model_with_figures_and_video_is_done(lab):
 
 def test_a_model_of_other_parameters_is_stale_and_the_parameters_are_named(lab):
     lab.train()
-    row = lab.row(changed(lab.experiment, learning_rate=0.5))
+    row = lab.row(change_train(lab.experiment, learning_rate=0.5))
     why = "its model is of other settings: train.learning_rate: 0.5 here, 0.01 there"
     assert row == f"nmr_srt stale – – – – – {why}"
-    many = changed(lab.experiment, learning_rate=0.5, steps=10, batch_size=3, decay_steps=7)
+    many = change_train(lab.experiment, learning_rate=0.5, steps=10, batch_size=3, decay_steps=7)
     assert lab.row(many).endswith("; 1 more")
 
 
@@ -198,7 +198,7 @@ def test_a_damaged_model_is_named(lab):
 
 def test_a_queued_training_with_other_settings_has_a_row_while_it_runs(lab, monkeypatch):
     lab.train()
-    experiment = changed(lab.experiment, learning_rate=0.5)
+    experiment = change_train(lab.experiment, learning_rate=0.5)
     monkeypatch.setenv("DVC_EXP_NAME", "murky-tee")
     with lock_states(lab.folder(experiment)):
         assert lab.rows()[1].why.endswith("it just began")

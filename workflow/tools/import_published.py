@@ -23,10 +23,10 @@ from srt.config.schema import Experiment
 from srt.config.strict import load_yaml
 from srt.model.weights import load_weights, save_weights, training_config
 from srt.published.checkpoint import (
-    from_training,
-    origin,
+    checkpoint_from_training,
+    checkpoint_origin,
     read_checkpoint,
-    to_training,
+    training_from_checkpoint,
     write_checkpoint,
 )
 from srt.published.config import check_config, published_config
@@ -104,11 +104,11 @@ def read_published(
     model = out / "model.safetensors"
     refuse_to_replace(model)
     content = read_checkpoint(checkpoint)
-    training = to_training(content, experiment, data is not None, checkpoint)
+    training = training_from_checkpoint(content, experiment, data is not None, checkpoint)
 
     # training.json says where the weights come from.
     file = {"checkpoint": checkpoint.name, "sha256": sha256_of(checkpoint)}
-    cost = training_summary(training, {**file, **origin(content, checkpoint)})
+    cost = training_summary(training, {**file, **checkpoint_origin(content, checkpoint)})
 
     # A resume state is for the data that the training goes on with.
     settings = training_config(experiment, UNKNOWN if data is None else digest_of(data))
@@ -193,7 +193,7 @@ def write_published(
 
     # A run that was imported goes back under its own number.
     published = cost.get("published", {"epoch_it": 0, "run_id": None})
-    content = from_training(training, published["epoch_it"], published["run_id"])
+    content = checkpoint_from_training(training, published["epoch_it"], published["run_id"])
     write_checkpoint(checkpoint, content)
     write_atomically(config, text.encode())
     source = "the best weights, no optimiser" if state is None else "the last weights and optimiser"

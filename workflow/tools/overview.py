@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from srt.common.files import write_atomically
-from srt.report.page import overview, trained_sentence
+from srt.report.page import overview_page, trained_sentence
 from workflow.common.cli import run
 from workflow.common.stage_files import VIDEO, read_json, was_measured
 
@@ -22,7 +22,7 @@ def write_overview(*, reports: Path) -> None:
     """
     # A folder is a profile's report if it has the runs that the report is made of.
     profiles = [describe_profile(runs.parent) for runs in sorted(reports.glob("*/runs"))]
-    write_atomically(reports / "index.html", overview(profiles).encode())
+    write_atomically(reports / "index.html", overview_page(profiles).encode())
     log.info("wrote %s", reports / "index.html")
 
 

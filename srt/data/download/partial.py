@@ -274,7 +274,7 @@ def digest_so_far(file: BinaryIO, label: str, new_digest: Callable[[], Digest]) 
     return digest
 
 
-def remembered_sha256(path: Path, record: Path, computed: str | None = None) -> str:
+def cached_sha256(path: Path, record: Path, computed: str | None = None) -> str:
     """Return a file's sha256. Read the file only if it has changed since `record` was written.
 
     Args:

@@ -87,7 +87,7 @@ def prepare_folder(folder: Path) -> Path:
     return folder / f".extracting-{os.getpid()}"
 
 
-def folder_with(archive: Path, name: str) -> str | None:
+def find_folder_of(archive: Path, name: str) -> str | None:
     """Return the folder of a zip archive that holds the file `name`; None: the archive's top.
 
     Raises:

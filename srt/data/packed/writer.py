@@ -20,7 +20,7 @@ from typing import Any
 
 from srt.common.devices import start_worker
 from srt.common.errors import DataError
-from srt.common.files import CANNOT_WRITE, locked, sha256_of, write_atomically
+from srt.common.files import CANNOT_WRITE, lock_folder, sha256_of, write_atomically
 from srt.common.fingerprint import fingerprint
 from srt.config.schema import SPLITS, DatasetConfig
 from srt.data.packed.reader import FORMAT
@@ -89,7 +89,7 @@ def _pack(
 
     # Pack into a hidden folder, shard by shard, and give it its name when all is done.
     work = out.with_name(f".{out.name}.partial")
-    with locked(work, f"{out} is being packed"):
+    with lock_folder(work, f"{out} is being packed"):
         _prepare_folder(work, key)
         shards: list[Shard] = []
         for split in SPLITS:

@@ -25,16 +25,23 @@ from srt.common.shapes import Float, UInt8
 from srt.config.schema import DatasetConfig
 from srt.data.raw.common import RawScene, SceneInfo
 from srt.data.synthetic import as_msn
-from srt.data.synthetic.as_nmr import DISTANCE, FOCAL, LIGHT, SyntheticScene, deal, turntable
+from srt.data.synthetic.as_nmr import (
+    DISTANCE,
+    FOCAL,
+    LIGHT,
+    ObjectKey,
+    keys_by_class_in_turn,
+    turntable_poses,
+)
 from srt.data.synthetic.objects import random_object
 from srt.data.synthetic.raycaster import pixel_rays, render
 from srt.data.synthetic.scenes import (
     SceneKey,
     camera_positions,
-    ground_scene,
     look_at_origin,
-    pictures,
-    style_of,
+    random_ground_scene,
+    render_views,
+    scene_style,
 )
 from srt.geometry.cameras import pinhole, resize_intrinsics
 
@@ -71,7 +78,7 @@ def list_scenes(
 
     # Objects: the first `count`, of all classes in turn, and then ordered by class.
     _, seed = read_recipe(root)
-    keys = sorted(islice(deal(config, seed, split), count), key=_class_and_index)
+    keys = sorted(islice(keys_by_class_in_turn(config, seed, split), count), key=_class_and_index)
     return [
         SceneInfo(f"{key.class_id}/{key.name}", key.class_name, key.source_view(views))
         for key in keys
@@ -89,11 +96,11 @@ def read_scene(root: Path, info: SceneInfo, config: DatasetConfig) -> RawScene:
 
     # Classes are numbered from 1 in their ids, and from 0 in their list.
     class_index = int(info.name.split("/")[0].removeprefix("synth")) - 1
-    key = SyntheticScene(seed=seed, split=split, class_index=class_index, index=int(index))
+    key = ObjectKey(seed=seed, split=split, class_index=class_index, index=int(index))
     return render_object(key, config)
 
 
-def _class_and_index(key: SyntheticScene) -> tuple[int, int]:
+def _class_and_index(key: ObjectKey) -> tuple[int, int]:
     """Return the numbers by which objects are ordered."""
     return key.class_index, key.index
 
@@ -114,20 +121,20 @@ def render_ground_scene(key: SceneKey, config: DatasetConfig) -> RawScene:
     """Return a scene of several objects, seen by cameras like those of layout msn."""
     # One generator draws first the scene, then the cameras.
     rng, size = key.generator(), config.image_size
-    scene = ground_scene(style_of(config), rng)
+    scene = random_ground_scene(scene_style(config), rng)
     positions = camera_positions(rng, config.views, as_msn.DISTANCES, as_msn.ELEVATIONS)
     intrinsics = resize_intrinsics(as_msn.INTRINSICS, (128, 128), size)
-    images = pictures(scene, positions, intrinsics, size, shared_device())
+    images = render_views(scene, positions, intrinsics, size, shared_device())
     return make_raw_scene(images, intrinsics, look_at_origin(positions))
 
 
-def render_object(key: SyntheticScene, config: DatasetConfig) -> RawScene:
+def render_object(key: ObjectKey, config: DatasetConfig) -> RawScene:
     """Return an object, seen by the cameras of layout nmr or by cameras anywhere around it."""
     assert config.synthetic is not None  # the configuration was checked
     # The object and the cameras come from different random streams of the key.
     rows, columns = config.image_size
     solids = random_object(key.class_name, key.generator())
-    intrinsics, poses = pinhole(FOCAL, 2.0, rows, columns), turntable(config.views)
+    intrinsics, poses = pinhole(FOCAL, 2.0, rows, columns), turntable_poses(config.views)
     if config.synthetic.scene == "object_anywhere":
         poses = poses_around_object(key.generator(2), config.views)
 

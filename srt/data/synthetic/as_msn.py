@@ -22,17 +22,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srt.common.devices import in_workers
+from srt.common.devices import run_in_workers
 from srt.common.shapes import Float
 from srt.config.schema import SPLITS, DatasetConfig
 from srt.data.synthetic.scenes import (
     SceneKey,
     camera_positions,
     encode_png,
-    ground_scene,
     look_at_origin,
-    pictures,
-    style_of,
+    random_ground_scene,
+    render_views,
+    scene_style,
 )
 from srt.geometry.cameras import resize_intrinsics, rigid_inverse
 
@@ -69,7 +69,7 @@ def write_msn(root: Path, *, config: DatasetConfig, name: str, seed: int, worker
     ]
 
     # The workers render them. Each split takes its records from the same stream.
-    records = in_workers(functools.partial(_make_record, config), keys, workers)
+    records = run_in_workers(functools.partial(_make_record, config), keys, workers)
     splits = [_write_split(root, split, counts[split], records) for split in SPLITS]
     (root / "features.json").write_text(json.dumps(_features(config), indent=4))
     (root / "dataset_info.json").write_text(json.dumps(_dataset_info(splits), indent=2))
@@ -79,7 +79,7 @@ def _make_record(config: DatasetConfig, key: SceneKey) -> Record:
     """Render a scene and return its record."""
     # One generator draws first the scene, then the cameras.
     rng, size = key.generator(), config.image_size
-    scene = ground_scene(style_of(config), rng)
+    scene = random_ground_scene(scene_style(config), rng)
     positions = camera_positions(rng, config.views, DISTANCES, ELEVATIONS)
     intrinsics = resize_intrinsics(INTRINSICS, (128, 128), size)
     world_to_camera = rigid_inverse(look_at_origin(positions))
@@ -95,7 +95,7 @@ def _make_record(config: DatasetConfig, key: SceneKey) -> Record:
 
     # For each view, the image and its camera. Object categories are not used: that image is black.
     no_category = encode_png(np.zeros(size, np.uint8))
-    for view, image in enumerate(pictures(scene, positions, intrinsics, size)):
+    for view, image in enumerate(render_views(scene, positions, intrinsics, size)):
         camera = _camera_features(intrinsics, world_to_camera[view], size)
         camera |= {"color_image": encode_png(image), "category_image": no_category}
         record |= {f"cameras/camera_{view}/{name}": value for name, value in camera.items()}

@@ -20,7 +20,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from srt.common.devices import in_workers
+from srt.common.devices import run_in_workers
 from srt.common.errors import UserError
 from srt.common.shapes import Float
 from srt.config.schema import SPLITS, DatasetConfig
@@ -41,7 +41,7 @@ TO_Z_UP = torch.tensor([[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SyntheticScene:
+class ObjectKey:
     """What identifies a scene: it decides the scene's object and the names of its files."""
 
     seed: int
@@ -98,14 +98,14 @@ def write_nmr(root: Path, *, config: DatasetConfig, name: str, seed: int, worker
         )
 
     # First the lists, which need no rendering. Then each worker renders a scene and writes it.
-    scenes = [scene for split in SPLITS for scene in deal(config, seed, split)]
+    scenes = [scene for split in SPLITS for scene in keys_by_class_in_turn(config, seed, split)]
     _write_lists(root, scenes, config.views)
     write_scene = functools.partial(_write_scene, root, config.views, rows)
-    for _ in in_workers(write_scene, scenes, workers):
+    for _ in run_in_workers(write_scene, scenes, workers):
         pass
 
 
-def turntable(views: int) -> Float[Tensor, "views 4 4"]:
+def turntable_poses(views: int) -> Float[Tensor, "views 4 4"]:
     """Return the float64 camera_to_world of the layout's cameras, in our z-up world."""
     azimuth = torch.arange(views, dtype=torch.float64) * (2 * math.pi / views)
     level = math.cos(ELEVATION) * torch.stack((azimuth.cos(), azimuth.sin()), dim=-1)
@@ -114,19 +114,19 @@ def turntable(views: int) -> Float[Tensor, "views 4 4"]:
     return look_at(position, torch.zeros_like(position))
 
 
-def deal(config: DatasetConfig, seed: int, split: str) -> Iterator[SyntheticScene]:
+def keys_by_class_in_turn(config: DatasetConfig, seed: int, split: str) -> Iterator[ObjectKey]:
     """Yield the scenes of a split. The classes take turns."""
     for number in range(getattr(config.synthetic, split)):
         index, class_index = divmod(number, len(CLASSES))
-        yield SyntheticScene(seed=seed, split=split, class_index=class_index, index=index)
+        yield ObjectKey(seed=seed, split=split, class_index=class_index, index=index)
 
 
-def _write_lists(root: Path, scenes: list[SyntheticScene], views: int) -> None:
+def _write_lists(root: Path, scenes: list[ObjectKey], views: int) -> None:
     """Write the files that list the classes, their scenes and the views of protocol pixelnerf."""
     metadata, source_lines = {}, []
     for class_index, class_name in enumerate(CLASSES):
         # Every scene of a class knows the id of the class. Its seed and split do not matter.
-        class_id = SyntheticScene(seed=0, split="", class_index=class_index, index=0).class_id
+        class_id = ObjectKey(seed=0, split="", class_index=class_index, index=0).class_id
         metadata[class_id] = {"id": class_id, "name": class_name}
 
         # The folder of the class has a list of each split.
@@ -143,7 +143,7 @@ def _write_lists(root: Path, scenes: list[SyntheticScene], views: int) -> None:
     (root / "src_dvr.txt").write_text("".join(source_lines))
 
 
-def _write_scene(root: Path, views: int, image_size: int, scene: SyntheticScene) -> None:
+def _write_scene(root: Path, views: int, image_size: int, scene: ObjectKey) -> None:
     """Render all views of a scene, and write its images and cameras."""
     from PIL import Image
 
@@ -167,7 +167,7 @@ def _write_scene(root: Path, views: int, image_size: int, scene: SyntheticScene)
 def _rays(views: int, size: int) -> tuple[Float[Tensor, "3 n"], Float[Tensor, "3 n 4"]]:
     """Return the rays of all pixels of all views, computed once for all objects."""
     intrinsics = pinhole(FOCAL, 2.0, size, size).expand(views, 3, 3)
-    return pixel_rays(intrinsics, turntable(views), size, size)
+    return pixel_rays(intrinsics, turntable_poses(views), size, size)
 
 
 @functools.cache
@@ -175,7 +175,7 @@ def _camera_file(views: int) -> bytes:
     """Return the content of cameras.npz, which all objects share."""
     # All views have the same intrinsics. The poses are in the layout's y-up world.
     camera = np.diag([FOCAL, FOCAL, 1.0, 1.0])
-    camera_to_world = TO_Z_UP.T @ turntable(views)
+    camera_to_world = TO_Z_UP.T @ turntable_poses(views)
     world_to_camera = rigid_inverse(camera_to_world)
 
     # Each view has four matrices: world to camera, camera to image, and their inverses.

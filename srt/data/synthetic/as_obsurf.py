@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from srt.common.devices import in_workers
+from srt.common.devices import run_in_workers
 from srt.common.errors import UserError
 from srt.common.shapes import Float
 from srt.config.schema import SPLITS, DatasetConfig
@@ -19,9 +19,9 @@ from srt.data.synthetic.scenes import (
     SceneKey,
     camera_positions,
     encode_png,
-    ground_scene,
-    pictures,
-    style_of,
+    random_ground_scene,
+    render_views,
+    scene_style,
 )
 from srt.geometry.cameras import pinhole
 
@@ -58,7 +58,7 @@ def write_obsurf(root: Path, *, config: DatasetConfig, name: str, seed: int, wor
     shapes = np.zeros((size, MAX_OBJECTS), np.int64)
     cameras = np.zeros((size, config.views, 3), np.float32)
     write_scene = functools.partial(_write_scene, root, config)
-    metadata = in_workers(write_scene, list(keys.items()), workers)
+    metadata = run_in_workers(write_scene, list(keys.items()), workers)
     for number, (types, positions) in zip(keys, metadata):
         shapes[number, : len(types)] = types
         cameras[number] = positions
@@ -97,12 +97,12 @@ def _write_scene(root: Path, config: DatasetConfig, job: tuple[int, SceneKey]) -
     # One generator draws first the scene, then the cameras.
     number, key = job
     rng = key.generator()
-    scene = ground_scene(style_of(config), rng)
+    scene = random_ground_scene(scene_style(config), rng)
     positions = camera_positions(rng, config.views, DISTANCES, ELEVATIONS)
 
     # Render all views at once.
     intrinsics = pinhole(FOCAL_LENGTH, SENSOR_WIDTH, *config.image_size)
-    images = pictures(scene, positions, intrinsics, config.image_size)
+    images = render_views(scene, positions, intrinsics, config.image_size)
     for view, image in enumerate(images):
         (root / "images" / f"img_{number}_{view}.png").write_bytes(encode_png(image))
     return scene.type_numbers, positions

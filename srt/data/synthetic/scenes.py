@@ -87,14 +87,14 @@ class GroundScene:
     light: Light
 
 
-def style_of(config: DatasetConfig) -> Style:
+def scene_style(config: DatasetConfig) -> Style:
     """Return the style of a dataset's scenes. The configuration was checked to have one."""
     if config.synthetic is None or config.synthetic.scene not in OBJECT_TYPES:
         raise ValueError(f"{config.synthetic} does not describe scenes on a ground")
     return config.synthetic.scene
 
 
-def ground_scene(style: Style, rng: np.random.Generator) -> GroundScene:
+def random_ground_scene(style: Style, rng: np.random.Generator) -> GroundScene:
     """Return a random scene, in which no object touches another one or hangs over the ground."""
     # What makes an object from its type, how many objects there are, and how large they are.
     make_object, counts, sizes = {
@@ -150,7 +150,7 @@ def look_at_origin(
     return look_at(at, torch.zeros_like(at))
 
 
-def pictures(
+def render_views(
     scene: GroundScene,
     positions: Float[np.ndarray, "views 3"],
     intrinsics: Float[Tensor, "3 3"],

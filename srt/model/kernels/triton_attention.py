@@ -30,7 +30,7 @@ from torch import Tensor
 from srt.common.shapes import Float
 
 
-class Shape(NamedTuple):
+class BlockShape(NamedTuple):
     """The sizes of a kernel's program."""
 
     rows: int  # queries of a block
@@ -41,9 +41,9 @@ class Shape(NamedTuple):
 
 # The fastest of eight that were measured on an H100 with 320 tokens: for the forward kernel, and
 # for the gradients of the queries and of the tokens.
-FORWARD = Shape(64, 64, 4, 2)
-OF_QUERIES = Shape(64, 64, 4, 2)
-OF_TOKENS = Shape(128, 64, 4, 2)
+FORWARD = BlockShape(64, 64, 4, 2)
+QUERY_GRADIENT = BlockShape(64, 64, 4, 2)
+TOKEN_GRADIENT = BlockShape(128, 64, 4, 2)
 
 
 def forward(
@@ -51,7 +51,7 @@ def forward(
     key: Float[Tensor, "b h m d"],
     value: Float[Tensor, "b h m d"],
     scale: float,
-    shape: Shape = FORWARD,
+    shape: BlockShape = FORWARD,
 ) -> tuple[Float[Tensor, "b n h d"], Float[Tensor, "b h n"]]:
     """Return what queries gather, and the base-2 logarithm of their softmax's sum.
 
@@ -76,7 +76,7 @@ def backward(
     dout: Float[Tensor, "b n h d"],
     scale: float,
     into: tuple[Tensor, Tensor, Tensor],
-    shapes: tuple[Shape, Shape] = (OF_QUERIES, OF_TOKENS),
+    shapes: tuple[BlockShape, BlockShape] = (QUERY_GRADIENT, TOKEN_GRADIENT),
 ) -> None:
     """Write the gradients of queries, keys and values.
 
@@ -103,7 +103,7 @@ def backward(
 
 def _launch(
     kernel: Any,
-    shape: Shape,
+    shape: BlockShape,
     blocks: int,
     tensors: list[Tensor],
     scale: float,
@@ -122,7 +122,7 @@ def _launch(
     kernel[(blocks, heads, scenes)](*tensors, query.shape[2], scale, *strides, **sizes, **launch)
 
 
-def _limit_shape(shape: Shape, queries: int, tokens: int) -> Shape:
+def _limit_shape(shape: BlockShape, queries: int, tokens: int) -> BlockShape:
     """Return `shape` with no more rows than queries and no longer chunks than there are tokens.
 
     Both stay powers of two, and at least 16, which is the smallest matrix that Triton multiplies.

@@ -39,7 +39,7 @@ TOTAL_ROW = "all"
 CONDITIONS = {"iterations", "selected", "protocol", "items measured", "seeds"}
 CONDITIONS |= {"training time", "hardware"}
 
-COLUMN = 56  # characters that fit side by side into one of two columns of a page
+COLUMN_CHARACTERS = 56  # characters that fit side by side into one of two columns of a page
 LINE_WIDTH = {"b": 10, "t": 36}  # characters of a cell's line in the header and below it
 COLUMN_GAP = 2  # characters between two columns
 
@@ -75,7 +75,7 @@ def to_latex(table: Table) -> str:
     """
     # Make the table narrower before its width is estimated.
     table = number_sources(move_conditions_to_notes(drop_empty_columns(table)))
-    environment = "table*" if estimate_width(table) > COLUMN else "table"
+    environment = "table*" if estimate_width(table) > COLUMN_CHARACTERS else "table"
 
     # adjustbox shrinks the table if it is still wider than the line.
     lines = [

@@ -14,7 +14,7 @@ def format_signed(value: float | None) -> str:
     return EN_DASH if value is None else f"{value:+.2f}".replace("-", "−")
 
 
-def count(number: int) -> str:
+def format_count(number: int) -> str:
     """Return a whole number with a no-break space between its thousands."""
     return f"{number:,}".replace(",", "\u00a0")
 
@@ -22,7 +22,7 @@ def count(number: int) -> str:
 def format_three_digits(value: float) -> str:
     """Return a value to three significant digits, or as a whole number if it has more."""
     # From 999.5 on, `.3g` would round to four digits and write an exponent.
-    return count(round(value)) if value >= 999.5 else f"{value:.3g}"
+    return format_count(round(value)) if value >= 999.5 else f"{value:.3g}"
 
 
 def format_decibels(value: float | None) -> str:

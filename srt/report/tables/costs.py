@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from srt.report.format.numbers import EN_DASH, count, format_threads, format_three_digits
+from srt.report.format.numbers import EN_DASH, format_count, format_threads, format_three_digits
 from srt.report.format.table import Table
 from srt.report.tables.results import COST_COUNTS, COST_TIMES
 from srt.results.runs import Run
@@ -46,7 +46,7 @@ def _inference_cells(run: Run) -> list[str]:
     return [
         run.name,
         run.data,
-        count(counts["parameters"]),
+        format_count(counts["parameters"]),
         *(f"{format_three_digits(number / 1e9)} GFLOP" for number in operations),
         *(f"{format_three_digits(1000 * run.costs[name])} ms" for name in COST_TIMES),
         format_threads(run.costs["hardware"]),
@@ -61,7 +61,7 @@ def _training_cell(run: Run) -> str:
     # Runs from before energy and memory were measured have only their hours. 1 Wh is 3600 J.
     costs = [f"{run.gpu_hours:.2f} GPU hours"]
     if (joules := run.training.get("joules")) is not None:
-        watt_hours = count(round(joules / 3600))
+        watt_hours = format_count(round(joules / 3600))
         costs.append(f"{watt_hours} Wh")
     if (peak := run.training.get("peak_gigabytes")) is not None:
         costs.append(f"{peak:.1f} GB")

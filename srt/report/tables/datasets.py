@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from srt.report.format.numbers import count
+from srt.report.format.numbers import format_count
 from srt.report.format.table import Table
 
 
@@ -38,7 +38,7 @@ def _dataset_row(survey: dict[str, Any]) -> list[str]:
     total_bytes = sum(split["uncompressed_bytes"] for split in splits.values())
     return [
         data_label(survey),
-        *(count(split["scenes"]) for split in splits.values()),
+        *(format_count(split["scenes"]) for split in splits.values()),
         str(len(train["classes"])),
         str(train["views"]),
         " × ".join(map(str, train["image_size"])),

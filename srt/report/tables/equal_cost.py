@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from srt.report.format.numbers import EN_DASH, count, format_decibels, format_precise_duration
+from srt.report.format.numbers import (
+    EN_DASH,
+    format_count,
+    format_decibels,
+    format_precise_duration,
+)
 from srt.report.format.table import Table
 from srt.report.tables.results import MEASURES, format_measure
 from srt.results.curves import value_at
 from srt.results.published_figures import PROTOCOLS
-from srt.results.runs import Equal, Run, by_dataset, equal_cost
+from srt.results.runs import EqualCost, Run, equal_cost, group_by_dataset
 
 # The runs of each dataset, which are of several models.
 Groups = list[list[Run]]
@@ -26,7 +31,7 @@ def equal_cost_table(runs: Sequence[Run], profile: str) -> Table | None:
     It is None if there is no such dataset.
     """
     # A dataset that one model alone was trained on has nothing to compare.
-    datasets = by_dataset(runs).values()
+    datasets = group_by_dataset(runs).values()
     groups = [group for group in datasets if equal_cost(group).steps is not None]
     if not groups:
         return None
@@ -45,7 +50,7 @@ def equal_cost_table(runs: Sequence[Run], profile: str) -> Table | None:
     )
 
 
-def _row(run: Run, equal: Equal, test_columns: Sequence[tuple[str, str]]) -> list[str]:
+def _row(run: Run, equal: EqualCost, test_columns: Sequence[tuple[str, str]]) -> list[str]:
     """Return the cells of a run, which is compared with others at `equal`."""
     # Not every run is measured by every protocol.
     protocols = run.metrics["protocols"]
@@ -58,7 +63,7 @@ def _row(run: Run, equal: Equal, test_columns: Sequence[tuple[str, str]]) -> lis
         run.data,
         *_cells_at_equal_steps(run, equal.steps),
         *_cells_at_equal_time(run, equal.seconds),
-        count(run.training["steps"]),
+        format_count(run.training["steps"]),
         format_precise_duration(run.training["seconds"]),
         *test_cells,
     ]
@@ -71,8 +76,8 @@ def _cells_at_equal_steps(run: Run, steps: float | None) -> list[str]:
 
     # A training does not write when each step was, so its time is spread evenly over its steps.
     seconds = steps * run.training["seconds"] / run.training["steps"]
-    psnr = value_at(run.by_step, steps)
-    return [count(int(steps)), format_decibels(psnr), format_precise_duration(seconds)]
+    psnr = value_at(run.psnr_by_step, steps)
+    return [format_count(int(steps)), format_decibels(psnr), format_precise_duration(seconds)]
 
 
 def _cells_at_equal_time(run: Run, seconds: float | None) -> list[str]:
@@ -82,8 +87,8 @@ def _cells_at_equal_time(run: Run, seconds: float | None) -> list[str]:
 
     # Here, too, the time is spread evenly over the steps.
     steps = seconds * run.training["steps"] / run.training["seconds"]
-    psnr = value_at(run.by_time, seconds)
-    return [format_precise_duration(seconds), format_decibels(psnr), count(round(steps))]
+    psnr = value_at(run.psnr_by_time, seconds)
+    return [format_precise_duration(seconds), format_decibels(psnr), format_count(round(steps))]
 
 
 def _test_columns(groups: Groups) -> list[tuple[str, str]]:

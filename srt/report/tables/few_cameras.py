@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from srt.report.format.numbers import EN_DASH, count
+from srt.report.format.numbers import EN_DASH, format_count
 from srt.report.format.table import Table
 
 TITLE = "Known limit: few cameras"
@@ -36,11 +36,11 @@ def few_cameras_table(measured: Mapping[str, Any]) -> Table:
 
     # A baseline is not trained, so it has no steps.
     rows = [
-        _row(_label(name), count(run["steps"]), run["psnr_by_angle"])
+        _row(_label(name), format_count(run["steps"]), run["psnr_by_angle"])
         for name, run in measured["runs"].items()
     ]
     rows += [_row(name, EN_DASH, values) for name, values in measured["baselines"].items()]
-    objects = count(measured["objects"])
+    objects = format_count(measured["objects"])
     return Table(
         title=TITLE,
         align="l" + "r" * (1 + len(ranges)),

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from srt.config.schema import Experiment
-from srt.report.format.numbers import EN_DASH, count
+from srt.report.format.numbers import EN_DASH, format_count
 from srt.report.format.table import NOT_MEASURED, NOT_RUN, Table, to_markdown
 from srt.report.tables.classes import published_classes
 from srt.report.tables.results import MEASURES, Row, format_measure
@@ -185,9 +185,9 @@ def _cost_cells(row: Row) -> list[str]:
     if not row["ours"]:
         return [EN_DASH] * 4
     if row["step_seconds"] is None:
-        return [count(row["steps"]), NOT_MEASURED, NOT_MEASURED, NOT_MEASURED]
+        return [format_count(row["steps"]), NOT_MEASURED, NOT_MEASURED, NOT_MEASURED]
     return [
-        count(row["steps"]),
+        format_count(row["steps"]),
         f"{1000 * row['step_seconds']:.1f} ms",
         f"{row['gpu_hours']:.0f}",
         f"{row['peak_gigabytes']:.1f} GB",
@@ -199,7 +199,7 @@ def _hardware(rows: Sequence[Row]) -> str:
     return " or ".join(dict.fromkeys(row["hardware"] for row in rows if row["hardware"])) or "GPU"
 
 
-def class_table(rows: Sequence[Row]) -> Table:
+def reproduction_class_table(rows: Sequence[Row]) -> Table:
     """Return the published figures of each class beside ours: a row a class."""
     # Published classes exist for some datasets and protocols only; ours are those of the same.
     published = [row for row in rows if row["class"] != "all" and not row["ours"]]

@@ -13,7 +13,7 @@ from typing import Any
 
 from srt.report.format.numbers import (
     EN_DASH,
-    count,
+    format_count,
     format_decibels,
     format_duration,
     format_signed,
@@ -22,7 +22,7 @@ from srt.report.format.numbers import (
 from srt.report.format.table import NOT_MEASURED, Table
 from srt.results.curves import value_at
 from srt.results.published_figures import PROTOCOLS, Result, published_result
-from srt.results.runs import Equal, Run, by_dataset, equal_cost
+from srt.results.runs import EqualCost, Run, equal_cost, group_by_dataset
 
 Row = dict[str, Any]
 
@@ -47,7 +47,7 @@ COST_TIMES = ("encode_seconds", "frame_seconds")
 def result_rows(runs: Sequence[Run]) -> list[Row]:
     """Return the raw figures, a row for each run and protocol. None is what was not measured."""
     # Where a dataset's trainings are compared depends on all of its runs.
-    equal = {data: equal_cost(group) for data, group in by_dataset(runs).items()}
+    equal = {data: equal_cost(group) for data, group in group_by_dataset(runs).items()}
     return [
         result_row(run, protocol, equal[run.data])
         for run in runs
@@ -55,7 +55,7 @@ def result_rows(runs: Sequence[Run]) -> list[Row]:
     ]
 
 
-def result_row(run: Run, protocol: str, equal: Equal) -> Row:
+def result_row(run: Run, protocol: str, equal: EqualCost) -> Row:
     """Return the raw figures of a run by one protocol, in the order of the CSV's columns.
 
     Args:
@@ -79,7 +79,7 @@ def result_row(run: Run, protocol: str, equal: Equal) -> Row:
         **_seed_values(run, protocol),
         **{name: run.metrics["costs"][name] for name in COST_COUNTS},
         "equal_steps": equal.steps and int(equal.steps),
-        "equal_steps_psnr": value_at(run.by_step, equal.steps),
+        "equal_steps_psnr": value_at(run.psnr_by_step, equal.steps),
         **_machine_values(run, equal),
     }
 
@@ -126,7 +126,7 @@ def _baseline_values(figures: Row) -> Row:
 def _seed_values(run: Run, protocol: str) -> Row:
     """Return the number of seeds, and the mean and standard deviation of each measure over them."""
     # A single seed has neither mean nor spread.
-    statistics = {name: run.over_seeds(protocol, name) or (None, None) for name in MEASURES}
+    statistics = {name: run.mean_and_deviation(protocol, name) or (None, None) for name in MEASURES}
     return {
         "seeds": len(run.seeds),
         **{f"{name}_mean": mean for name, (mean, _) in statistics.items()},
@@ -134,11 +134,11 @@ def _seed_values(run: Run, protocol: str) -> Row:
     }
 
 
-def _machine_values(run: Run, equal: Equal) -> Row:
+def _machine_values(run: Run, equal: EqualCost) -> Row:
     """Return the figures that depend on the machine."""
     return {
         "equal_seconds": equal.seconds and round(equal.seconds, 6),
-        "equal_seconds_psnr": value_at(run.by_time, equal.seconds),
+        "equal_seconds_psnr": value_at(run.psnr_by_time, equal.seconds),
         **{name: run.costs[name] for name in COST_TIMES},
         "gpu_hours": run.gpu_hours,
         "joules": run.training.get("joules"),
@@ -173,8 +173,8 @@ def results_table(rows: Sequence[Row], profile: str) -> Table:
     columns: list[tuple[str, str, Callable[[Row], str]]] = [
         ("run", "l", lambda row: row["run"]),
         ("dataset", "l", _dataset_cell),
-        ("iterations", "r", lambda row: count(row["steps"])),
-        ("selected", "r", lambda row: count(row["best_step"])),
+        ("iterations", "r", lambda row: format_count(row["steps"])),
+        ("selected", "r", lambda row: format_count(row["best_step"])),
         ("protocol", "l", _protocol_cell),
         ("items measured", "r", _items_cell),
         *((MEASURES[name][0], "r", _measure_cell(name)) for name in _defined_measures(rows)),
@@ -258,8 +258,8 @@ def _dataset_cell(row: Row) -> str:
 
 def _items_cell(row: Row) -> str:
     """Return how many items were measured, and of which split if it is not the test split."""
-    measured = count(row["items"])
-    total = count(row["items_of"])
+    measured = format_count(row["items"])
+    total = format_count(row["items_of"])
     text = f"all {total}" if measured == total else f"{measured} of {total}"
     return text if row["split"] == "test" else f"{text}, {row['split']}"
 

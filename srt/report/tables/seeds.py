@@ -31,7 +31,7 @@ def seeds_table(runs: Sequence[Run], profile: str) -> Table | None:
     measures = [
         name
         for name in MEASURES
-        if any(run.over_seeds(protocol, name) is not None for run, protocol in repeated)
+        if any(run.mean_and_deviation(protocol, name) is not None for run, protocol in repeated)
     ]
 
     # Each run is measured by several protocols, which have different measures.
@@ -50,7 +50,7 @@ def seeds_table(runs: Sequence[Run], profile: str) -> Table | None:
 
 def _mean_and_spread(run: Run, protocol: str, name: str) -> str:
     """Return e.g. `23.39 ± 0.05`, or a dash if the protocol does not define the measure."""
-    statistics = run.over_seeds(protocol, name)
+    statistics = run.mean_and_deviation(protocol, name)
     if statistics is None or name not in PROTOCOLS[protocol].measures:
         return EN_DASH
     mean, spread = statistics

@@ -19,7 +19,7 @@ from support.paths import REPOSITORY
 from srt.data.download import partial, untar, unzip
 from srt.data.download.partial import FetchError
 from srt.data.download.untar import extract_tar
-from srt.data.download.unzip import extract_zip, folder_with
+from srt.data.download.unzip import extract_zip, find_folder_of
 
 MEMBERS = {f"NMR/chair/{i}/image.png": os.urandom(100 + i) for i in range(20)} | {
     "NMR/empty.lst": b"",
@@ -206,11 +206,11 @@ def test_only_the_selected_names_are_extracted(archive: Path, tmp_path: Path) ->
 
 
 def test_folder_with_returns_the_folder_that_holds_a_file(archive: Path, tmp_path: Path) -> None:
-    assert folder_with(archive, "empty.lst") == "NMR"
+    assert find_folder_of(archive, "empty.lst") == "NMR"
     flat = write_archive(tmp_path / "flat.zip", {"empty.lst": b""})
-    assert folder_with(flat, "empty.lst") is None
+    assert find_folder_of(flat, "empty.lst") is None
     with pytest.raises(FetchError, match=r"holds 20 files called image\.png"):
-        folder_with(archive, "image.png")
+        find_folder_of(archive, "image.png")
 
 
 # The dataset of a tar archive, and other members that it may have.

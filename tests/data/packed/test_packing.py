@@ -28,7 +28,7 @@ from support.small_nmr import (
 )
 
 from srt.common.errors import DataError, UserError
-from srt.common.files import locked
+from srt.common.files import lock_folder
 from srt.config.schema import SPLITS
 from srt.data.packed.reader import Scenes, read_split_header
 
@@ -260,6 +260,6 @@ def test_raw_images_that_will_not_fit_are_refused_before_any_is_written(
 @pytest.mark.usefixtures("quickly")
 def test_a_second_call_is_refused_while_the_first_packs(valid, tmp_path):
     refused = pytest.raises(UserError, match=r"packed is being packed by another process")
-    with locked(tmp_path / ".packed.partial", "x"), refused:
+    with lock_folder(tmp_path / ".packed.partial", "x"), refused:
         pack(valid, tmp_path / "packed")
     pack(valid, tmp_path / "packed")

@@ -21,7 +21,12 @@ from srt.data.synthetic import raycaster_gpu
 from srt.data.synthetic.as_nmr import DISTANCE, write_nmr
 from srt.data.synthetic.raycaster import first_hits, pixel_rays, render
 from srt.data.synthetic.raycaster_gpu import SolidTable
-from srt.data.synthetic.scenes import SceneKey, camera_positions, ground_scene, look_at_origin
+from srt.data.synthetic.scenes import (
+    SceneKey,
+    camera_positions,
+    look_at_origin,
+    random_ground_scene,
+)
 from srt.geometry.cameras import pinhole
 
 SEED = 5
@@ -47,7 +52,7 @@ def write_small(root, scene, **changes):
 @pytest.mark.parametrize("index", range(3))
 def test_all_solids_at_once_are_seen_as_one_after_the_other(style, index, monkeypatch):
     rng = np.random.default_rng([SEED, index])
-    scene = ground_scene(style, rng)
+    scene = random_ground_scene(style, rng)
     poses = look_at_origin(camera_positions(rng, 2, (8.0, 12.0), (15.0, 70.0)))
     rays = pixel_rays(pinhole(1.1, 1.0, 40, 56).expand(2, 3, 3), poses, 40, 56)
 
@@ -142,7 +147,7 @@ def test_it_packs_and_reads_like_every_dataset(tmp_path):
 
 def test_scenes_of_two_datasets_differ():
     keys = [SceneKey(seed=SEED, dataset=name, split="train", index=0) for name in ("msn", "other")]
-    scenes = [ground_scene("objects", key.generator()) for key in keys]
+    scenes = [random_ground_scene("objects", key.generator()) for key in keys]
     assert scenes[0].objects[0][0].to_world.tolist() != scenes[1].objects[0][0].to_world.tolist()
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from srt.common.errors import UserError
 from srt.config.load import load_dataset
 from srt.config.schema import SPLITS, SyntheticConfig
-from srt.data.synthetic.as_nmr import SyntheticScene, write_nmr
+from srt.data.synthetic.as_nmr import ObjectKey, write_nmr
 from srt.data.synthetic.objects import CLASSES, random_object, shape_to_world
 from srt.data.synthetic.raycaster import Light, first_hits, pixel_rays, render
 from srt.data.synthetic.solids import Colour, Material, Solid, bounding_box
@@ -169,27 +169,27 @@ def write(root: Path, workers: int) -> Path:
     return root
 
 
-def list_scenes(root: Path) -> list[SyntheticScene]:
+def list_scenes(root: Path) -> list[ObjectKey]:
     """Return the scenes of all lists, and check their names."""
     scenes = []
     for number, class_id in enumerate(yaml.safe_load((root / "metadata.yaml").read_text())):
         for split in SPLITS:
             names = (root / class_id / f"softras_{split}.lst").read_text().splitlines()
             for index, name in enumerate(names):
-                scene = SyntheticScene(seed=SEED, split=split, class_index=number, index=index)
+                scene = ObjectKey(seed=SEED, split=split, class_index=number, index=index)
                 assert (scene.class_id, scene.name) == (class_id, name)
                 scenes.append(scene)
     return scenes
 
 
-def read_images(root: Path, scene: SyntheticScene) -> np.ndarray:
+def read_images(root: Path, scene: ObjectKey) -> np.ndarray:
     """Return the images of all views of a scene."""
     paths = sorted((root / scene.class_id / scene.name / "image").iterdir())
     assert [path.name for path in paths] == [f"{view:04d}.png" for view in range(VIEWS)]
     return np.stack([np.asarray(Image.open(path)) for path in paths])
 
 
-def read_matrices(root: Path, scene: SyntheticScene, key: str) -> np.ndarray:
+def read_matrices(root: Path, scene: ObjectKey, key: str) -> np.ndarray:
     """Return a matrix of all views of a scene."""
     with np.load(root / scene.class_id / scene.name / "cameras.npz") as file:
         assert len(file.files) == 4 * VIEWS

@@ -25,9 +25,9 @@ from srt.data.synthetic.scenes import (
     OBJECT_TYPES,
     SceneKey,
     camera_positions,
-    ground_scene,
     look_at_origin,
-    pictures,
+    random_ground_scene,
+    render_views,
 )
 from srt.data.synthetic.solids import Solid, bounding_box
 from srt.geometry.cameras import pinhole
@@ -78,7 +78,7 @@ def surface_points(solid: Solid) -> np.ndarray:
 @pytest.mark.parametrize("style", OBJECT_TYPES)
 def test_objects_stand_on_the_ground_apart_from_each_other(style):
     for index in range(8):
-        scene = ground_scene(style, scene_key(style, index).generator())
+        scene = random_ground_scene(style, scene_key(style, index).generator())
         assert bounding_box(scene.ground)[1][2] == 0
 
         # Each object stands on the ground and within the radius.
@@ -98,7 +98,7 @@ def test_objects_stand_on_the_ground_apart_from_each_other(style):
 
 def test_some_scenes_have_more_objects_than_the_published_limit_of_six():
     keys = [scene_key("solids", index) for index in range(200)]
-    counts = [len(ground_scene("solids", key.generator()).objects) for key in keys]
+    counts = [len(random_ground_scene("solids", key.generator()).objects) for key in keys]
     assert 0.05 < np.mean(np.array(counts) > 6) < 0.2
     assert {1, 2, 3, 7} == set(counts)
 
@@ -111,12 +111,12 @@ def test_a_scene_depends_on_its_seed_dataset_split_and_index():
         scene_key("a", 0, seed=4),
         scene_key("a", 0, split="val"),
     ]
-    scenes = [ground_scene("objects", key.generator()) for key in keys]
+    scenes = [random_ground_scene("objects", key.generator()) for key in keys]
     matrices = [scene.objects[0][0].to_world.tobytes() for scene in scenes]
     assert len(set(matrices)) == len(matrices)
 
     # The same key makes the same scene.
-    again = ground_scene("objects", keys[0].generator())
+    again = random_ground_scene("objects", keys[0].generator())
     assert again.objects[0][0].to_world.tobytes() == matrices[0]
 
 
@@ -137,14 +137,14 @@ def test_cameras_look_at_the_origin_from_the_requested_distances_and_elevations(
 @pytest.mark.parametrize("style", OBJECT_TYPES)
 def test_every_view_shows_objects_before_the_ground(style):
     rng = scene_key(style, 0).generator()
-    scene = ground_scene(style, rng)
+    scene = random_ground_scene(style, rng)
     positions = camera_positions(rng, 4, (9.0, 11.0), (25.0, 60.0))
     size = (48, 64)
     intrinsics = pinhole(0.035, 0.032, *size)
 
     # Render the scene with and without its objects.
-    images = pictures(scene, positions, intrinsics, size).astype(int)
-    empty = pictures(dataclasses.replace(scene, objects=()), positions, intrinsics, size)
+    images = render_views(scene, positions, intrinsics, size).astype(int)
+    empty = render_views(dataclasses.replace(scene, objects=()), positions, intrinsics, size)
     changed = np.abs(images - empty).max(-1) > 20
     assert changed.mean((1, 2)).min() > 0.03
     assert changed.mean() < 0.6
@@ -156,7 +156,7 @@ def test_every_view_shows_objects_before_the_ground(style):
 
 def test_a_point_is_visible_where_each_camera_projects_it():
     # A small ball marks the point. In ambient light alone it has no shadow.
-    scene = ground_scene("solids", scene_key("solids", 0).generator())
+    scene = random_ground_scene("solids", scene_key("solids", 0).generator())
     point, radius, size = np.array([1.5, -1.0, 0.6]), 0.15, (96, 128)
     to_world = np.diag([radius, radius, radius, 1.0])
     to_world[:3, 3] = point
@@ -168,8 +168,8 @@ def test_a_point_is_visible_where_each_camera_projects_it():
     intrinsics = pinhole(0.035, 0.032, *size)
     with_ball = dataclasses.replace(scene, objects=((ball,),), light=light)
     without_ball = dataclasses.replace(scene, objects=(), light=light)
-    images = pictures(with_ball, positions, intrinsics, size).astype(int)
-    empty = pictures(without_ball, positions, intrinsics, size).astype(int)
+    images = render_views(with_ball, positions, intrinsics, size).astype(int)
+    empty = render_views(without_ball, positions, intrinsics, size).astype(int)
 
     # Compute the projection from the position alone.
     for position, changed in zip(positions.astype(float), np.abs(images - empty).max(-1) > 10):
@@ -214,9 +214,9 @@ def test_obsurf_has_the_scenes_of_each_range_and_empty_rows_elsewhere(tmp_path, 
     # Rendered again from the metadata's cameras, a scene has the same images.
     keys = ((1, scene_key("clevr3d", 1)), (9, scene_key("clevr3d", 0, split="test")))
     for number, key in keys:
-        scene = ground_scene("solids", key.generator())
+        scene = random_ground_scene("solids", key.generator())
         assert shape[number][shape[number] > 0].tolist() == list(scene.type_numbers)
-        expected = pictures(scene, camera[number], pinhole(0.035, 0.032, 24, 32), (24, 32))
+        expected = render_views(scene, camera[number], pinhole(0.035, 0.032, 24, 32), (24, 32))
         for view in range(3):
             image = Image.open(tmp_path / "images" / f"img_{number}_{view}.png")
             np.testing.assert_array_equal(np.asarray(image), expected[view])
@@ -263,7 +263,7 @@ def msn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("msn")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(devices, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
-        patch.setattr("srt.data.synthetic.as_msn.pictures", grey_images)
+        patch.setattr("srt.data.synthetic.as_msn.render_views", grey_images)
         write_msn(root, config=MSN, name="msn", seed=SEED, workers=1)
     return root
 
@@ -293,7 +293,7 @@ def test_tfds_reads_the_msn_files_in_its_interleaved_order(msn: Path):
 def check_msn_scene(scene, number: int) -> None:
     """Check what TFDS has read against the scene's own generator."""
     rng = scene_key("msn", number).generator()
-    count = len(ground_scene("solids", rng).objects)
+    count = len(random_ground_scene("solids", rng).objects)
     positions = camera_positions(rng, 4, (8.0, 12.0), (15.0, 70.0))
     assert list(scene["cameras"]) == [f"camera_{view}" for view in range(4)]
     for position, camera in zip(positions, scene["cameras"].values()):
