@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks.packed import write_images
 from srt.data.batch import Batch
 from srt.data.packed.reader import Scenes
-from srt.data.synthetic.as_nmr import DISTANCE, FOCAL, LIGHT, turntable
+from srt.data.synthetic.as_nmr import DISTANCE, FOCAL, LIGHT, turntable_poses
 from srt.data.synthetic.objects import CLASSES, random_object
 from srt.data.synthetic.raycaster import pixel_rays, render
 from srt.geometry.cameras import look_at, pinhole
@@ -41,7 +41,7 @@ def camera_poses(camera_set: str, objects: int, rng: np.random.Generator) -> Ten
             fixed cameras, then cameras at all elevations.
     """
     if camera_set == "fixed":
-        return turntable(VIEWS).expand(objects, VIEWS, 4, 4)
+        return turntable_poses(VIEWS).expand(objects, VIEWS, 4, 4)
 
     # Equal areas of the sphere are equally likely if the sine of the elevation is uniform.
     if camera_set == "dense":
@@ -55,7 +55,7 @@ def camera_poses(camera_set: str, objects: int, rng: np.random.Generator) -> Ten
     elevation = torch.tensor(ELEVATIONS).double().repeat_interleave(AZIMUTHS)
     azimuth = torch.from_numpy(rng.uniform(0, 360, (objects, len(elevation))))
     anywhere = sphere_poses(azimuth, elevation.expand_as(azimuth))
-    return torch.cat((turntable(VIEWS)[ring], anywhere), dim=1)
+    return torch.cat((turntable_poses(VIEWS)[ring], anywhere), dim=1)
 
 
 def sphere_poses(azimuth: Tensor, elevation: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ def nearest_camera_angles(scenes: Scenes) -> np.ndarray:
     The shape is (objects, views - 1): the input is left out.
     """
     position = scenes.cameras(torch.arange(len(scenes)))[1][..., 1:, :3, 3].cpu().double()
-    fixed = turntable(VIEWS)[:, :3, 3] / DISTANCE
+    fixed = turntable_poses(VIEWS)[:, :3, 3] / DISTANCE
     cosine = (position / DISTANCE) @ fixed.T
     return np.degrees(np.arccos(cosine.amax(dim=-1).clamp(-1, 1).numpy()))
 

@@ -15,7 +15,7 @@ def train(steps):
 FILES = {
     "workflow/train.py": TRAIN,
     "srt/__init__.py": "",
-    "srt/model/__init__.py": "def decode(rays):\n    from srt.geometry import cast\n\n    return cast(rays)\n",
+    "srt/model/__init__.py": "def decode(x):\n    from srt.geometry import cast\n    return cast(x)\n",
     "srt/geometry.py": "def cast(rays):\n    return [ray * 2 for ray in rays]\n",
     "srt/page.py": 'FOLDER = "templates"\n',
     "srt/templates/page.css": "p {}\n",
