@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -179,7 +180,7 @@ def _camera_file(views: int) -> bytes:
     world_to_camera = rigid_inverse(camera_to_world)
 
     # Each view has four matrices: world to camera, camera to image, and their inverses.
-    matrices = {}
+    matrices: dict[str, Any] = {}
     for view in range(views):
         matrices[f"world_mat_{view}"] = world_to_camera[view].numpy()
         matrices[f"world_mat_inv_{view}"] = camera_to_world[view].numpy()

@@ -150,12 +150,12 @@ def test_a_member_that_would_be_written_outside_the_folder_is_refused(
     assert contents(tmp_path) == {"bad.zip": archive.read_bytes()}
 
 
-@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])
-def test_a_link_is_refused(tmp_path: Path, kind: int) -> None:
+@pytest.mark.parametrize("file_type", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])
+def test_a_link_is_refused(tmp_path: Path, file_type: int) -> None:
     archive = write_archive(tmp_path / "bad.zip", MEMBERS)
     # Unix (3) stores a file's type and mode in the upper half of the attributes.
     link = zipfile.ZipInfo("NMR/link")
-    link.create_system, link.external_attr = 3, (kind | 0o777) << 16
+    link.create_system, link.external_attr = 3, (file_type | 0o777) << 16
     with zipfile.ZipFile(archive, "a") as file:
         file.writestr(link, "/etc")
     with pytest.raises(FetchError, match="'NMR/link' is a link or a special file"):
@@ -277,11 +277,11 @@ def test_a_member_of_a_tar_that_leads_out_of_it_is_refused(tmp_path: Path, name:
 
 
 @pytest.mark.parametrize(
-    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE]
+    "file_type", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE]
 )
-def test_a_link_in_a_tar_is_refused(tmp_path: Path, kind: bytes) -> None:
+def test_a_link_in_a_tar_is_refused(tmp_path: Path, file_type: bytes) -> None:
     link = tarfile.TarInfo("images/img_0_0.png")
-    link.type, link.linkname = kind, "/etc/passwd"
+    link.type, link.linkname = file_type, "/etc/passwd"
     with pytest.raises(FetchError, match=r"'images/img_0_0\.png' is a link or a special file"):
         extract_tar(write_tar(tmp_path / "bad.tar", {}, link), tmp_path / "out")
     assert contents(tmp_path / "out") == {}

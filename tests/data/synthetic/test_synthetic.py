@@ -204,7 +204,7 @@ def test_every_scene_is_listed_once(nmr: Path):
     assert sorted(folders) == sorted(f"{s.class_id}/{s.name}" for s in scenes)
 
     # Every test scene has a source view.
-    sources = [line.split() for line in (nmr / "src_dvr.txt").read_text().splitlines()]
+    sources = [text.split() for text in (nmr / "src_dvr.txt").read_text().splitlines()]
     tests = [[s.class_id, s.name] for s in scenes if s.split == "test"]
     assert [words[:2] for words in sources] == tests
     assert all(int(view) in range(VIEWS) for _, _, view in sources)
