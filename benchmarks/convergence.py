@@ -23,7 +23,7 @@ from srt.config.load import load_experiment
 from srt.config.schema import Experiment
 from srt.data.packed.reader import Scenes
 from srt.data.prefetch import iterate_batches
-from srt.training import cuda_graph, loop
+from srt.training import cuda_graph, loop, monitoring
 from srt.training.loop import learning_rate
 from srt.training.state import TrainingState
 from workflow import REPOSITORY

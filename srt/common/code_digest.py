@@ -149,6 +149,7 @@ def has_docstring(node: ast.AST) -> bool:
     """Return whether a node begins with a text that documents it."""
     if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         return False
-    first = node.body[0] if node.body else None
-    is_text = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
-    return is_text and isinstance(first.value.value, str)
+    match node.body:
+        case [ast.Expr(value=ast.Constant(value=str())), *_]:
+            return True
+    return False

@@ -181,7 +181,7 @@ def _check_profile(path: Path, params: Params, name: str, profile: ProfileConfig
     where = f"{path}: profiles.{name}"
     _check_sections({key: getattr(profile, key) for key in SECTIONS}, SECTIONS, where, True)
     for group, config in (("datasets", DatasetConfig), ("weights", WeightsConfig)):
-        configs = dict.fromkeys(getattr(params, group), config)
+        configs: dict[str, type] = dict.fromkeys(getattr(params, group), config)
         _check_sections(getattr(profile, group), configs, f"{where}.{group}", partial=True)
     for key, sections in profile.experiments.items():
         _check_name(key, params.experiments, path, f"profiles.{name}.experiments")
