@@ -1,4 +1,4 @@
-"""Both tools are interrupted in many ways; run again, they end with the same bits."""
+"""Both tools are interrupted in many ways, and end with the same results bit for bit."""
 
 import contextlib
 import json

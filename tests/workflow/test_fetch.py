@@ -1,4 +1,4 @@
-"""Fetching whole datasets: what is placed by hand, subsets, manifests, the command line."""
+"""Fetching datasets: downloads, files that a person put on disk, subsets, manifests, errors."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def test_the_manifest_of_a_bucket_says_what_was_fetched(tmp_path: Path) -> None:
             load_dataset(PARAMS, "msn", "paper"),
             source=re.sub("/data/.*", "/frames/2.3.3", bucket.url),
         )
-        part = stage.with_subset(config, {"shards": "0"})
-        manifest = stage.fetch_dataset(part, "msn", 0, tmp_path)
-        assert stage.fetch_dataset(part, "msn", 0, tmp_path) == manifest
+        first_shards = stage.with_subset(config, {"shards": "0"})
+        manifest = stage.fetch_dataset(first_shards, "msn", 0, tmp_path)
+        assert stage.fetch_dataset(first_shards, "msn", 0, tmp_path) == manifest
         whole = stage.fetch_dataset(config, "msn", 0, tmp_path)
     assert (manifest["folder"], manifest["source"]) == ("2.3.3", config.source)
     assert (manifest["files"], manifest["bytes"]) == (4, 2 * 6 + len(info) + 2)
@@ -55,7 +55,7 @@ METADATA = "".join(f"'{key}': {{id: '{key}', name: '{name}'}}\n" for key, name i
 
 @pytest.fixture
 def renders(tmp_path: Path) -> DatasetConfig:
-    """A zip archive of NMR's form, on disk, with a top folder of any name."""
+    """The configuration of a zip archive in NMR's form on disk; its top folder has any name."""
     path = tmp_path / "downloads" / "renders.zip"
     path.parent.mkdir()
     with zipfile.ZipFile(path, "w") as file:
@@ -77,20 +77,22 @@ def test_a_zip_on_disk_is_unpacked_beside_the_manifest(
     assert len(manifest["archive_sha256"]) == 64
 
 
-@pytest.mark.parametrize("wanted", ["couch", "0001", "sofa,couch"])
-def test_only_the_wanted_classes_are_unpacked(
-    renders: DatasetConfig, tmp_path: Path, wanted: str
+@pytest.mark.parametrize("classes", ["couch", "0001", "sofa,couch"])
+def test_only_the_classes_of_the_subset_are_unpacked(
+    renders: DatasetConfig, tmp_path: Path, classes: str
 ) -> None:
-    config = stage.with_subset(renders, {"classes": tuple(wanted.split(","))})
+    config = stage.with_subset(renders, {"classes": tuple(classes.split(","))})
     manifest = stage.fetch_dataset(config, "nmr", 0, tmp_path / "raw")
     root = tmp_path / "raw" / manifest["folder"]
     assert {path.name for path in root.iterdir()} == {"metadata.yaml", "0001"}
     assert manifest["subset"] == NO_SUBSET | {"classes": ("0001",)}
+
+    # Files of other classes do not change the manifest of the subset.
     stage.fetch_dataset(renders, "nmr", 0, tmp_path / "raw")
-    assert stage.fetch_dataset(config, "nmr", 0, tmp_path / "raw") == manifest  # the rest is there
+    assert stage.fetch_dataset(config, "nmr", 0, tmp_path / "raw") == manifest
 
 
-def test_an_unknown_class_is_refused_with_the_known_ones(
+def test_an_unknown_class_is_refused_and_the_message_lists_the_classes(
     renders: DatasetConfig, tmp_path: Path
 ) -> None:
     config = stage.with_subset(renders, {"classes": ("ship",)})
@@ -100,6 +102,7 @@ def test_an_unknown_class_is_refused_with_the_known_ones(
 
 @pytest.fixture
 def scenes_tar(tmp_path: Path) -> DatasetConfig:
+    """The configuration of a tar archive in ObSuRF's form on disk."""
     path = tmp_path / "downloads" / "clevr3d.tar"
     path.parent.mkdir()
     write_tar(path, {"clevr3d/images/img_0_0.png": b"image", "clevr3d/metadata.npz": b"numbers"})
@@ -115,12 +118,14 @@ def write_tar(path: Path, members: dict[str, bytes]) -> None:
             tar.addfile(member, io.BytesIO(content))
 
 
-def test_a_missing_tar_is_asked_for_with_its_place_source_and_checksum(tmp_path: Path) -> None:
+def test_the_message_for_a_missing_tar_says_where_to_get_it_and_where_to_put_it(
+    tmp_path: Path,
+) -> None:
     config = load_dataset(PARAMS, "clevr3d", "paper")
     with pytest.raises(UserError) as error:
         stage.fetch_dataset(config, "clevr3d", 0, tmp_path / "raw")
-    place = Path.cwd() / "downloads" / "clevr3d.tar"
-    assert f"get clevr3d.tar from {config.homepage} and put it at {place}" in str(error.value)
+    path = Path.cwd() / "downloads" / "clevr3d.tar"
+    assert f"get clevr3d.tar from {config.homepage} and put it at {path}" in str(error.value)
     assert config.sha256 in str(error.value)
 
 
@@ -140,15 +145,13 @@ def test_a_tar_with_another_checksum_is_refused_and_not_unpacked(
     scenes_tar: DatasetConfig, tmp_path: Path
 ) -> None:
     config = dataclasses.replace(scenes_tar, sha256="0" * 64)
-    for _ in range(2):  # remembered or not
+    for _ in range(2):  # the second time, the digest comes from the file beside the data
         with pytest.raises(UserError, match="expected 0000"):
             stage.fetch_dataset(config, "clevr3d", 0, tmp_path / "raw")
     assert not (tmp_path / "raw" / "clevr3d").exists()
 
 
-def test_what_was_unpacked_from_another_archive_is_not_kept(
-    scenes_tar: DatasetConfig, tmp_path: Path
-) -> None:
+def test_files_of_another_archive_are_deleted(scenes_tar: DatasetConfig, tmp_path: Path) -> None:
     config = dataclasses.replace(scenes_tar, sha256=None)
     stage.fetch_dataset(config, "clevr3d", 0, tmp_path / "raw")
     write_tar(Path(config.source), {"images/img_0_0.png": b"IMAGE", "metadata.npz": b"numbers"})
@@ -158,16 +161,18 @@ def test_what_was_unpacked_from_another_archive_is_not_kept(
 
 
 @pytest.mark.parametrize(
-    ("layout", "given"), [("clevr3d", {"shards": "0"}), ("msn", {"classes": ("chair",)})]
+    ("layout", "options"), [("clevr3d", {"shards": "0"}), ("msn", {"classes": ("chair",)})]
 )
 def test_a_subset_that_a_layout_does_not_have_is_refused(
-    layout: str, given: dict[str, object]
+    layout: str, options: dict[str, object]
 ) -> None:
-    with pytest.raises(UserError, match=rf"subset\.{next(iter(given))} .*: layout .* leave it out"):
-        stage.with_subset(load_dataset(PARAMS, layout, "paper"), given)
+    with pytest.raises(
+        UserError, match=rf"subset\.{next(iter(options))} .*: layout .* leave it out"
+    ):
+        stage.with_subset(load_dataset(PARAMS, layout, "paper"), options)
 
 
-def test_flags_replace_only_their_fields_of_the_subset() -> None:
+def test_options_replace_only_their_values_of_the_subset() -> None:
     config = load_dataset(PARAMS, "msn", "paper")
     config = stage.with_subset(config, {"shards": "0-3", "max_scenes": 9})
     subset = stage.with_subset(config, {"shards": "7"}).subset
@@ -178,10 +183,10 @@ def test_flags_replace_only_their_fields_of_the_subset() -> None:
 def test_the_command_line_writes_the_manifest_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write(root: Path, **given: object) -> None:
-        assert given.keys() == {"config", "name", "seed", "workers"}
+    def write(root: Path, **options: object) -> None:
+        assert options.keys() == {"config", "name", "seed", "workers"}
         root.mkdir()
-        (root / "dataset_info.json").write_text(str(given["name"]))
+        (root / "dataset_info.json").write_text(str(options["name"]))
 
     monkeypatch.setattr(stage, "synthetic_writer", lambda layout: write)
     out = tmp_path / "raw" / "manifest.json"
@@ -197,7 +202,7 @@ def test_the_command_line_writes_the_manifest_last(
         stage.fetch(profile="quick", name="lpips_vgg", out=out, params=PARAMS, shards="0")
 
 
-def test_a_refusal_is_one_line_on_the_command_line(
+def test_an_error_is_one_line_on_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli, "die_with_parent", lambda: None)
@@ -206,16 +211,23 @@ def test_a_refusal_is_one_line_on_the_command_line(
         params = tmp_path / "params.yaml"
         source = bucket.url.rpartition("/")[0]
         params.write_text(re.sub(r"gs://\S+/2\.3\.3", source, PARAMS.read_text()))
-        given = ["--profile", "paper", "--name", "msn", "--out", str(tmp_path / "manifest.json")]
-        monkeypatch.setattr(sys, "argv", ["fetch", *given, "--params", str(params), *flags])
-        with pytest.raises(SystemExit) as exit_:
+        arguments = [
+            "--profile",
+            "paper",
+            "--name",
+            "msn",
+            "--out",
+            str(tmp_path / "manifest.json"),
+        ]
+        monkeypatch.setattr(sys, "argv", ["fetch", *arguments, "--params", str(params), *flags])
+        with pytest.raises(SystemExit) as error:
             cli.run(stage.fetch)
-    assert str(exit_.value).startswith(f"error: {source}: 2 of 2 files are not there")
-    assert "\n" not in str(exit_.value)
+    assert str(error.value).startswith(f"error: {source}: 2 of 2 files are not there")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
-def test_a_disk_that_takes_nothing_is_one_line(
+def test_a_disk_that_cannot_be_written_is_an_error_of_one_line(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write(root: Path, **_: object) -> None:

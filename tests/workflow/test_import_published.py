@@ -1,4 +1,4 @@
-"""A published run folder becomes our run and goes back: the same bits, and goes on as before."""
+"""A published run folder becomes our run and goes back without the loss of a bit."""
 
 import json
 import shutil
@@ -66,11 +66,13 @@ def experiments(tmp_path_factory):
 
 @pytest.fixture
 def experiment(request, experiments, tmp_path, monkeypatch):
-    """That of the test's variant, or of srt; for this test the published code has its sizes."""
+    """The tiny experiment of the test's variant, or of srt if the test has none."""
     names = request.fixturenames
     name = request.getfixturevalue("variant") if "variant" in names else "srt"
     experiment, folder = experiments[name]
     shutil.copy(folder / "params.yaml", tmp_path)
+
+    # The published code fixes some sizes. For this test they are those of the tiny experiment.
     sizes = published_config.sizes_in_code("srt", "srt")
     sizes = {key: getattr(experiment.model, key) for key in sizes}
     monkeypatch.setattr(published_config, "sizes_in_code", lambda encoder, decoder: dict(sizes))
@@ -78,7 +80,7 @@ def experiment(request, experiments, tmp_path, monkeypatch):
 
 
 def run(folder, tmp_path, *options, data=None, out="out", states="states"):
-    """Calls the stage as its command line does."""
+    """Call the tool as its command line does."""
     arguments = [folder / "config.yaml", folder / "model.pt", "--profile", "quick"]
     arguments += ["--experiment", "nmr_srt", "--out", tmp_path / out, *options]
     arguments += ["--params", tmp_path / "params.yaml", "--states", tmp_path / states]
@@ -94,15 +96,15 @@ def write_run_folder(folder, experiment, content):
     return folder
 
 
-def go_on(experiment, packed, states, stop_after=None):
-    """Trains, or goes on, with what `workflow.train` would find there."""
+def continue_training(experiment, packed, states, stop_after=None):
+    """Train from the state in `states`, as `workflow.train` does."""
     settings = training_config(experiment, sha256_of(packed / "manifest.json"))
     folder = state_folder(states, experiment, settings)
     data, requests = read_packed(packed), Requests(stop_after=stop_after)
     return fit(experiment, settings, data, folder, Tracker(), ALONE, NeverStop(), requests)
 
 
-def test_a_published_checkpoint_becomes_weights_a_state_and_what_the_tables_need(
+def test_a_published_checkpoint_becomes_weights_a_state_and_files_for_the_tables(
     experiment, packed, tmp_path
 ):
     content, module, adam = published_content(experiment)
@@ -111,14 +113,18 @@ def test_a_published_checkpoint_becomes_weights_a_state_and_what_the_tables_need
     assert settings == json.loads(
         json.dumps(training_config(experiment, sha256_of(packed / "manifest.json")))
     )
+
+    # The resume state has the weights and the optimiser bit for bit.
     state = load_latest_state(state_folder(tmp_path / "states", experiment, settings), settings)
     cost = {"seconds": 12.34, "joules": None, "peak_gigabytes": None}
     assert state.progress == {"step": 4, "best_step": 4, "best_psnr": 21.5, **cost}
     for name, weight in model.state_dict().items():
-        theirs = module.by_our_name[name]
-        assert torch.equal(weight, theirs), name
-        for key, value in adam.state[theirs].items():
+        published = module.by_our_name[name]
+        assert torch.equal(weight, published), name
+        for key, value in adam.state[published].items():
             assert torch.equal(state.tensors[f"optimizer.{key}.{name}"], value), name
+
+    # The tables need a learning curve and what the training cost.
     history = read_history(tmp_path / "out" / "history.csv")
     assert history["validation_psnr"] == [(4, 21.5)]
     keys = ("steps", "best_step", "seconds", "hardware")
@@ -139,44 +145,48 @@ def test_import_then_export_is_the_same_checkpoint_bit_for_bit(
     back = read_checkpoint(tmp_path / "back" / "model.pt")
     assert content.keys() == back.keys()
     assert [key for key in content if not same(content[key], back[key])] == []
+
+    # Neither file is replaced.
     for name in ("config.yaml", "model.pt"):
         with pytest.raises(UserError, match=f"back/{name}: this file exists"):
             run(tmp_path / "back", tmp_path, "--export")
         (tmp_path / "back" / name).unlink()
 
 
-def test_an_exported_training_goes_on_as_if_it_had_not_been_away(
+def test_a_training_that_was_exported_and_imported_ends_with_the_same_weights(
     variant, experiment, packed, tmp_path
 ):
-    """Its weights and optimiser, bit for bit; its colours, too."""
-    half = go_on(experiment, packed, tmp_path / "here", stop_after=STEP)
+    # Train a few steps, export them and import them again.
+    half = continue_training(experiment, packed, tmp_path / "here", stop_after=STEP)
     settings = training_config(experiment, sha256_of(packed / "manifest.json"))
     write_outputs(half, settings, tmp_path / "mine", ALONE)
     run(tmp_path / "run", tmp_path, "--export", out="mine", states="here")
     run(tmp_path / "run", tmp_path, data=packed, states="there")
 
+    # The model that came back predicts the same colours.
     model, _ = load_model(tmp_path / "out" / "model.safetensors", CPU)
     images = torch.rand(1, 2, SIZE, SIZE, 3)
     vectors = nn.functional.normalize(torch.randn(1, 2 + 9, 3), dim=-1)
     rays = Rays(torch.zeros(1, 9, 3), vectors[:, 2:], near=0.5, far=4.0)
     directions = vectors[:, :2, None, None].expand_as(images)
     with torch.no_grad():
-        colours = [
-            each.decode(each.decoder.scene_keys_values(tokens), rays).colours
-            for each in (half.model.eval(), model)
-            for tokens in [each.encode(images, torch.zeros(1, 2, 3), directions)]
-        ]
+        colours = []
+        for network in (half.model.eval(), model):
+            tokens = network.encode(images, torch.zeros(1, 2, 3), directions)
+            keys_values = network.decoder.scene_keys_values(tokens)
+            colours.append(network.decode(keys_values, rays).colours)
     assert torch.equal(*colours)
 
-    ours = go_on(experiment, packed, tmp_path / "here")
-    theirs = go_on(experiment, packed, tmp_path / "there")
+    # It ends as the training that was not exported.
+    ours = continue_training(experiment, packed, tmp_path / "here")
+    theirs = continue_training(experiment, packed, tmp_path / "there")
     assert ours.step == theirs.step == experiment.train.steps
     for name, value in ours.state().tensors.items():
         if name.startswith(("model.", "optimizer.")):
             assert torch.equal(value, theirs.state().tensors[name]), name
 
 
-def test_without_a_validation_nothing_is_claimed(experiment, tmp_path):
+def test_a_run_without_a_validation_has_no_validation_psnr(experiment, tmp_path):
     content, *_ = published_content(experiment)
     content["loss_val_best"] = -np.inf
     run(write_run_folder(tmp_path / "run", experiment, content), tmp_path)
@@ -184,7 +194,7 @@ def test_without_a_validation_nothing_is_claimed(experiment, tmp_path):
     assert read_history(tmp_path / "out" / "history.csv")["validation_psnr"] == []
 
 
-def test_nothing_is_replaced(experiment, packed, tmp_path):
+def test_existing_files_are_not_replaced(experiment, packed, tmp_path):
     content, *_ = published_content(experiment)
     folder = write_run_folder(tmp_path / "run", experiment, content)
     run(folder, tmp_path, data=packed)
@@ -197,7 +207,7 @@ def test_nothing_is_replaced(experiment, packed, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-def test_nothing_is_exported_that_the_published_code_cannot_build(experiments, tmp_path):
+def test_a_model_that_the_published_code_cannot_build_is_not_exported(experiments, tmp_path):
     _, folder = experiments["srt"]
     shutil.copy(folder / "params.yaml", tmp_path)
     with pytest.raises(UserError, match=r"model\.latent_dim: 16 here, 768 there"):

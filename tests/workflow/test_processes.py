@@ -1,4 +1,7 @@
-"""`python -m workflow.train` as processes: killed, stopped, orphaned, twice at once, several."""
+"""`python -m workflow.train` as processes that are killed, stopped or orphaned.
+
+Also two trainings at once, and one training of two processes.
+"""
 
 import contextlib
 import dataclasses
@@ -20,17 +23,17 @@ from support.tiny_training import write_packed, write_params
 from srt.training.states import lock_states
 
 STEPS = 120
-PATIENCE = 120  # seconds, on a busy machine
+TIMEOUT = 120  # seconds, on a busy machine
 WITHOUT_END = 10**6
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
-    """Where trainings of one configuration keep what they write."""
+class Training:
+    """A training that is started as a process, and the files that it writes."""
 
-    root: Path  # of params.yaml, the data and a stand-in for mlflow, which takes seconds to import
-    name: str
-    more: tuple[str, ...] = ()  # options
+    root: Path  # has params.yaml, the data, and an empty module in training of mlflow
+    name: str  # of a folder in root, for its outputs and resume states
+    options: tuple[str, ...] = ()
 
     @property
     def out(self):
@@ -42,23 +45,24 @@ class Place:
 
     @property
     def folder(self):
-        """The folder of the states, once there is one."""
+        """The folder of the resume states, or None before there is one."""
         return next(iter((self.root / self.name / "states").glob("quick/nmr_srt/*")), None)
 
     def states(self):
-        """Returns the steps that are saved."""
+        """Return the steps of the resume states."""
         paths = self.folder.glob("state-*") if self.folder else ()
         return sorted(int(path.stem.removeprefix("state-")) for path in paths)
 
     def logged_step(self):
-        """Returns the last step that was logged."""
+        """Return the last step that was logged."""
+        # The last line of the log may be half written.
         path = self.folder and self.folder / "tracking" / "events.jsonl"
         lines = path.read_bytes().splitlines(keepends=True) if path and path.exists() else []
         events = [json.loads(line) for line in lines if line.endswith(b"\n")]
         return max((event["step"] for event in events if "metrics" in event), default=0)
 
     def start(self, launcher=("-m",), **options):
-        """Starts a training, as a user does."""
+        """Start the training as a user does, and return the process."""
         arguments = {
             "profile": "quick",
             "experiment": "nmr_srt",
@@ -69,26 +73,29 @@ class Place:
         }
         command = [sys.executable, *launcher, "workflow.train"]
         command += [text for key, value in arguments.items() for text in (f"--{key}", str(value))]
-        command += self.more
+        command += self.options
+
+        # Importing MLflow takes seconds, so another module has its name.
         path = os.pathsep.join((str(self.root / "stand-in"), str(REPOSITORY)))
-        own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-        environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"} | own
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+        environment.pop("MLFLOW_TRACKING_URI", None)
         return subprocess.Popen(
             command, cwd=REPOSITORY, env=environment, text=True, stderr=subprocess.PIPE, **options
         )
 
     def finish(self, launcher=("-m",)):
-        """Trains to the end and returns what it said."""
+        """Train to the end, and return the log."""
         process = self.start(launcher)
-        _, said = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0, said
+        _, output = process.communicate(timeout=TIMEOUT)
+        assert process.returncode == 0, output
         assert self.states()[-1] == STEPS
-        return said
+        return output
 
 
 def wait_until(condition, process):
-    """Polls often: a step takes milliseconds."""
-    end = time.monotonic() + PATIENCE
+    """Return when a condition is true; fail if the process ends before, or at the deadline."""
+    # A step takes milliseconds, so ask often.
+    end = time.monotonic() + TIMEOUT
     while not condition():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < end, "it takes too long"
@@ -110,53 +117,59 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def uninterrupted(root):
-    place = Place(root, "uninterrupted")
-    place.finish()
-    return place
+    training = Training(root, "uninterrupted")
+    training.finish()
+    return training
 
 
-def same_outputs(first, second):
+def check_equal_outputs(first, second):
     assert first.weights == second.weights
-    history = "history.csv"
-    assert (first.out / history).read_bytes() == (second.out / history).read_bytes()
+    histories = [(training.out / "history.csv").read_bytes() for training in (first, second)]
+    assert histories[0] == histories[1]
 
 
 def test_a_training_killed_at_any_moment_ends_with_the_same_bytes(root, uninterrupted):
-    place, moment = Place(root, "killed"), random.uniform(0, 0.2)  # another in every test run
-    process = place.start()
-    wait_until(place.states, process)
+    # Kill it at a random moment after its first state, another one in every test run.
+    training = Training(root, "killed")
+    moment = random.uniform(0, 0.2)
+    process = training.start()
+    wait_until(training.states, process)
     end = time.monotonic() + moment
     wait_until(lambda: time.monotonic() > end, process)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    assert not place.out.exists()
-    newest = place.states()[-1]
+    assert not training.out.exists()
+    newest = training.states()[-1]
     process.stderr.close()
-    assert f"resuming after step {newest}\n" in place.finish()
-    same_outputs(place, uninterrupted)
+    assert f"resuming after step {newest}\n" in training.finish()
+    check_equal_outputs(training, uninterrupted)
 
 
-def test_sigterm_saves_the_very_step_and_the_next_run_goes_on(root, uninterrupted):
-    place, step = Place(root, "stopped"), random.randint(3, 50)  # another in every test run
-    process = place.start()
-    wait_until(lambda: place.logged_step() >= step, process)
+def test_sigterm_saves_the_current_step_and_the_next_run_goes_on(root, uninterrupted):
+    # Stop it at a random step, another one in every test run.
+    training = Training(root, "stopped")
+    step = random.randint(3, 50)
+    process = training.start()
+    wait_until(lambda: training.logged_step() >= step, process)
     process.terminate()
-    _, said = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 128 + signal.SIGTERM == 143, said
-    stopped = place.states()[-1]
+    _, output = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 128 + signal.SIGTERM == 143, output
+    stopped = training.states()[-1]
     assert stopped < STEPS
-    assert f"stopped after step {stopped};" in said
-    logged = max(stopped - stopped % 3, stopped - stopped % 40)  # by log_every, validate_every
-    assert place.logged_step() == logged
-    assert not place.out.exists()
-    assert f"resuming after step {stopped}\n" in place.finish()
-    same_outputs(place, uninterrupted)
+    assert f"stopped after step {stopped};" in output
+
+    # The log ends at the last step that was due, by log_every or validate_every.
+    logged = max(stopped - stopped % 3, stopped - stopped % 40)
+    assert training.logged_step() == logged
+    assert not training.out.exists()
+    assert f"resuming after step {stopped}\n" in training.finish()
+    check_equal_outputs(training, uninterrupted)
 
 
 def test_two_processes_give_the_weights_of_one(root, uninterrupted):
-    place = Place(root, "two")
-    place.finish(("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"))
-    paths = [where.out / "model.safetensors" for where in (place, uninterrupted)]
+    training = Training(root, "two")
+    training.finish(("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"))
+    paths = [each.out / "model.safetensors" for each in (training, uninterrupted)]
     with safetensors.safe_open(paths[0], "pt") as two, safetensors.safe_open(paths[1], "pt") as one:
         names = list(one.keys())
         assert list(two.keys()) == names
@@ -165,45 +178,46 @@ def test_two_processes_give_the_weights_of_one(root, uninterrupted):
                 two.get_tensor(name), one.get_tensor(name), atol=1e-5, rtol=1e-5, msg=name
             )
     costs = [
-        json.loads((where.out / "training.json").read_text()) for where in (place, uninterrupted)
+        json.loads((each.out / "training.json").read_text()) for each in (training, uninterrupted)
     ]
     assert costs[0]["best_step"] == costs[1]["best_step"]
 
 
-def test_another_seed_changes_the_weights_and_nothing_that_is_not_the_seed(root, uninterrupted):
-    place = Place(root, "seed", ("--seed", "7"))
-    place.finish()
-    assert place.weights != uninterrupted.weights
+def test_another_seed_changes_the_weights_but_no_other_setting(root, uninterrupted):
+    training = Training(root, "seed", ("--seed", "7"))
+    training.finish()
+    assert training.weights != uninterrupted.weights
     costs = [
-        json.loads((where.out / "training.json").read_text()) for where in (place, uninterrupted)
+        json.loads((each.out / "training.json").read_text()) for each in (training, uninterrupted)
     ]
     assert [cost["seed"] for cost in costs] == [7, 0]
     assert [cost["peak_gigabytes"] for cost in costs] == [None, None]  # of a GPU
     assert costs[0]["but_for_seed"] == costs[1]["but_for_seed"]
-    assert place.folder.name != uninterrupted.folder.name  # no state of the other is taken
+    assert training.folder.name != uninterrupted.folder.name  # no state of the other is taken
 
 
+# A program that starts another one and waits for it.
 PARENT = "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1:]).returncode)"
 
 
 def test_a_second_training_is_refused_and_none_outlives_its_parent(root):
-    place = Place(root, "endless")
-    parent = place.start(("-c", PARENT, sys.executable, "-m"), params="endless")
+    training = Training(root, "endless")
+    parent = training.start(("-c", PARENT, sys.executable, "-m"), params="endless")
     try:
-        wait_until(place.states, parent)
-        training = int((place.folder / "lock").read_text().split()[1])
-        assert training != parent.pid
-        second = place.start(params="endless")
-        _, said = second.communicate(timeout=PATIENCE)
+        wait_until(training.states, parent)
+        child = int((training.folder / "lock").read_text().split()[1])
+        assert child != parent.pid
+        second = training.start(params="endless")
+        _, output = second.communicate(timeout=TIMEOUT)
         assert second.returncode == 1
-        assert f"error: {place.folder / 'lock'}: held by process {training} on" in said
-        assert "Traceback" not in said
+        assert f"error: {training.folder / 'lock'}: held by process {child} on" in output
+        assert "Traceback" not in output
     finally:
         parent.kill()
     try:
-        parent.communicate(timeout=PATIENCE)  # their common standard error ends with the training
+        parent.communicate(timeout=TIMEOUT)  # their common standard error ends with the training
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(training, signal.SIGKILL)
-    with lock_states(place.folder):
+            os.kill(child, signal.SIGKILL)
+    with lock_states(training.folder):
         pass

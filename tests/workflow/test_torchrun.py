@@ -13,15 +13,15 @@ from workflow.common import torchrun
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch):
-    """No Slurm job, no torchrun, no arguments."""
+def plain_process(monkeypatch):
+    """A process with arguments of its own, without a Slurm job and without torchrun."""
     for name in ("WORLD_SIZE", "SLURM_JOB_ID"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "argv", ["train.py", "--profile", "quick"])
 
 
-def started(monkeypatch, gpus):
-    """Returns the command that this process becomes on a machine with so many GPUs, or None."""
+def torchrun_command(monkeypatch, gpus):
+    """Return the command that this process becomes with this number of GPUs; None if it stays."""
     commands = [None]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(os, "execvp", lambda program, command: commands.append(command))
@@ -29,8 +29,11 @@ def started(monkeypatch, gpus):
     return commands[-1]
 
 
-def job_of(nodes, monkeypatch, tmp_path):
-    """Makes this process a part of a Slurm job, by a stand-in for `squeue`."""
+def enter_slurm_job(nodes, monkeypatch, tmp_path):
+    """Make this process one of a Slurm job with so many nodes; None: Slurm does not answer.
+
+    A script replaces `squeue`, which says how many nodes the job has.
+    """
     answer = f"echo {nodes}" if nodes else "echo no such job >&2; exit 1"
     (tmp_path / "squeue").write_text(f'#!/bin/sh\n[ "$2" = --jobs=17 ] && {answer}\n')
     (tmp_path / "squeue").chmod(0o755)
@@ -39,50 +42,50 @@ def job_of(nodes, monkeypatch, tmp_path):
 
 
 class StartedError(Exception):
-    """Says which module torchrun was to run."""
+    """Raised in place of starting torchrun, with the module that it would run."""
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate"])
-def test_steps_and_items_are_shared_out_over_all_gpus(monkeypatch, tmp_path, name):
+def test_training_and_evaluation_use_all_gpus(monkeypatch, tmp_path, name):
     def start(module):
         raise StartedError(module)
 
     stage = importlib.import_module(f"workflow.{name}")
     monkeypatch.setattr(stage, "start_torchrun", start)
-    given = {"profile": "quick", "experiment": "nmr_srt", "params": PARAMS}
-    given |= {"data": tmp_path / "packed", "out": tmp_path / "out"}  # neither is there yet
+
+    # None of these files exists: torchrun starts before anything is read.
+    arguments = {"profile": "quick", "experiment": "nmr_srt", "params": PARAMS}
+    arguments |= {"data": tmp_path / "packed", "out": tmp_path / "out"}
     if name == "evaluate":
-        given |= {"model": tmp_path / "model.safetensors", "lpips": tmp_path / "manifest.json"}
+        arguments |= {"model": tmp_path / "model.safetensors", "lpips": tmp_path / "manifest.json"}
     with pytest.raises(StartedError, match=f"^workflow.{name}$"):
-        getattr(stage, name)(**given)
+        getattr(stage, name)(**arguments)
 
 
 @pytest.mark.parametrize("gpus", [0, 1])
 def test_one_process_is_enough_for_one_gpu(monkeypatch, gpus):
-    assert started(monkeypatch, gpus) is None
+    assert torchrun_command(monkeypatch, gpus) is None
 
 
 def test_torchrun_starts_the_same_command_once(monkeypatch):
-    command = started(monkeypatch, 4)
+    command = torchrun_command(monkeypatch, 4)
     assert command[:3] == [sys.executable, "-m", "torch.distributed.run"]
     assert command[3:5] == ["--nproc-per-node=4", "--standalone"]
     assert command[5:] == ["-m", "workflow.train", "--profile", "quick"]
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert started(monkeypatch, 4) is None
+    assert torchrun_command(monkeypatch, 4) is None
 
 
 def test_a_slurm_job_of_one_node_is_like_any_machine(monkeypatch, tmp_path):
-    job_of(1, monkeypatch, tmp_path)
-    assert started(monkeypatch, 1) is None
-    assert "--standalone" in started(monkeypatch, 2)
+    enter_slurm_job(1, monkeypatch, tmp_path)
+    assert torchrun_command(monkeypatch, 1) is None
+    assert "--standalone" in torchrun_command(monkeypatch, 2)
 
 
 @pytest.mark.parametrize("gpus", [0, 8])
-def test_on_several_nodes_srun_starts_one_torchrun_on_each_and_all_meet(
-    monkeypatch, tmp_path, gpus
-):
-    job_of(3, monkeypatch, tmp_path)
-    command = started(monkeypatch, gpus)
+def test_on_several_nodes_srun_starts_one_torchrun_on_each_node(monkeypatch, tmp_path, gpus):
+    enter_slurm_job(3, monkeypatch, tmp_path)
+    command = torchrun_command(monkeypatch, gpus)
     assert command[0] == "srun"
     assert {"--nodes=3", "--ntasks=3", "--ntasks-per-node=1"} < set(command)
     assert {"--nnodes=3", "--rdzv-id=17", f"--nproc-per-node={gpus or 1}"} < set(command)
@@ -91,6 +94,6 @@ def test_on_several_nodes_srun_starts_one_torchrun_on_each_and_all_meet(
 
 
 def test_a_slurm_that_does_not_answer_is_named(monkeypatch, tmp_path):
-    job_of(None, monkeypatch, tmp_path)
+    enter_slurm_job(None, monkeypatch, tmp_path)
     with pytest.raises(UserError, match="SLURM_JOB_ID is 17, but Slurm does not answer"):
-        started(monkeypatch, 1)
+        torchrun_command(monkeypatch, 1)

@@ -1,4 +1,4 @@
-"""The runs of one configuration are one run; those of `dvc exp run` bear its names."""
+"""All stages of a configuration share one run in MLflow; `dvc exp run` gives its runs names."""
 
 import json
 
@@ -15,13 +15,14 @@ SETTINGS = {
 
 
 @pytest.fixture(autouse=True)
-def by_hand(monkeypatch):
+def without_dvc(monkeypatch):
+    """The variables of a stage that was started by hand."""
     for name in ("DVC_STAGE", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV", "DVC_ROOT"):
         monkeypatch.delenv(name, raising=False)
 
 
-def described(states, **settings):
-    """Returns run.json of a run that train opens."""
+def open_training_run(states, **settings):
+    """Open the run of a training, and return the content of its run.json."""
     run = workflow.common.tracked_run.open_run(
         "train", "quick", "nmr_srt", SETTINGS | settings, states
     )
@@ -29,19 +30,19 @@ def described(states, **settings):
 
 
 def test_a_run_is_named_after_its_experiment_under_its_dataset(tmp_path):
-    run = described(tmp_path)
+    run = open_training_run(tmp_path)
     assert (run["experiment"], run["name"], run["parent"]) == ("quick: nmr", "nmr_srt", "")
     assert run["parameters"]["model.heads"] == "2"
 
 
 def test_a_later_stage_opens_the_same_run(tmp_path):
-    first = described(tmp_path)
+    first = open_training_run(tmp_path)
     run = workflow.common.tracked_run.open_run("evaluate", "quick", "nmr_srt", SETTINGS, tmp_path)
     assert json.loads((run.folder / "run.json").read_text()) == first
 
 
 def test_seeds_differ_in_the_fingerprint_alone(tmp_path):
-    first, second = (described(tmp_path, seed=seed)["tags"] for seed in (0, 1))
+    first, second = (open_training_run(tmp_path, seed=seed)["tags"] for seed in (0, 1))
     assert first["fingerprint"] != second["fingerprint"]
     assert first["but_for_seed"] == second["but_for_seed"]
 
@@ -49,12 +50,12 @@ def test_seeds_differ_in_the_fingerprint_alone(tmp_path):
 def test_an_experiment_of_dvc_gives_its_name_and_its_commit_a_parent(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_EXP_NAME", "murky-tee")
     monkeypatch.setenv("DVC_EXP_BASELINE_REV", "0123456789abcdef")
-    run = described(tmp_path)
+    run = open_training_run(tmp_path)
     assert run["name"] == "nmr_srt (murky-tee)"
     assert run["parent"] == "nmr_srt: dvc exp from 0123456"
 
 
-def test_what_a_queue_of_dvc_runs_in_a_copy_is_kept_in_the_repository(tmp_path):
+def test_a_queued_experiment_of_dvc_uses_the_main_repository(tmp_path):
     assert (
         workflow.common.tracked_run.main_repository(tmp_path / ".dvc/tmp/exps/tmp_a1b2") == tmp_path
     )

@@ -1,4 +1,4 @@
-"""The JSON schema of params.yaml: up to date, and of one mind with Python."""
+"""The JSON schema of params.yaml is up to date, and refuses the same values as Python."""
 
 import jsonschema
 import pytest
@@ -30,16 +30,18 @@ def test_the_schema_accepts_the_file_that_python_accepts(tmp_path):
 
 @pytest.mark.parametrize(
     "edit",
-    # Not 24.0: JSON Schema takes a float without a fraction for an integer.
+    # Without 24.0, which is an integer for JSON Schema.
     [edit for edit in WRONG_VALUES if edit[1] not in (24.0, 64.0)]
     + [(key, ABSENT) for key in MISSING]
     + [(f"{level}lerning_rate", 1) for level in LEVELS],
     ids=lambda edit: edit[0],
 )
-def test_the_schema_refuses_at_the_same_place_what_python_refuses(tmp_path, edit):
+def test_the_schema_refuses_what_python_refuses_at_the_same_key(tmp_path, edit):
     path = edited(tmp_path, edit)
     with pytest.raises(ConfigError):
         load_params(path)
-    place = edit[0].split(".")
+
+    # The schema may name the key itself, or the section that has it.
+    keys = edit[0].split(".")
     errors = [list(map(str, error.absolute_path)) for error in schema_errors(path)]
-    assert any(error == place[: len(error)] and len(error) >= len(place) - 1 for error in errors)
+    assert any(error == keys[: len(error)] and len(error) >= len(keys) - 1 for error in errors)
