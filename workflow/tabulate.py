@@ -40,7 +40,7 @@ from workflow.common.jobs import PUBLISHED_SCALE
 from workflow.common.stage_files import (
     BY_ANGLE,
     FIGURES,
-    KEPT,
+    RUN_FILES,
     VIDEO,
     read_few_cameras,
     read_json,
@@ -175,7 +175,7 @@ def archive_inputs(outputs: Path, out: Path, experiments: Sequence[Experiment]) 
 
     for one in experiments:
         folder = outputs / one.name
-        copy_files(folder, runs / one.name, KEPT)
+        copy_files(folder, runs / one.name, RUN_FILES)
         new_seeds = seed_folders(folder / "seeds")
         for seed in new_seeds:
             copy_files(seed, out / "seeds" / one.name / seed.name, FIGURES)

@@ -4,7 +4,15 @@ import dataclasses
 
 import pytest
 import torch
-from support.broken_params import ABSENT, LEVELS, MISSING, PARAMS, RAW, WRONG_VALUES, edited
+from support.broken_params import (
+    ABSENT,
+    LEVELS,
+    MISSING,
+    PARAMS,
+    RAW,
+    WRONG_VALUES,
+    write_edited_params,
+)
 
 from srt.common.errors import UserError
 from srt.common.fingerprint import differences, fingerprint
@@ -33,49 +41,49 @@ def refusal(path):
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_an_unknown_key_is_refused_by_its_name_at_every_level(tmp_path, level):
-    path = edited(tmp_path, (f"{level}lerning_rate", {}))
+    path = write_edited_params(tmp_path, (f"{level}lerning_rate", {}))
     assert refusal(path).startswith(f"{path}: {level}lerning_rate: unknown key; possible keys: ")
 
 
 def test_an_unknown_key_in_a_section_of_an_experiment_is_refused_by_its_name(tmp_path):
-    path = edited(tmp_path, ("experiments.nmr_srt.train", {"lerning_rate": 1.0}))
+    path = write_edited_params(tmp_path, ("experiments.nmr_srt.train", {"lerning_rate": 1.0}))
     assert f"{path}: experiments.nmr_srt.train.lerning_rate: unknown key" in refusal(path)
 
 
 @pytest.mark.parametrize(("key", "value"), WRONG_VALUES, ids=str)
 def test_a_wrong_value_is_refused_with_file_key_and_value(tmp_path, key, value):
-    path = edited(tmp_path, (key, value))
+    path = write_edited_params(tmp_path, (key, value))
     assert refusal(path).startswith(f"{path}: {key}: {value!r} is not ")
 
 
 def test_a_wrong_value_in_a_section_of_an_experiment_is_refused_by_its_name(tmp_path):
-    path = edited(tmp_path, ("experiments.nmr_srt.train", {"steps": "many"}))
+    path = write_edited_params(tmp_path, ("experiments.nmr_srt.train", {"steps": "many"}))
     assert f"{path}: experiments.nmr_srt.train.steps: 'many' is not of type int" in refusal(path)
 
 
 @pytest.mark.parametrize("key", ["defaults.train.learning_rate", "profiles.quick.train.decay_rate"])
 def test_a_float_without_a_dot_is_refused_with_the_way_to_write_it(tmp_path, key):
-    path = edited(tmp_path, (key, "1e-4"))
+    path = write_edited_params(tmp_path, (key, "1e-4"))
     assert f"{key}: '1e-4' is not a float" in (text := refusal(path))
     assert "1.0e-4" in text
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_number_that_is_not_finite_is_refused(tmp_path, value):
-    path = edited(tmp_path, ("defaults.train.learning_rate", value))
+    path = write_edited_params(tmp_path, ("defaults.train.learning_rate", value))
     assert f"defaults.train.learning_rate: {value!r} is not a finite number" in refusal(path)
 
 
 @pytest.mark.parametrize("key", MISSING)
 def test_a_missing_key_or_section_is_refused_by_its_name(tmp_path, key):
-    path = edited(tmp_path, (key, ABSENT))
+    path = write_edited_params(tmp_path, (key, ABSENT))
     *parents, name = key.split(".")
     section = f"{path}: {'.'.join(parents)}" if parents else str(path)
     assert refusal(path) == f"{section}: the key {name} is missing"
 
 
 def test_a_dataset_without_a_key_that_has_no_default_is_refused_by_its_name(tmp_path):
-    path = edited(tmp_path, ("datasets.nmr.views", ABSENT))
+    path = write_edited_params(tmp_path, ("datasets.nmr.views", ABSENT))
     assert refusal(path) == f"{path}: datasets.nmr, profile quick: the key views is missing"
 
 
@@ -88,19 +96,21 @@ def test_shards_are_given_as_numbers_and_ranges(text, numbers):
 
 @pytest.mark.parametrize("value", [None, {}, {"train": {}}, {"datasets": {"nmr": {}}}], ids=str)
 def test_a_profile_names_only_what_it_changes(tmp_path, value):
-    path = edited(tmp_path, ("profiles.paper", value))
+    path = write_edited_params(tmp_path, ("profiles.paper", value))
     load_params(path)
     assert load_experiment(path, "nmr_srt", "paper") == load_experiment(PARAMS, "nmr_srt", "paper")
     assert load_weights(path, "lpips_vgg", "paper") == load_weights(PARAMS, "lpips_vgg", "paper")
 
 
 def test_a_file_that_was_changed_is_read_again(tmp_path):
-    assert load_params(edited(tmp_path, ("seed", 1))).seed == 1
-    assert load_params(edited(tmp_path, ("seed", 2))).seed == 2
+    assert load_params(write_edited_params(tmp_path, ("seed", 1))).seed == 1
+    assert load_params(write_edited_params(tmp_path, ("seed", 2))).seed == 2
 
 
 def test_decay_steps_of_null_are_as_many_as_steps(tmp_path):
-    path = edited(tmp_path, ("profiles.paper.train", {"steps": 20000, "decay_steps": None}))
+    path = write_edited_params(
+        tmp_path, ("profiles.paper.train", {"steps": 20000, "decay_steps": None})
+    )
     assert load_experiment(path, "nmr_srt", "paper").train.decay_steps == 20000
 
 
@@ -110,7 +120,7 @@ def test_a_name_that_yaml_does_not_read_as_text_is_refused(tmp_path, section, na
     values = RAW
     for key in section.split("."):
         values = values[key]
-    path = edited(tmp_path, (section, {**values, name: {}}))
+    path = write_edited_params(tmp_path, (section, {**values, name: {}}))
     assert f"{path}: {section}.{name}: the key {name!r} is not text" in refusal(path)
 
 
@@ -160,7 +170,7 @@ def test_a_name_that_yaml_does_not_read_as_text_is_refused(tmp_path, section, na
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused(tmp_path, key, value, expected):
-    path = edited(tmp_path, (key, value))
+    path = write_edited_params(tmp_path, (key, value))
     with pytest.raises(ConfigError) as error:
         load_params(path)
     assert str(error.value).startswith(f"{path}: ")
@@ -204,9 +214,9 @@ def test_an_unknown_name_is_refused_with_the_possible_names(tmp_path):
             load(PARAMS, name, "quick")
     with pytest.raises(ConfigError, match=f"{PARAMS}: profile: 'fast' is not one of quick, paper"):
         load_experiment(PARAMS, "nmr_srt", "fast")
-    path = edited(tmp_path, ("profile", "fast"))
+    path = write_edited_params(tmp_path, ("profile", "fast"))
     assert f"{path}: profile: 'fast' is not one of quick, paper" in refusal(path)
-    path = edited(tmp_path, ("experiments.nmr_srt.dataset", "nrm"))
+    path = write_edited_params(tmp_path, ("experiments.nmr_srt.dataset", "nrm"))
     assert f"{path}: experiments.nmr_srt.dataset: 'nrm' is not one of " in refusal(path)
 
 
@@ -236,14 +246,14 @@ def test_a_profile_overrides_an_experiment_and_an_experiment_overrides_the_defau
         ("profiles.paper.experiments", {"nmr_srt": {"train": {"log_every": 4}}}),
     ]
     for count in range(1, 5):
-        path = edited(tmp_path, *layers[:count])
+        path = write_edited_params(tmp_path, *layers[:count])
         train = load_experiment(path, "nmr_srt", "paper").train
         unchanged = load_experiment(PARAMS, "nmr_srt", "paper").train
         assert train == dataclasses.replace(unchanged, log_every=count)
 
 
 def test_the_file_chooses_the_profile_unless_the_caller_does(tmp_path):
-    path = edited(tmp_path, ("profile", "paper"))
+    path = write_edited_params(tmp_path, ("profile", "paper"))
     assert load_experiment(path, "nmr_srt").profile == "paper"
     assert load_experiment(path, "nmr_srt") == load_experiment(path, "nmr_srt", "paper")
     assert load_experiment(path, "nmr_srt", "quick").profile == "quick"
@@ -251,7 +261,7 @@ def test_the_file_chooses_the_profile_unless_the_caller_does(tmp_path):
 
 def test_a_profile_changes_single_keys_of_a_dataset(tmp_path):
     # The dataset itself has no synthetic scenes, so the profile must give all their keys.
-    path = edited(
+    path = write_edited_params(
         tmp_path, ("profiles.quick.datasets.nmr.synthetic", {"scene": "object", "train": 1})
     )
     with pytest.raises(ConfigError, match=r"nmr, profile quick\.synthetic: the key val is missi"):
@@ -259,7 +269,7 @@ def test_a_profile_changes_single_keys_of_a_dataset(tmp_path):
 
     # If the dataset has them, the profile may change a single one.
     counts = {"scene": "object", "train": 5, "val": 6, "test": 7}
-    path = edited(
+    path = write_edited_params(
         tmp_path,
         ("datasets.nmr.synthetic", counts),
         ("profiles.quick.datasets.nmr.synthetic", {"val": 60}),

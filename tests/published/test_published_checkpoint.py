@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from support.paths import REFERENCE
-from support.published_form import STEP, published_content, same
+from support.published_form import STEP, equal_values, published_content
 from support.tiny_training import PARAMS, VARIANTS, one_thread, tiny_experiment
 
 from srt.common.errors import UserError
@@ -237,5 +237,5 @@ def test_a_round_trip_at_the_published_size(tmp_path):
     training = training_from_checkpoint(read, experiment, True, tmp_path / "model.pt")
     assert sum(t.numel() for t in training.model.parameters()) == 73_932_563
     back = checkpoint_from_training(training, 1, "2x8k1")
-    changed = [key for key in content if not same(content[key], back[key])]
+    changed = [key for key in content if not equal_values(content[key], back[key])]
     assert changed == []

@@ -13,7 +13,7 @@ RAW["profiles"]["paper"] = {"datasets": {"nmr": {}}}  # it changes nothing, so i
 ABSENT = object()  # in place of a value: the key is deleted
 
 
-def edited(folder, *edits):
+def write_edited_params(folder, *edits):
     """Write a copy of params.yaml with changes, and return its path.
 
     Args:

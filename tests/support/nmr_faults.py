@@ -7,7 +7,7 @@ for the message.
 import shutil
 
 import numpy as np
-from support.small_nmr import FOCAL, LISTS, VIEWS, image, resave, truncate, without_line
+from support.small_nmr import FOCAL, LISTS, VIEWS, delete_lines, image, resave, truncate
 
 
 def cameras(raw):
@@ -197,7 +197,7 @@ FAULTS = {
         LINE_4 + "02828884/b2 has view 0 further up",
     ),
     "a test scene without a source view": (
-        lambda raw: without_line(raw / "views.txt", "b2"),
+        lambda raw: delete_lines(raw / "views.txt", "b2"),
         r"views\.txt: no source view for the test scene 02828884/b2",
     ),
     "an empty view list": (

@@ -51,10 +51,12 @@ def published_content(experiment, step=STEP):
     return {**states, "optimizer": adam.state_dict(), **progress}, module, adam
 
 
-def same(first, second):
+def equal_values(first, second):
     """Return whether nested values are equal; tensors must be bit for bit and of one type."""
     if isinstance(first, torch.Tensor):
         return torch.equal(first, second) and first.dtype == second.dtype
     if isinstance(first, dict):
-        return list(first) == list(second) and all(same(first[key], second[key]) for key in first)
+        return list(first) == list(second) and all(
+            equal_values(first[key], second[key]) for key in first
+        )
     return first == second

@@ -78,12 +78,12 @@ def pack(raw, out, config=TINY, workers=1):
     return out
 
 
-def in_threads(monkeypatch):
+def pack_in_threads(monkeypatch):
     """Let this test pack in a thread; to start a process takes seconds."""
     monkeypatch.setattr(writer, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
 
 
-def small_shards(monkeypatch):
+def use_small_shards(monkeypatch):
     """Let this test pack two scenes into each shard."""
     monkeypatch.setattr(shards, "SHARD_BYTES", 2 * SCENE_BYTES)
 
@@ -108,7 +108,7 @@ def resave(path, mode, size=(SIZE, SIZE)):
     Image.open(path).convert(mode).resize(size).save(path)
 
 
-def without_line(path, word):
+def delete_lines(path, word):
     """Delete the lines of a file that have a word."""
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(line for line in lines if word not in line))

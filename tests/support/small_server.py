@@ -18,7 +18,7 @@ def free_port():
         return server.getsockname()[1]
 
 
-def nowhere():
+def unused_address():
     """Return an address on which no server listens."""
     return f"http://127.0.0.1:{free_port()}"
 

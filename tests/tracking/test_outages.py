@@ -165,7 +165,7 @@ def test_a_sqlite_file_locked_for_longer_than_it_waits_gets_everything_later(sto
 def test_a_store_that_stays_away_is_warned_about_with_the_folder_and_the_remedy(
     store, monkeypatch, caplog
 ):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", small_server.nowhere())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", small_server.unused_address())
     tracker = store.open_run("ckpt/quick/nmr_srt/0123456789ab/tracking")
     log_steps(tracker, 1, 3)
     with caplog.at_level(logging.WARNING):

@@ -8,7 +8,7 @@ import pytest
 import torch
 import tyro
 import yaml
-from support.published_form import STEP, published_content, same
+from support.published_form import STEP, equal_values, published_content
 from support.tiny_training import (
     ALONE,
     CPU,
@@ -144,7 +144,7 @@ def test_import_then_export_is_the_same_checkpoint_bit_for_bit(
     run(tmp_path / "back", tmp_path, "--export")
     back = read_checkpoint(tmp_path / "back" / "model.pt")
     assert content.keys() == back.keys()
-    assert [key for key in content if not same(content[key], back[key])] == []
+    assert [key for key in content if not equal_values(content[key], back[key])] == []
 
     # Neither file is replaced.
     for name in ("config.yaml", "model.pt"):

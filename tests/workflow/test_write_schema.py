@@ -3,7 +3,7 @@
 import jsonschema
 import pytest
 import yaml
-from support.broken_params import ABSENT, LEVELS, MISSING, PARAMS, WRONG_VALUES, edited
+from support.broken_params import ABSENT, LEVELS, MISSING, PARAMS, WRONG_VALUES, write_edited_params
 
 from srt.config.load import load_params, params_schema
 from srt.config.strict import ConfigError
@@ -23,7 +23,7 @@ def test_the_schemas_file_is_up_to_date_and_valid():
 def test_the_schema_accepts_the_file_that_python_accepts(tmp_path):
     load_params(PARAMS)
     assert schema_errors(PARAMS) == []
-    path = edited(tmp_path, ("experiments.nmr_srt.train", {"log_every": 2}))
+    path = write_edited_params(tmp_path, ("experiments.nmr_srt.train", {"log_every": 2}))
     load_params(path)
     assert schema_errors(path) == []
 
@@ -37,7 +37,7 @@ def test_the_schema_accepts_the_file_that_python_accepts(tmp_path):
     ids=lambda edit: edit[0],
 )
 def test_the_schema_refuses_what_python_refuses_at_the_same_key(tmp_path, edit):
-    path = edited(tmp_path, edit)
+    path = write_edited_params(tmp_path, edit)
     with pytest.raises(ConfigError):
         load_params(path)
 

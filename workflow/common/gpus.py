@@ -75,17 +75,17 @@ def wait_for_gpus(visible: list[str], count: int) -> list[str]:
     folder = Path(tempfile.gettempdir()) / f"srt-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     with wait_for_lock(folder / "turn"):
-        taken: list[str] = []
+        claimed: list[str] = []
         while True:
             for name in visible:
                 path = folder / name.replace("/", "-")  # the name of a MIG slice may have a slash
-                if len(taken) < count and name not in taken and lock_gpu(path):
-                    taken.append(name)
-            if len(taken) == count:
-                return taken
+                if len(claimed) < count and name not in claimed and lock_gpu(path):
+                    claimed.append(name)
+            if len(claimed) == count:
+                return claimed
             log.info(
                 "waiting for %d of the GPUs %s, which other jobs use",
-                count - len(taken),
+                count - len(claimed),
                 ", ".join(visible),
             )
             time.sleep(SECONDS)

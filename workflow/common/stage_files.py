@@ -22,7 +22,7 @@ from srt.results.runs import Run
 # only the figures.
 FIGURES = ("metrics.json", "costs.json", "training.json", "history.csv")
 VIDEO = "video.mp4"
-KEPT = (*FIGURES, "comparison.png", "extremes.png", VIDEO)
+RUN_FILES = (*FIGURES, "comparison.png", "extremes.png", VIDEO)
 BY_ANGLE = "psnr_by_angle.png"
 PICTURES = ("comparison.png", "extremes.png", "scenes.png", "cameras.png")
 
@@ -59,7 +59,7 @@ def read_run(
         UserError: a file is missing, cannot be read, or is of another experiment.
     """
     # The report copies all of these files, so all of them must be there and complete.
-    for name in KEPT:
+    for name in RUN_FILES:
         if partial and name == VIDEO:
             continue
         if name in PICTURES:

@@ -18,12 +18,12 @@ from support.small_nmr import (
     TINY,
     VIEWS,
     contents,
+    delete_lines,
     image,
-    in_threads,
     pack,
-    small_shards,
+    pack_in_threads,
     truncate,
-    without_line,
+    use_small_shards,
     write_raw,
 )
 
@@ -47,8 +47,8 @@ def raw(valid, tmp_path):
 
 @pytest.fixture
 def quickly(monkeypatch):
-    in_threads(monkeypatch)
-    small_shards(monkeypatch)
+    pack_in_threads(monkeypatch)
+    use_small_shards(monkeypatch)
 
 
 @pytest.mark.usefixtures("quickly")
@@ -60,7 +60,7 @@ def test_a_repaired_dataset_is_packed_as_if_it_had_never_been_broken(raw, tmp_pa
     assert list((tmp_path / ".packed.partial" / "train").glob("images-*.npy"))
 
     # Repair the data: remove a scene from its list, and replace the damaged image.
-    without_line(raw / "04256520" / "softras_train.lst", "s1")
+    delete_lines(raw / "04256520" / "softras_train.lst", "s1")
     shutil.copy(image(raw), image(raw, "02828884/b0"))
     packed = contents(pack(raw, tmp_path / "packed"))
     assert packed == contents(pack(raw, tmp_path / "fresh"))
@@ -119,9 +119,9 @@ def test_wherever_packing_stops_the_next_call_ends_with_the_same_bytes(
 
 
 def test_the_bytes_do_not_depend_on_the_number_of_workers(valid, tmp_path, monkeypatch):
-    small_shards(monkeypatch)
+    use_small_shards(monkeypatch)
     several = contents(pack(valid, tmp_path / "several", workers=3))
-    in_threads(monkeypatch)
+    pack_in_threads(monkeypatch)
     assert contents(pack(valid, tmp_path / "one")) == several
 
 

@@ -29,7 +29,7 @@ from support.small_msn import (
     write_raw,
     write_records,
 )
-from support.small_nmr import REPOSITORY, in_threads
+from support.small_nmr import REPOSITORY, pack_in_threads
 
 from srt.common.errors import DataError
 from srt.config.schema import SPLITS, SplitRanges, SubsetConfig
@@ -270,7 +270,7 @@ def test_the_dataset_is_found_in_folders_of_any_name_and_half_fetched_files_are_
 
 
 def test_what_is_packed_is_what_was_read(valid, tmp_path, monkeypatch):
-    in_threads(monkeypatch)
+    pack_in_threads(monkeypatch)
     out = tmp_path / "packed"
     writer.pack(valid, None, TINY, out, provenance={}, workers=1)
     raw_scenes = read_all(valid)

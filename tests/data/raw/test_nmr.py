@@ -20,9 +20,9 @@ from support.small_nmr import (
     TINY,
     VIEWS,
     contents,
-    in_threads,
     pack,
-    small_shards,
+    pack_in_threads,
+    use_small_shards,
     write_raw,
 )
 
@@ -112,8 +112,8 @@ def raw(valid, tmp_path):
 
 @pytest.fixture
 def quickly(monkeypatch):
-    in_threads(monkeypatch)
-    small_shards(monkeypatch)
+    pack_in_threads(monkeypatch)
+    use_small_shards(monkeypatch)
 
 
 @pytest.mark.usefixtures("quickly")

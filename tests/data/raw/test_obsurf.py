@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from support.obsurf_faults import FAULTS
 from support.paths import REFERENCE
-from support.small_nmr import in_threads
+from support.small_nmr import pack_in_threads
 from support.small_obsurf import (
     OBJECTS,
     SIZE,
@@ -144,7 +144,7 @@ def test_mended_metadata_are_read_again(raw):
 
 
 def test_what_is_packed_is_what_was_read(valid, tmp_path, monkeypatch):
-    in_threads(monkeypatch)
+    pack_in_threads(monkeypatch)
     out = tmp_path / "packed"
     writer.pack(valid, None, TINY, out, provenance={}, workers=1)
     raw_scenes = read_all(valid)
