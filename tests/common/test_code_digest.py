@@ -12,10 +12,15 @@ def train(steps):
     """Train a model."""
     return decode(steps + 1)
 '''
+DECODE = """
+def decode(x):
+    from srt.geometry import cast
+    return cast(x)
+"""
 FILES = {
     "workflow/train.py": TRAIN,
     "srt/__init__.py": "",
-    "srt/model/__init__.py": "def decode(x):\n    from srt.geometry import cast\n    return cast(x)\n",
+    "srt/model/__init__.py": DECODE,
     "srt/geometry.py": "def cast(rays):\n    return [ray * 2 for ray in rays]\n",
     "srt/page.py": 'FOLDER = "templates"\n',
     "srt/templates/page.css": "p {}\n",

@@ -148,9 +148,9 @@ def test_repeats_of_a_run_that_changed_leave_the_report_and_the_log_says_so(
         ({"steps": 999}, "its steps is not that"),
     ],
 )
-def test_a_seed_that_was_trained_otherwise_is_refused_by_what_differs(outputs, changes, said):
+def test_a_seed_that_was_trained_otherwise_is_refused_by_what_differs(outputs, changes, message):
     change(outputs / NAME / "seeds" / "12" / "training.json", **changes)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         read_all(outputs)
 
 

@@ -102,7 +102,7 @@ def test_only_results_that_are_up_to_date_are_adopted_and_the_others_are_named(
     copy.edit_params({"profiles.quick.train.learning_rate": 1.0e-2})
     code, output = copy.run(sys.executable, "-m", "workflow.tools.adopt", tool)
     assert code == 0, output
-    names = output.split("still to be finished: ")[1].splitlines()[0].split(", ")
+    names = output.split("still to be made: ")[1].splitlines()[0].split(", ")
     assert names == ["evaluate@nmr_srt", "render@nmr_srt", "tabulate", "train@nmr_srt"]
     planned = ("snakemake", "--cores", "1", "--dry-run", "results")
     _, output = copy.run(*(("dvc", "repro", "--dry") if tool == "dvc" else planned))
@@ -120,9 +120,14 @@ def test_status_says_what_is_done_and_what_a_tool_would_make_and_why(finished, t
     assert f"{tool} has nothing to make" in output
     assert re.search(r"^nmr_srt +done +6 of 6 ", output, re.MULTILINE)
 
-    # A change of the code makes the video again, and with it the table.
+    # A comment makes nothing again.
     copy.edit("srt/rendering/frames.py", "from __future__", "# changed\nfrom __future__")
-    why = "srt/rendering/frames.py modified" if tool == "dvc" else "updated input files"
+    assert f"{tool} has nothing to make" in copy.run(*command)[1]
+
+    # A change of a statement makes the video again, and with it the table.
+    copy.edit("srt/rendering/frames.py", "WORTH_COMPILING = 100", "WORTH_COMPILING = 101")
+    changed = "plan/quick/render/nmr_srt.json modified"
+    why = changed if tool == "dvc" else "params changed since last execution"
     expected = f"{tool} would make\n  render@nmr_srt: {why}\n  tabulate: what it is made of\n"
     assert copy.run(*command)[1].endswith(expected)
 
@@ -188,7 +193,7 @@ def test_a_changed_video_is_rendered_again_and_nothing_is_trained_again(finished
     stages = names_between(outputs["snakemake"], "rule ", ":")
     assert stages == ["render", "tabulate"]
     stages = names_between(outputs["dvc"], "Running stage '", "':")
-    assert stages == ["render@nmr_srt", "tabulate"]
+    assert stages == ["plan", "render@nmr_srt", "tabulate"]
     for tool, copy in finished.items():
         assert (copy.folder / MODEL).stat().st_mtime_ns == times[tool]
 
