@@ -132,7 +132,7 @@ def test_repeats_of_a_run_that_changed_leave_the_report_and_the_log_says_so(
     first = tmp_path / "first"
     make_report(profile="quick", outputs=outputs, out=first, params=PARAMS)
     shutil.rmtree(outputs / NAME / "seeds")
-    change(outputs / NAME / "training.json", but_for_seed="another")
+    change_json(outputs / NAME / "training.json", but_for_seed="another")
     with caplog.at_level("INFO"):
         make_report(profile="quick", outputs=outputs, out=first, params=PARAMS)
     assert list((first / "seeds" / NAME).iterdir()) == []
@@ -141,16 +141,16 @@ def test_repeats_of_a_run_that_changed_leave_the_report_and_the_log_says_so(
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "expected"),
     [
         ({"seed": 5}, "trained from seed 5"),
         ({"but_for_seed": "another"}, "its but_for_seed is not that"),
         ({"steps": 999}, "its steps is not that"),
     ],
 )
-def test_a_seed_that_was_trained_otherwise_is_refused_by_what_differs(outputs, changes, said):
-    change(outputs / NAME / "seeds" / "12" / "training.json", **changes)
-    with pytest.raises(UserError, match=said):
+def test_a_seed_that_was_trained_otherwise_is_refused_by_what_differs(outputs, changes, expected):
+    change_json(outputs / NAME / "seeds" / "12" / "training.json", **changes)
+    with pytest.raises(UserError, match=expected):
         read_all(outputs)
 
 
