@@ -25,15 +25,16 @@ from srt.evaluation.scores import extremes
 from srt.rendering.teaser import read_frames, yuv_to_rgb
 from srt.rendering.video import Mp4Writer
 from srt.report.figures import pareto_front
-from srt.report.format.numbers import format_threads
+from srt.report.format.numbers import format_count, format_threads
 from srt.report.format.table import Table, drop_empty_columns
 from srt.report.page import trained_sentence
 from srt.report.tables.few_cameras import few_cameras_table
 from srt.report.tables.reproduction import (
-    reproduction_class_table,
-    reproduction_rows,
+    reproduction_class_tables,
+    reproduction_costs_table,
     reproduction_table,
 )
+from srt.report.tables.reproduction_rows import reproduction_rows
 from srt.results.runs import Run
 from workflow.tabulate import tabulate
 
@@ -211,12 +212,27 @@ def test_a_run_of_published_data_stands_below_the_published_figure_of_its_protoc
     ours = {row["protocol"]: row["psnr"] for row in whole if row["ours"] == "nmr_srt"}
     figures = runs[0].metrics["protocols"]
     assert ours == {name: figures[name]["psnr"] for name in ("stelzner", "pixelnerf")}
-    table = reproduction_class_table(rows)
-    cells = {row[0]: dict(zip(table.header, row, strict=True)) for row in table.rows}
+
+    # Each measure has a table, in which our run stands beside the published figures.
+    tables = reproduction_class_tables(rows)
+    titles = [table.title.partition(" by class")[0] for table in tables]
+    assert titles == ["PSNR", "SSIM", "LPIPS"]
+    header = tables[0].header
+    assert header == ["class", "PixelNeRF", "nmr_srt"]
+    cells = {row[0]: dict(zip(header, row, strict=True)) for row in tables[0].rows}
     vessels = figures["pixelnerf"]["classes"]["vessel,watercraft"]["psnr"]
-    assert cells["watercraft"]["nmr_srt PSNR"] == f"{vessels:.2f}"
-    assert cells["watercraft"]["PixelNeRF PSNR"] == "29.18"
-    assert cells["watercraft"]["nmr_isrt PSNR"] == "not run"
+    assert cells["watercraft"]["nmr_srt"] == f"{vessels:.2f}"
+    assert cells["watercraft"]["PixelNeRF"] == "29.18"
+    assert cells["bench"]["nmr_srt"] == "not run"
+    assert "Not run on the published data: nmr_vsrt, nmr_isrt." in tables[0].notes
+
+
+def test_a_single_method_has_one_table_by_class_with_a_column_for_each_measure():
+    (table,) = reproduction_class_tables(reproduction_rows([], plans(), performance()))
+    assert table.title.startswith("PixelNeRF by class")
+    assert table.header == ["class", "PSNR", "SSIM", "LPIPS"]
+    assert ["watercraft", "29.18", "0.939", "0.111"] in table.rows
+    assert "Not run on the published data: nmr_srt, nmr_vsrt, nmr_isrt." in table.notes
 
 
 def test_every_figure_from_elsewhere_has_a_source_and_how_it_was_read():
@@ -239,8 +255,9 @@ def test_gpu_hours_are_a_measured_step_times_the_iterations_or_not_measured():
     hours = {row["ours"]: row["gpu_hours"] for row in rows if row["ours"]}
     assert hours["nmr_srt"] == pytest.approx(steps * 0.5 / 3600, abs=0.1)
     assert {value for name, value in hours.items() if name != "nmr_srt"} == {None}
-    cells = [row[-4:-1] for row in reproduction_table(rows).rows if row[2].startswith("nmr_vsrt")]
-    assert cells == [["not measured"] * 3] * 2
+    costs = {row[0]: row[-3:] for row in reproduction_costs_table(rows).rows}
+    assert costs["nmr_vsrt"] == ["not measured"] * 3
+    assert costs["nmr_srt"] == ["500.0 ms", f"{hours['nmr_srt']:.0f}", "9.0 GB"]
 
 
 def test_the_known_limit_is_shown_as_it_was_measured():
@@ -249,11 +266,10 @@ def test_the_known_limit_is_shown_as_it_was_measured():
     rows = {row[0]: row[1:] for row in table.rows}
     for name, run in measured["runs"].items():
         model, _, cameras = name.partition(", ")
-        steps, *values = rows[f"{model.upper()}, {cameras}"]
-        assert steps.replace("\u00a0", "") == str(run["steps"])
+        values = rows[f"{model.upper()}, {cameras}, {format_count(run['steps'])} steps"]
         assert values == [f"{value:.1f}" for value in run["psnr_by_angle"]]
-    assert rows["input copied"][1:] == [f"{v:.1f}" for v in measured["baselines"]["input copied"]]
-    assert len(table.header) == len(measured["angle_edges"]) + 1
+    assert rows["input copied"] == [f"{v:.1f}" for v in measured["baselines"]["input copied"]]
+    assert len(table.header) == len(measured["angle_edges"])
     assert any(measured["device"] in note for note in table.notes)
 
 

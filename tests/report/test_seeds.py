@@ -95,7 +95,7 @@ def test_a_report_with_seeds_can_be_made_again_from_the_files_beside_it(outputs,
 
     # The mean over the seeds is in the Markdown and in the CSV.
     assert "## Over seeds, profile quick" in (first / "results.md").read_text()
-    (row,) = [row for row in table_rows(first, table=1) if row["protocol"] == "stelzner"]
+    (row,) = [row for row in table_rows(first, "Over seeds") if row["protocol"] == "stelzner"]
     assert row["run"] == NAME
     line = (first / "results.csv").read_text().splitlines()[1]
     assert f"{statistics.mean(psnr_of_seeds(outputs, 'stelzner')):.6g}" in line
@@ -122,7 +122,7 @@ def test_repeats_that_are_not_run_again_stay_in_the_report(outputs, tmp_path):
     shutil.rmtree(first / "runs")  # as DVC and Snakemake do before they run the stage
     for source in (outputs, first / "runs"):
         make_report(profile="quick", outputs=source, out=first, params=PARAMS)
-        (row,) = [row for row in table_rows(first, table=1) if row["protocol"] == "stelzner"]
+        (row,) = [row for row in table_rows(first, "Over seeds") if row["protocol"] == "stelzner"]
         assert row["seeds"] == "3"
 
 
