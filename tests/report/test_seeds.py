@@ -6,8 +6,9 @@ import shutil
 import statistics
 
 import pytest
+from small_reports import make_report, table_rows, write_runs
+from support.paths import PARAMS
 from support.small_runs import write_run
-from test_tables import PARAMS, make_report, table_rows, write_runs
 
 from srt.common.errors import UserError
 from srt.config.load import load_experiments

@@ -18,6 +18,9 @@ from srt.report.format.numbers import EN_DASH
 NOT_MEASURED = "not measured"
 NOT_RUN = "not run"
 
+# No table has more columns, but for that of eight angles: more do not fit into a page.
+MOST_COLUMNS = 8
+
 # Columns that a note replaces if all rows have the same cell.
 CONDITIONS = {"iterations", "selected step", "protocol", "items measured", "seeds"}
 CONDITIONS |= {"training time", "hardware"}

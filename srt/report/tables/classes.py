@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from srt.report.format.numbers import EN_DASH
-from srt.report.format.table import NOT_MEASURED, Table
+from srt.report.format.table import MOST_COLUMNS, NOT_MEASURED, Table
 from srt.report.tables.cells import format_measure
 from srt.report.tables.result_rows import MEASURES, is_comparable
 from srt.results.published_figures import PROTOCOLS, Result, published_result
@@ -43,11 +44,12 @@ def _class_tables(data: str, protocol: str, departure: str, runs: Sequence[Run])
     measures = [name for name in defined if any(figure[name] is not None for figure in figures)]
     notes = [f"{MEASURES[name][0]} {NOT_MEASURED}." for name in defined if name not in measures]
 
-    # The runs come first, then published results. A note names the source of each of these.
-    columns = {run.name: _run_classes(figure) for run, figure in zip(runs, figures, strict=True)}
+    # Published results come first, and a note names the source of each. Then come the runs.
+    columns = {}
     for result in comparable_results(runs, protocol):
         columns[f"{result.method}, published"] = published_classes(result)
         notes.append(f"{result.method}, published: {result.source} ({result.mark}).")
+    columns |= {run.name: _run_classes(figure) for run, figure in zip(runs, figures, strict=True)}
 
     # Evaluations with changed conditions say so in the title.
     conditions = f"{protocol}, {departure}" if departure else protocol
@@ -96,10 +98,16 @@ def tables_by_measure(
     if len(methods) == 1:
         (method,) = methods
         return [make_table(method, {MEASURES[name][0]: (method, name) for name in measures})]
-    return [
-        make_table(MEASURES[name][0], {method: (method, name) for method in methods})
-        for name in measures
-    ]
+
+    # Many methods have several tables, none of which is wider than a page.
+    tables = []
+    for measure in measures:
+        for start in range(0, len(methods), MOST_COLUMNS - 1):
+            columns = {name: (name, measure) for name in methods[start : start + MOST_COLUMNS - 1]}
+            table = make_table(MEASURES[measure][0], columns)
+            suffix = f", from {methods[start]} on" if start else ""
+            tables.append(dataclasses.replace(table, title=f"{table.title}{suffix}"))
+    return tables
 
 
 def _run_classes(figures: dict[str, Any]) -> ClassFigures:

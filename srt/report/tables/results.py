@@ -68,21 +68,20 @@ def _gain(row: Row) -> float:
 
 
 def _best_rows(rows: Sequence[Row], name: str) -> list[int]:
-    """Return the indices of the rows with the best figure of several runs on the same items."""
-    # Only figures of the same items, measured in the same way, can be compared.
-    groups: dict[tuple[str, ...], list[int]] = {}
+    """Return the indices of the rows with the best figure of each dataset and protocol."""
+    # Only figures that were measured in the same way can be compared.
+    groups: dict[tuple[str, str], list[int]] = {}
     for index, row in enumerate(rows):
-        if row[name] is not None:
-            key = dataset_cell(row), protocol_cell(row), items_cell(row)
-            groups.setdefault(key, []).append(index)
+        groups.setdefault((dataset_cell(row), protocol_cell(row)), []).append(index)
 
-    # Figures that look equal in the table are equally good.
+    # Runs on different items have no best one. Figures that look equal are equally good.
     best = []
     for group in groups.values():
-        values = {index: float(measure_cell(rows[index], name)) for index in group}
-        optimum = (min if name in LESS_IS_BETTER else max)(values.values())
-        if len(group) > 1:
-            best += [index for index in group if values[index] == optimum]
+        values = {n: float(measure_cell(rows[n], name)) for n in group if rows[n][name] is not None}
+        same_items = len({items_cell(rows[index]) for index in group}) == 1
+        if same_items and len(values) > 1:
+            optimum = (min if name in LESS_IS_BETTER else max)(values.values())
+            best += [index for index, value in values.items() if value == optimum]
     return best
 
 
@@ -97,7 +96,11 @@ def _notes(rows: Sequence[Row], has_best: bool) -> list[str]:
 
     # A note on a special case stands there only if a row is such a case.
     if has_best:
-        notes.insert(1, "Bold: the best of the runs that were measured on the same items.")
+        notes.insert(
+            1,
+            "Bold: the best run of a dataset and protocol, where all of its runs were measured on"
+            " the same items.",
+        )
     if any(row["departure"] for row in rows):
         notes.append(
             "What is said after a protocol departs from it, and no published figure is compared"
