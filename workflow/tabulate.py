@@ -22,18 +22,22 @@ from srt.report.figures import class_bars, learning_curves, quality_by_compute
 from srt.report.format.latex import PREAMBLE, to_latex
 from srt.report.format.table import Table, to_csv
 from srt.report.page import Report, report_page, results_markdown
+from srt.report.tables.baseline_psnr import baselines_table
 from srt.report.tables.classes import class_tables
 from srt.report.tables.costs import costs_table
 from srt.report.tables.equal_cost import equal_cost_table
 from srt.report.tables.few_cameras import few_cameras_table
 from srt.report.tables.reproduction import (
-    reproduction_class_table,
+    reproduction_class_tables,
+    reproduction_costs_table,
     reproduction_page,
-    reproduction_rows,
     reproduction_table,
 )
-from srt.report.tables.results import Row, result_rows, results_table
+from srt.report.tables.reproduction_rows import reproduction_rows
+from srt.report.tables.result_rows import Row, result_rows
+from srt.report.tables.results import results_table
 from srt.report.tables.seeds import seeds_table
+from srt.report.tables.trainings import trainings_table
 from srt.visualization.pictures import write_picture
 from workflow.common.cli import run
 from workflow.common.jobs import PUBLISHED_SCALE
@@ -118,13 +122,18 @@ def tabulate(
         profile=profile,
         data=[*describe_data(experiments), *describe_missing(skipped)],
         results=with_notes(results_table(rows, profile), remarks),
+        details=[baselines_table(rows, profile), trainings_table(rows, profile)],
         equal_cost=with_notes(equal_cost, remarks) if equal_cost else None,
         seeds=seeds_table(runs, profile),
         costs=costs_table(runs),
         classes=class_tables(runs),
         few_cameras=few_cameras_table(read_few_cameras(few_cameras)),
         angle_figure=few_cameras / BY_ANGLE,
-        reproduction=[reproduction_table(reproduced), reproduction_class_table(reproduced)],
+        reproduction=[
+            reproduction_table(reproduced),
+            reproduction_costs_table(reproduced),
+            *reproduction_class_tables(reproduced),
+        ],
         surveys=surveyed,
         runs=runs,
     )

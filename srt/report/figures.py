@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 
 from srt.common.shapes import Float, UInt8
-from srt.report.tables.classes import published_class
-from srt.report.tables.results import is_comparable
+from srt.report.tables.classes import comparable_results, published_class
 from srt.results.curves import Curve
-from srt.results.published_figures import Result, published_result
 from srt.results.runs import Run, group_by_dataset
 from srt.visualization.plots import COLOURS, LINE_STYLES, MARKERS, figure_pixels
 
@@ -217,7 +215,7 @@ def _draw_classes(axes: Any, group: Sequence[Run], models: Sequence[str]) -> Non
             axes.bar_label(bars, fmt="%.1f", fontsize="small", padding=1)
 
     # A published result is a diamond in the middle of each class.
-    for result in comparable_results(group):
+    for result in comparable_results(group, last_protocol(group[0])):
         heights = _bar_heights([published_class(result, name) for name in names])
         label = f"{result.method} (published)"
         axes.plot(heights, "D", color="black", markerfacecolor="white", markersize=7, label=label)
@@ -270,16 +268,6 @@ def last_protocol_figures(run: Run) -> dict[str, Any]:
 def class_names(group: Sequence[Run]) -> list[str]:
     """Return the classes of a dataset's runs, sorted."""
     return sorted({name for run in group for name in last_protocol_figures(run)["classes"]})
-
-
-def comparable_results(group: Sequence[Run]) -> list[Result]:
-    """Return the published results by class that are comparable with a dataset's runs."""
-    results = []
-    for run in group:
-        result = published_result(run.name, last_protocol(run))
-        if result and result.classes and is_comparable(result, run):
-            results.append(result)
-    return results
 
 
 def _operations(run: Run) -> float:

@@ -16,8 +16,8 @@ from urllib.parse import quote
 
 from srt import PACKAGE
 from srt.report.format.numbers import format_threads
-from srt.report.format.table import Table, drop_empty_columns, to_markdown
-from srt.report.tables.datasets import data_label, datasets_table
+from srt.report.format.table import Table, to_markdown
+from srt.report.tables.datasets import data_label, datasets_tables
 from srt.results.runs import Run
 
 TEMPLATES = PACKAGE / "report" / "templates"
@@ -78,6 +78,7 @@ class Report:
     profile: str
     data: list[str]  # a sentence for each dataset
     results: Table
+    details: list[Table]  # the baselines and the trainings of the results
     equal_cost: Table | None  # the models of a dataset after equal steps and equal time
     seeds: Table | None  # means over seeds, if a run has several
     costs: Table
@@ -92,7 +93,7 @@ class Report:
     def tables(self) -> list[Table]:
         """The tables of the runs, in the order in which results.md has them."""
         optional = [table for table in (self.seeds, self.equal_cost) if table]
-        return [self.results, *optional, self.costs, *self.classes]
+        return [self.results, *self.details, *optional, self.costs, *self.classes]
 
     @property
     def sections(self) -> dict[str, str]:
@@ -138,7 +139,7 @@ def results_markdown(report: Report) -> str:
     ]
 
     # The data, and how to make everything again.
-    lines.append(to_markdown(datasets_table(report.surveys)))
+    lines += map(to_markdown, datasets_tables(report.surveys))
     for survey in report.surveys:
         lines.append(f"![{survey['dataset']}](datasets/{survey['dataset']}/scenes.png)\n")
     lines += ["## To reproduce\n", f"{report.trained_sentence}\n"]
@@ -158,14 +159,15 @@ def report_page(report: Report, folder: Path) -> str:
         synthetic=all(run.metrics["synthetic"] for run in report.runs),
         sections=report.sections,
         captions=CAPTIONS,
-        results=drop_empty_columns(report.results),
+        results=report.results,
+        details=report.details,
         seeds=report.seeds,
         equal_cost=report.equal_cost,
         costs=report.costs,
         classes=report.classes,
         reproduction=report.reproduction,
         data=report.data,
-        datasets=datasets_table(report.surveys),
+        datasets=datasets_tables(report.surveys),
         runs=[_run_values(run, folder / "runs" / run.name, report.profile) for run in report.runs],
         figures={name: embed_picture(folder / f"{name}.png") for name in FIGURES},
         few_cameras=report.few_cameras,

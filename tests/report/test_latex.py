@@ -8,7 +8,7 @@ import pytest
 from support.tracked_reports import REPORTS
 
 from srt.report.format.latex import COLUMN_CHARACTERS, PREAMBLE, escape_latex, to_latex
-from srt.report.format.table import Table
+from srt.report.format.table import Table, to_markdown
 
 FILES = [file for report in REPORTS for file in sorted(report.glob("*.tex"))]
 PAGE = r"""\documentclass{article}
@@ -72,6 +72,13 @@ def test_what_neighbouring_columns_are_of_stands_above_them_and_no_figure_is_sai
         r"x & \multicolumn{2}{c}{not run} & \multicolumn{3}{c}{not run} \\",
         r"y & 1 & 2 & 3 & \multicolumn{2}{c}{not measured} \\",
     ]
+
+
+def test_a_bold_cell_stays_bold_where_other_columns_are_left_out():
+    rows = [["a", "nmr", "–", "1"], ["b", "nmr", "–", "2"]]
+    table = Table("t", "llrr", ["run", "dataset", "LPIPS", "PSNR"], rows, [], frozenset({(1, 3)}))
+    assert body(to_latex(table))[1:] == [r"a & 1 \\", r"b & \textbf{2} \\"]
+    assert "| b | nmr | – | **2** |" in to_markdown(table)
 
 
 def test_sources_are_numbered_in_order_and_said_below():

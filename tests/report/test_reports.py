@@ -15,26 +15,19 @@ import numpy as np
 import pytest
 import yaml
 from support.paths import REPOSITORY
-from support.small_runs import metrics_of
 from support.tracked_reports import REPORTS, make_again
 
 from srt.common.distributed import describe_cpu
 from srt.common.errors import UserError
-from srt.config.load import load_experiments, load_params
+from srt.config.load import load_params
 from srt.evaluation.scores import extremes
 from srt.rendering.teaser import read_frames, yuv_to_rgb
 from srt.rendering.video import Mp4Writer
 from srt.report.figures import pareto_front
-from srt.report.format.numbers import format_threads
+from srt.report.format.numbers import format_count, format_threads
 from srt.report.format.table import Table, drop_empty_columns
 from srt.report.page import trained_sentence
 from srt.report.tables.few_cameras import few_cameras_table
-from srt.report.tables.reproduction import (
-    reproduction_class_table,
-    reproduction_rows,
-    reproduction_table,
-)
-from srt.results.runs import Run
 from workflow.tabulate import tabulate
 
 PERFORMANCE = REPOSITORY / "reports" / "performance" / "training.json"
@@ -175,85 +168,16 @@ def test_when_and_where_runs_were_trained_is_said_as_far_as_it_is_known():
     )
 
 
-def plans():
-    return load_experiments(REPOSITORY / "params.yaml", "paper")
-
-
-def performance():
-    return json.loads(PERFORMANCE.read_text())
-
-
-def run_of(name, synthetic, of):
-    metrics = metrics_of(name, "paper", synthetic, of, classes=("airplane", "vessel,watercraft"))
-    return Run(metrics, {"steps": 3_000_000}, {}, {}, "srt", 512)
-
-
-def test_what_was_not_run_on_published_data_has_no_figure_of_ours():
-    runs = [run_of("nmr_srt", True, {"stelzner": 768, "pixelnerf": 32})]
-    rows = reproduction_rows(runs, plans(), performance())
-    ours = [row for row in rows if row["ours"]]
-    assert {row["ours"] for row in ours} == {plan.name for plan in plans()}
-    assert not [row for row in ours if row["psnr"] is not None]
-    table = reproduction_table(rows)
-    column = table.header.index("PSNR")
-    shown = {row[column] for row in table.rows if "this repository" in row[2]}
-    assert shown == {"not run"}
-    similarity = {row[1]: row[column + 1] for row in table.rows if row[2].startswith("nmr_srt")}
-    assert similarity == {"stelzner": "–", "pixelnerf": "not run"}  # stelzner defines none
-
-
-def test_a_run_of_published_data_stands_below_the_published_figure_of_its_protocol():
-    runs = [run_of("nmr_srt", False, {"stelzner": 24 * 8762, "pixelnerf": 8762})]
-    rows = reproduction_rows(runs, plans(), performance())
-    whole = [row for row in rows if (row["dataset"], row["class"]) == ("nmr", "all")]
-    protocols = [row["protocol"] for row in whole]
-    assert protocols == sorted(protocols, key=["stelzner", "pixelnerf", "not known"].index)
-    ours = {row["protocol"]: row["psnr"] for row in whole if row["ours"] == "nmr_srt"}
-    figures = runs[0].metrics["protocols"]
-    assert ours == {name: figures[name]["psnr"] for name in ("stelzner", "pixelnerf")}
-    table = reproduction_class_table(rows)
-    cells = {row[0]: dict(zip(table.header, row, strict=True)) for row in table.rows}
-    vessels = figures["pixelnerf"]["classes"]["vessel,watercraft"]["psnr"]
-    assert cells["watercraft"]["nmr_srt PSNR"] == f"{vessels:.2f}"
-    assert cells["watercraft"]["PixelNeRF PSNR"] == "29.18"
-    assert cells["watercraft"]["nmr_isrt PSNR"] == "not run"
-
-
-def test_every_figure_from_elsewhere_has_a_source_and_how_it_was_read():
-    rows = reproduction_rows([], plans(), performance())
-    marks = {row["mark"] for row in rows if not row["ours"]}
-    assert marks == {"read", "second-hand", "unconfirmed"}
-    assert all(row["source"] for row in rows if not row["ours"])
-
-
-def test_gpu_hours_are_a_measured_step_times_the_iterations_or_not_measured():
-    plan = next(plan for plan in plans() if plan.name == "nmr_srt")
-    steps, batch = plan.train.steps, plan.train.batch_size
-    timed = [(batch, "plain", 900.0), (batch, "ours, 4096", 500.0), (batch, "ours, 8192", 600.0)]
-    timed.append((batch // 2, "ours, 4096", 250.0))
-    known = [
-        {"setting": "nmr_srt", "scenes": scenes, "way": way, "median_ms": ms, "peak_gb": 9.0}
-        for scenes, way, ms in timed
-    ]
-    rows = reproduction_rows([], plans(), {"device": "a GPU", "rows": known})
-    hours = {row["ours"]: row["gpu_hours"] for row in rows if row["ours"]}
-    assert hours["nmr_srt"] == pytest.approx(steps * 0.5 / 3600, abs=0.1)
-    assert {value for name, value in hours.items() if name != "nmr_srt"} == {None}
-    cells = [row[-4:-1] for row in reproduction_table(rows).rows if row[2].startswith("nmr_vsrt")]
-    assert cells == [["not measured"] * 3] * 2
-
-
 def test_the_known_limit_is_shown_as_it_was_measured():
     measured = json.loads((FEW_CAMERAS / "results.json").read_text())
     table = few_cameras_table(measured)
     rows = {row[0]: row[1:] for row in table.rows}
     for name, run in measured["runs"].items():
         model, _, cameras = name.partition(", ")
-        steps, *values = rows[f"{model.upper()}, {cameras}"]
-        assert steps.replace("\u00a0", "") == str(run["steps"])
+        values = rows[f"{model.upper()}, {cameras}, {format_count(run['steps'])} steps"]
         assert values == [f"{value:.1f}" for value in run["psnr_by_angle"]]
-    assert rows["input copied"][1:] == [f"{v:.1f}" for v in measured["baselines"]["input copied"]]
-    assert len(table.header) == len(measured["angle_edges"]) + 1
+    assert rows["input copied"] == [f"{v:.1f}" for v in measured["baselines"]["input copied"]]
+    assert len(table.header) == len(measured["angle_edges"])
     assert any(measured["device"] in note for note in table.notes)
 
 

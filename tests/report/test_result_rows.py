@@ -6,9 +6,12 @@ import pytest
 from support.small_runs import PLAIN, metrics_of
 
 from srt.evaluation import scores
+from srt.report.tables.baseline_psnr import baselines_table
 from srt.report.tables.classes import class_tables
 from srt.report.tables.costs import costs_table
-from srt.report.tables.results import BASELINES, PEER, result_rows, results_table
+from srt.report.tables.result_rows import BASELINES, PEER, result_rows
+from srt.report.tables.results import results_table
+from srt.report.tables.trainings import trainings_table
 from srt.results.runs import Run
 
 COSTS = {"encode_seconds": 0.0123, "frame_seconds": 1.5, "hardware": "NVIDIA H200"}
@@ -71,13 +74,54 @@ def test_msn_is_compared_with_a_published_figure_only_on_all_test_scenes(name, p
     assert incomplete["difference_psnr"] is None
 
 
-def test_lpips_of_alexnet_has_a_column_if_a_protocol_defines_it():
+def test_lpips_of_alexnet_is_in_the_table_of_trainings_if_it_was_measured():
     protocols = {"stelzner": 7, "pixelnerf": 7}
-    table = results_table(result_rows([make_run("a", protocols)]), "paper")
-    assert "LPIPS (AlexNet)" not in table.header
-    run = make_run("a", protocols | {"gta": 7}, lpips=0.25)
-    table = results_table(result_rows([run]), "paper")
-    assert column(table, "LPIPS (AlexNet)") == ["–", "–", "0.250"]
+    run = make_run("a", protocols)
+    assert "LPIPS (AlexNet)" not in trainings_table(result_rows([run]), "paper").header
+    other = make_run("b", protocols | {"gta": 7}, lpips=0.25)
+    table = trainings_table(result_rows([run, other]), "paper")
+    assert column(table, "LPIPS (AlexNet)") == ["–", "0.250"]
+    assert "LPIPS (AlexNet)" not in results_table(result_rows([run, other]), "paper").header
+
+
+def test_a_measure_of_some_runs_says_where_it_was_not_measured():
+    runs = [make_run("a", {"pixelnerf": 7}), make_run("b", {"pixelnerf": 7}, lpips=0.25)]
+    table = results_table(result_rows(runs), "paper")
+    assert column(table, "LPIPS") == ["not measured", "0.250"]
+
+
+def test_the_best_figure_of_several_runs_on_the_same_items_is_bold():
+    def bold_runs(psnr_and_ssim, **others):
+        runs = []
+        for name, (psnr, ssim) in psnr_and_ssim.items():
+            run = make_run(name, {"pixelnerf": 7}, lpips=ssim, **others.get(name, {}))
+            run.metrics["protocols"]["pixelnerf"].update(psnr=psnr, ssim=ssim)
+            runs.append(run)
+        table = results_table(result_rows(runs), "paper")
+        return {(table.rows[row][0], table.header[column]) for row, column in table.bold}
+
+    # Of LPIPS, which is here as large as SSIM, less is better. Equal figures are equally good.
+    assert bold_runs({"a": (20.0, 0.5), "b": (21.001, 0.4), "c": (21.004, 0.3)}) == {
+        ("b", "PSNR"),
+        ("c", "PSNR"),
+        ("a", "SSIM"),
+        ("c", "LPIPS"),
+    }
+
+    # A single run is not the best of several, nor are runs on different items.
+    assert bold_runs({"a": (20.0, 0.5)}) == set()
+    assert bold_runs({"a": (20.0, 0.5), "b": (21.0, 0.4)}, b={"items": 3}) == set()
+
+
+def test_a_table_of_trainings_says_what_is_equal_in_all_rows_once():
+    runs = [make_run("a", {"stelzner": 7}), make_run("b", {"stelzner": 7}, items=3)]
+    table = trainings_table(result_rows(runs), "paper")
+    assert table.header == ["run", "items measured"]
+    assert table.rows == [["a", "stelzner: all 7"], ["b", "stelzner: 3 of 7"]]
+    assert table.notes[0] == (
+        "In all rows: iterations 1\u00a0000; selected step 750; training time 2.2 min;"
+        " hardware NVIDIA H200."
+    )
 
 
 def test_results_from_before_the_peer_was_measured_have_a_dash():
@@ -92,10 +136,11 @@ def test_results_from_before_the_peer_was_measured_have_a_dash():
     assert rows[1]["gain_over_peer_psnr"] is None
     assert rows[1]["gain_psnr"] == pytest.approx(figures["psnr"] - best)
 
-    table = results_table(rows, "paper")
-    assert [cell == "–" for cell in column(table, "input warped PSNR")] == [False, True]
+    table = baselines_table(rows, "paper")
+    assert [cell == "–" for cell in column(table, "input warped")] == [False, True]
     assert any("evaluated before this was measured" in note for note in table.notes)
-    assert "evaluated before" not in str(results_table(rows[:1], "paper").notes)
+    assert "evaluated before" not in str(baselines_table(rows[:1], "paper").notes)
+    assert column(results_table(rows, "paper"), "gain")[1] == f"{rows[1]['gain_psnr']:+.2f}"
 
 
 def test_the_tables_show_all_baselines_that_are_evaluated():
@@ -127,10 +172,14 @@ def test_training_costs_are_gpu_hours_and_the_energy_and_memory_that_were_measur
     cpu = trained_on(run, "x86_64 CPU, 2 threads", seconds=540.0)
 
     # The hours of all GPUs add up.
-    table = costs_table([one, four, with_memory, cpu])
-    assert table.header[-1] == "to train"
+    names = ("one", "four", "memory", "cpu")
+    runs = [
+        dataclasses.replace(run, metrics={**run.metrics, "experiment": name})
+        for name, run in zip(names, (one, four, with_memory, cpu), strict=True)
+    ]
+    table = trainings_table(result_rows(runs), "paper")
     assert len(table.align) == len(table.header)
-    assert column(table, "to train") == [
+    assert column(table, "GPU use") == [
         "0.15 GPU hours",
         "8.00 GPU hours, 1\u00a0000 Wh",
         "0.15 GPU hours, 6.7 GB",
@@ -140,8 +189,8 @@ def test_training_costs_are_gpu_hours_and_the_energy_and_memory_that_were_measur
     assert [(row["gpu_hours"], row["joules"]) for row in rows] == [(8.0, 3.6e6), (None, None)]
 
     # Without a GPU there is neither the column nor its note.
-    without_gpu = costs_table([cpu])
-    assert "to train" not in without_gpu.header
+    without_gpu = trainings_table(result_rows([cpu]), "paper")
+    assert "GPU use" not in without_gpu.header
     assert "GPU" not in str(without_gpu.notes)
 
 
@@ -149,6 +198,8 @@ def test_the_table_of_costs_has_a_row_for_each_run():
     runs = [make_run("a", {"stelzner": 7}), make_run("b", {"stelzner": 7})]
     table = costs_table(runs)
     counts = ["nmr", "74\u00a0000\u00a0000", "31.4 GFLOP", "2.5 GFLOP"]
-    assert table.rows[0] == ["a", *counts, "12.3 ms", "1\u00a0500 ms", "NVIDIA H200"]
+    assert table.rows[0] == ["a", *counts, "12.3 ms", "1\u00a0500 ms"]
+    assert table.notes[0] == "In all rows: hardware NVIDIA H200."
+    assert costs_table(runs[:1]).header[-1] == "hardware"
     assert table.rows[1][0] == "b"
     assert [row["parameters"] for row in result_rows(runs)] == [74_000_000] * 2

@@ -6,8 +6,9 @@ import shutil
 import statistics
 
 import pytest
+from small_reports import make_report, table_rows, write_runs
+from support.paths import PARAMS
 from support.small_runs import write_run
-from test_tables import PARAMS, make_report, table_rows, write_runs
 
 from srt.common.errors import UserError
 from srt.config.load import load_experiments
@@ -95,7 +96,7 @@ def test_a_report_with_seeds_can_be_made_again_from_the_files_beside_it(outputs,
 
     # The mean over the seeds is in the Markdown and in the CSV.
     assert "## Over seeds, profile quick" in (first / "results.md").read_text()
-    (row,) = [row for row in table_rows(first, table=1) if row["protocol"] == "stelzner"]
+    (row,) = [row for row in table_rows(first, "Over seeds") if row["protocol"] == "stelzner"]
     assert row["run"] == NAME
     line = (first / "results.csv").read_text().splitlines()[1]
     assert f"{statistics.mean(psnr_of_seeds(outputs, 'stelzner')):.6g}" in line
@@ -122,7 +123,7 @@ def test_repeats_that_are_not_run_again_stay_in_the_report(outputs, tmp_path):
     shutil.rmtree(first / "runs")  # as DVC and Snakemake do before they run the stage
     for source in (outputs, first / "runs"):
         make_report(profile="quick", outputs=source, out=first, params=PARAMS)
-        (row,) = [row for row in table_rows(first, table=1) if row["protocol"] == "stelzner"]
+        (row,) = [row for row in table_rows(first, "Over seeds") if row["protocol"] == "stelzner"]
         assert row["seeds"] == "3"
 
 
@@ -132,7 +133,7 @@ def test_repeats_of_a_run_that_changed_leave_the_report_and_the_log_says_so(
     first = tmp_path / "first"
     make_report(profile="quick", outputs=outputs, out=first, params=PARAMS)
     shutil.rmtree(outputs / NAME / "seeds")
-    change(outputs / NAME / "training.json", but_for_seed="another")
+    change_json(outputs / NAME / "training.json", but_for_seed="another")
     with caplog.at_level("INFO"):
         make_report(profile="quick", outputs=outputs, out=first, params=PARAMS)
     assert list((first / "seeds" / NAME).iterdir()) == []
@@ -141,16 +142,16 @@ def test_repeats_of_a_run_that_changed_leave_the_report_and_the_log_says_so(
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "expected"),
     [
         ({"seed": 5}, "trained from seed 5"),
         ({"but_for_seed": "another"}, "its but_for_seed is not that"),
         ({"steps": 999}, "its steps is not that"),
     ],
 )
-def test_a_seed_that_was_trained_otherwise_is_refused_by_what_differs(outputs, changes, message):
-    change(outputs / NAME / "seeds" / "12" / "training.json", **changes)
-    with pytest.raises(UserError, match=message):
+def test_a_seed_that_was_trained_otherwise_is_refused_by_what_differs(outputs, changes, expected):
+    change_json(outputs / NAME / "seeds" / "12" / "training.json", **changes)
+    with pytest.raises(UserError, match=expected):
         read_all(outputs)
 
 

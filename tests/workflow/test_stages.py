@@ -127,7 +127,7 @@ def test_status_says_what_is_done_and_what_a_tool_would_make_and_why(finished, t
     # A change of a statement makes the video again, and with it the table.
     copy.edit("srt/rendering/frames.py", "WORTH_COMPILING = 100", "WORTH_COMPILING = 101")
     changed = "plan/quick/render/nmr_srt.json modified"
-    why = changed if tool == "dvc" else "params changed since last execution"
+    why = changed if tool == "dvc" else "params changed"
     expected = f"{tool} would make\n  render@nmr_srt: {why}\n  tabulate: what it is made of\n"
     assert copy.run(*command)[1].endswith(expected)
 

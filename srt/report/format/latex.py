@@ -22,7 +22,14 @@ from textwrap import wrap
 from typing import NamedTuple
 
 from srt.report.format.numbers import EN_DASH
-from srt.report.format.table import NOT_MEASURED, NOT_RUN, Table, drop_empty_columns, select_columns
+from srt.report.format.table import (
+    NOT_MEASURED,
+    NOT_RUN,
+    Table,
+    drop_empty_columns,
+    move_conditions_to_notes,
+    select_columns,
+)
 
 PREAMBLE = (
     "% Needs booktabs and adjustbox. In a document of two columns, table* is as wide as both.\n\n"
@@ -34,10 +41,6 @@ SOURCE_COLUMN = "source"
 
 # A rule stands above the row of this name.
 TOTAL_ROW = "all"
-
-# Columns that a note replaces if all rows have the same cell.
-CONDITIONS = {"iterations", "selected", "protocol", "items measured", "seeds"}
-CONDITIONS |= {"training time", "hardware"}
 
 COLUMN_CHARACTERS = 56  # characters that fit side by side into one of two columns of a page
 LINE_WIDTH = {"b": 10, "t": 36}  # characters of a cell's line in the header and below it
@@ -98,27 +101,6 @@ def escape_latex(text: str) -> str:
     return text.translate(ESCAPES)
 
 
-def move_conditions_to_notes(table: Table) -> Table:
-    """Return the table with a note instead of each condition that is equal in all rows."""
-    # In a table of one row, every column would be equal in all rows.
-    if len(table.rows) < 2:
-        return table
-    columns = list(zip(*table.rows, strict=True))
-    constant = [
-        index
-        for index, title in enumerate(table.header)
-        if title in CONDITIONS and len(set(columns[index])) == 1
-    ]
-    if not constant:
-        return table
-
-    # The note comes first, because it says what the whole table is about.
-    conditions = "; ".join(f"{table.header[index]} {columns[index][0]}" for index in constant)
-    varying = [index for index in range(len(columns)) if index not in constant]
-    notes = [f"In all rows: {conditions}.", *table.notes]
-    return dataclasses.replace(select_columns(table, varying), notes=notes)
-
-
 def number_sources(table: Table) -> Table:
     """Return the table with a number instead of each source, and a note that lists the sources."""
     if SOURCE_COLUMN not in table.header:
@@ -154,20 +136,22 @@ def estimate_width(table: Table) -> int:
 
 def _tabular_lines(table: Table) -> list[str]:
     """Return the lines of the tabular environment."""
-    # The dataset has no column, so it has neither a title nor an alignment.
-    titles = [title for title in table.header if title != GROUP_COLUMN]
-    columns = zip(table.header, table.align, strict=True)
-    align = "".join(side for title, side in columns if title != GROUP_COLUMN)
+    # The dataset has no column: its name stands above its rows.
+    columns = [index for index, title in enumerate(table.header) if title != GROUP_COLUMN]
+    body = select_columns(table, columns)
+    groups = [""] * len(table.rows)
+    if GROUP_COLUMN in table.header:
+        groups = [row[table.header.index(GROUP_COLUMN)] for row in table.rows]
 
     # Cells of the body stay apart where the titles above them differ.
-    spans = _title_spans(titles)
+    spans = _title_spans(body.header)
     shared_titles = [span.shared for span in spans for _ in span.subtitles]
     return [
-        rf"\begin{{tabular}}{{@{{}}{align}@{{}}}}",
+        rf"\begin{{tabular}}{{@{{}}{body.align}@{{}}}}",
         r"\toprule",
-        *_header_lines(spans, align),
+        *_header_lines(spans, body.align),
         r"\midrule",
-        *_body_lines(table, align, shared_titles),
+        *_body_lines(body, groups, shared_titles),
         r"\bottomrule",
         r"\end{tabular}",
     ]
@@ -215,31 +199,35 @@ def _header_lines(spans: Sequence[TitleSpan], align: str) -> list[str]:
     return [_row(upper), rules, _row(lower)]
 
 
-def _body_lines(table: Table, align: str, shared_titles: Sequence[str]) -> list[str]:
-    """Return the rows, each dataset's below a line with its name."""
-    group_column = table.header.index(GROUP_COLUMN) if GROUP_COLUMN in table.header else None
+def _body_lines(table: Table, groups: Sequence[str], shared_titles: Sequence[str]) -> list[str]:
+    """Return the rows, each dataset's below a line with its name.
+
+    Args:
+        groups: the name of each row's dataset; empty where the table names none.
+    """
     lines: list[str] = []
-    for group, rows in groupby(
-        table.rows, key=lambda row: "" if group_column is None else row[group_column]
-    ):
+    for number, (group, row) in enumerate(zip(groups, table.rows, strict=True)):
         # The name stands across all columns, with space above it except at the table's top.
-        if group_column is not None:
-            name = _merged_cell(len(align), "@{}l", rf"\itshape {escape_latex(group)}")
-            space = "" if group == table.rows[0][group_column] else r"\addlinespace"
+        if group and (number == 0 or group != groups[number - 1]):
+            name = _merged_cell(len(table.align), "@{}l", rf"\itshape {escape_latex(group)}")
+            space = r"\addlinespace" if number else ""
             lines.append(space + _row([name]))
 
-        for row in rows:
-            if row[0] == TOTAL_ROW:
-                lines.append(r"\midrule")
-            cells = [cell for index, cell in enumerate(row) if index != group_column]
-            lines.append(_row(_merge_missing_figures(cells, align, shared_titles)))
+        if row[0] == TOTAL_ROW:
+            lines.append(r"\midrule")
+        bold = {column for bold_row, column in table.bold if bold_row == number}
+        lines.append(_row(_body_cells(row, bold, table.align, shared_titles)))
     return lines
 
 
-def _merge_missing_figures(
-    cells: Sequence[str], align: str, shared_titles: Sequence[str]
+def _body_cells(
+    cells: Sequence[str], bold: set[int], align: str, shared_titles: Sequence[str]
 ) -> list[str]:
-    """Return a row's cells as LaTeX; neighbours that lack a figure for one reason are one cell."""
+    """Return a row's cells as LaTeX; neighbours that lack a figure for one reason are one cell.
+
+    Args:
+        bold: the indices of the cells in bold type.
+    """
     merged = []
     start = 0
     while start < len(cells):
@@ -247,7 +235,8 @@ def _merge_missing_figures(
         if end - start > 1:
             merged.append(_merged_cell(end - start, "c", escape_latex(cells[start])))
         else:
-            merged.append(_cell(cells[start], "t", align[start]))
+            cell = _cell(cells[start], "t", align[start])
+            merged.append(rf"\textbf{{{cell}}}" if start in bold else cell)
         start = end
     return merged
 

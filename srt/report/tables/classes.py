@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from srt.report.format.numbers import EN_DASH
-from srt.report.format.table import NOT_MEASURED, Table
-from srt.report.tables.results import MEASURES, format_measure, is_comparable
+from srt.report.format.table import MOST_COLUMNS, NOT_MEASURED, Table
+from srt.report.tables.cells import format_measure
+from srt.report.tables.result_rows import MEASURES, is_comparable
 from srt.results.published_figures import PROTOCOLS, Result, published_result
 from srt.results.runs import Run
 
@@ -17,7 +19,7 @@ ClassFigures = dict[str, dict[str, Any]]
 
 
 def class_tables(runs: Sequence[Run]) -> list[Table]:
-    """Return a table for each dataset and protocol: a row a class, a column a run and measure.
+    """Return the tables of each dataset and protocol: one for each measure, or for a single run.
 
     A dataset whose scenes are all of one class has no table.
     """
@@ -27,48 +29,85 @@ def class_tables(runs: Sequence[Run]) -> list[Table]:
         for protocol, figures in run.metrics["protocols"].items():
             if len(figures["classes"]) > 1:
                 groups.setdefault((run.data, protocol, run.departure), []).append(run)
-    return [_class_table(*key, group) for key, group in groups.items()]
+    return [table for key, group in groups.items() for table in _class_tables(*key, group)]
 
 
-def _class_table(data: str, protocol: str, departure: str, runs: Sequence[Run]) -> Table:
-    """Return the table of the runs of one dataset, measured by one protocol.
+def _class_tables(data: str, protocol: str, departure: str, runs: Sequence[Run]) -> list[Table]:
+    """Return the tables of the runs of one dataset, measured by one protocol.
 
     Args:
         departure: what these evaluations changed in the protocol; empty if nothing.
     """
-    # Measures that no run has get no column, but a note.
+    # Measures that no run has get no table, but a note.
     figures = [run.metrics["protocols"][protocol] for run in runs]
     defined = PROTOCOLS[protocol].measures
     measures = [name for name in defined if any(figure[name] is not None for figure in figures)]
     notes = [f"{MEASURES[name][0]} {NOT_MEASURED}." for name in defined if name not in measures]
 
-    # The runs come first, then published results. A note names the source of each of these.
-    columns = [(run.name, _run_classes(figure)) for run, figure in zip(runs, figures, strict=True)]
-    for result in _comparable_results(runs, protocol):
-        columns.append((f"{result.method}, published", published_classes(result)))
+    # Published results come first, and a note names the source of each. Then come the runs.
+    columns = {}
+    for result in comparable_results(runs, protocol):
+        columns[f"{result.method}, published"] = published_classes(result)
         notes.append(f"{result.method}, published: {result.source} ({result.mark}).")
-
-    # Every measure of a run or result is a column, every class a row.
-    header = ["class"]
-    for title, _ in columns:
-        header += [f"{title} {MEASURES[name][0]}" for name in measures]
-    classes = {name for figure in figures for name in figure["classes"]}
-    rows = []
-    for class_name in (*sorted(classes, key=_natural_order), "all"):
-        row = [class_name]
-        for _, column in columns:
-            row += [_class_cell(column, class_name, name) for name in measures]
-        rows.append(row)
+    columns |= {run.name: _run_classes(figure) for run, figure in zip(runs, figures, strict=True)}
 
     # Evaluations with changed conditions say so in the title.
     conditions = f"{protocol}, {departure}" if departure else protocol
-    return Table(
-        title=f"By class: {data}, protocol {conditions}",
-        align="l" + "r" * (len(header) - 1),
-        header=header,
-        rows=rows,
+    classes = {name for figure in figures for name in figure["classes"]}
+    return tables_by_measure(
+        title=f"by class: {data}, protocol {conditions}",
+        classes=[*sorted(classes, key=_natural_order), "all"],
+        methods=list(columns),
+        measures=measures,
+        cell=lambda method, class_name, measure: _class_cell(columns[method], class_name, measure),
         notes=notes,
     )
+
+
+def tables_by_measure(
+    *,
+    title: str,
+    classes: Sequence[str],
+    methods: Sequence[str],
+    measures: Sequence[str],
+    cell: Callable[[str, str, str], str],
+    notes: list[str],
+) -> list[Table]:
+    """Return a table for each measure: a row a class, a column a method.
+
+    A single method has one table, in which each measure is a column.
+
+    Args:
+        title: of each table, behind the name of its measure or of the single method.
+        cell: returns the text of a method's measure of a class.
+    """
+
+    def make_table(subject: str, columns: dict[str, tuple[str, str]]) -> Table:
+        # Each column is a method and a measure, by the title of the column.
+        return Table(
+            title=f"{subject} {title}",
+            align="l" + "r" * len(columns),
+            header=["class", *columns],
+            rows=[
+                [name, *(cell(method, name, measure) for method, measure in columns.values())]
+                for name in classes
+            ],
+            notes=notes,
+        )
+
+    if len(methods) == 1:
+        (method,) = methods
+        return [make_table(method, {MEASURES[name][0]: (method, name) for name in measures})]
+
+    # Many methods have several tables, none of which is wider than a page.
+    tables = []
+    for measure in measures:
+        for start in range(0, len(methods), MOST_COLUMNS - 1):
+            columns = {name: (name, measure) for name in methods[start : start + MOST_COLUMNS - 1]}
+            table = make_table(MEASURES[measure][0], columns)
+            suffix = f", from {methods[start]} on" if start else ""
+            tables.append(dataclasses.replace(table, title=f"{table.title}{suffix}"))
+    return tables
 
 
 def _run_classes(figures: dict[str, Any]) -> ClassFigures:
@@ -76,7 +115,7 @@ def _run_classes(figures: dict[str, Any]) -> ClassFigures:
     return {**figures["classes"], "all": figures}
 
 
-def _comparable_results(runs: Sequence[Run], protocol: str) -> list[Result]:
+def comparable_results(runs: Sequence[Run], protocol: str) -> list[Result]:
     """Return the published results by class that are comparable with these runs."""
     # Several runs may reproduce the same method, which is shown once.
     results: dict[str, Result] = {}

@@ -1,4 +1,4 @@
-"""The table of datasets, from the statistics that `workflow.survey` writes of each."""
+"""The tables of datasets, from the statistics that `workflow.survey` writes of each."""
 
 from __future__ import annotations
 
@@ -9,30 +9,38 @@ from srt.report.format.numbers import format_count
 from srt.report.format.table import Table
 
 
-def datasets_table(surveys: Sequence[dict[str, Any]]) -> Table:
-    """Return the size of each dataset and the ranges of its cameras, a row for each.
+def datasets_tables(surveys: Sequence[dict[str, Any]]) -> list[Table]:
+    """Return two tables with a row for each dataset: its size, and the ranges of its cameras.
 
     Args:
         surveys: the content of the datasets' statistics.json.
     """
-    header = ["dataset", "train", "val", "test", "classes", "views", "size", "uncompressed"]
-    header += ["camera distance", "elevation", "field of view"]
-    return Table(
+    sizes = Table(
         title="Datasets",
-        align="l" + "r" * (len(header) - 1),
-        header=header,
-        rows=[_dataset_row(survey) for survey in surveys],
+        align="lrrrrrrr",
+        header=["dataset", "train", "val", "test", "classes", "views", "size", "uncompressed"],
+        rows=[_size_row(survey) for survey in surveys],
         notes=[
-            "Sizes are rows × columns. Camera distances are to the world's origin; ranges are over"
-            " all views of the training scenes, as is the horizontal field of view. Scenes by class"
-            " and the statistics of pixels are in datasets/<dataset>/statistics.json."
+            "Sizes are rows × columns. Scenes by class and the statistics of pixels are in"
+            " datasets/<dataset>/statistics.json."
         ],
     )
+    cameras = Table(
+        title="Cameras of the datasets",
+        align="lrrr",
+        header=["dataset", "camera distance", "elevation", "field of view"],
+        rows=[_camera_row(survey) for survey in surveys],
+        notes=[
+            "Camera distances are to the world's origin; ranges are over all views of the training"
+            " scenes, as is the horizontal field of view."
+        ],
+    )
+    return [sizes, cameras]
 
 
-def _dataset_row(survey: dict[str, Any]) -> list[str]:
-    """Return a dataset's cells: scenes of each split, bytes of all, cameras of the training's."""
-    # Cameras and classes are those of the training split, which is the largest.
+def _size_row(survey: dict[str, Any]) -> list[str]:
+    """Return a dataset's scenes of each split, classes, views, image size and bytes."""
+    # Classes and views are those of the training split, which is the largest.
     splits = survey["splits"]
     train = splits["train"]
     total_bytes = sum(split["uncompressed_bytes"] for split in splits.values())
@@ -43,6 +51,14 @@ def _dataset_row(survey: dict[str, Any]) -> list[str]:
         str(train["views"]),
         " × ".join(map(str, train["image_size"])),
         f"{total_bytes / 1e9:.1f} GB" if total_bytes > 1e9 else f"{total_bytes / 1e6:.1f} MB",
+    ]
+
+
+def _camera_row(survey: dict[str, Any]) -> list[str]:
+    """Return the ranges of a dataset's cameras in the training split."""
+    train = survey["splits"]["train"]
+    return [
+        data_label(survey),
         _camera_range(train, "distance_to_origin", 2, ""),
         _camera_range(train, "elevation_degrees", 0, "°"),
         _camera_range(train, "field_of_view_degrees", 0, "°"),

@@ -16,9 +16,7 @@ from srt.report.format.numbers import (
     format_precise_duration,
 )
 from srt.report.format.table import Table
-from srt.report.tables.results import MEASURES, format_measure
 from srt.results.curves import value_at
-from srt.results.published_figures import PROTOCOLS
 from srt.results.runs import EqualCost, Run, equal_cost, group_by_dataset
 
 # The runs of each dataset, which are of several models.
@@ -36,36 +34,24 @@ def equal_cost_table(runs: Sequence[Run], profile: str) -> Table | None:
     if not groups:
         return None
 
-    # Beside the validation at equal cost stand the test figures at the end of the training.
-    test_columns = _test_columns(groups)
     header = ["run", "dataset", "equal steps", "PSNR there", "time to there"]
-    header += ["equal time", "PSNR then", "steps by then", "steps in all", "time in all"]
-    header += [f"test {MEASURES[name][0]}, {protocol}" for protocol, name in test_columns]
+    header += ["equal time", "PSNR then", "steps by then"]
     return Table(
         title=f"Models after equal steps and equal time, profile {profile}",
         align="ll" + "r" * (len(header) - 2),
         header=header,
-        rows=[_row(run, equal_cost(group), test_columns) for group in groups for run in group],
+        rows=[_row(run, equal_cost(group)) for group in groups for run in group],
         notes=_notes(groups),
     )
 
 
-def _row(run: Run, equal: EqualCost, test_columns: Sequence[tuple[str, str]]) -> list[str]:
+def _row(run: Run, equal: EqualCost) -> list[str]:
     """Return the cells of a run, which is compared with others at `equal`."""
-    # Not every run is measured by every protocol.
-    protocols = run.metrics["protocols"]
-    test_cells = [
-        format_measure(protocols[protocol], name) if protocol in protocols else EN_DASH
-        for protocol, name in test_columns
-    ]
     return [
         run.name,
         run.data,
         *_cells_at_equal_steps(run, equal.steps),
         *_cells_at_equal_time(run, equal.seconds),
-        format_count(run.training["steps"]),
-        format_precise_duration(run.training["seconds"]),
-        *test_cells,
     ]
 
 
@@ -91,23 +77,6 @@ def _cells_at_equal_time(run: Run, seconds: float | None) -> list[str]:
     return [format_precise_duration(seconds), format_decibels(psnr), format_count(round(steps))]
 
 
-def _test_columns(groups: Groups) -> list[tuple[str, str]]:
-    """Return the protocol and measure of each column of test figures.
-
-    Of each run, a measure is shown by the first protocol that has it.
-    """
-    # A dictionary keeps the order in which the columns are added.
-    columns: dict[tuple[str, str], None] = {}
-    for run in (run for group in groups for run in group):
-        measured: set[str] = set()
-        for protocol, figures in run.metrics["protocols"].items():
-            for name in PROTOCOLS[protocol].measures:
-                if figures[name] is not None and name not in measured:
-                    columns[protocol, name] = None
-                    measured.add(name)
-    return list(columns)
-
-
 def _notes(groups: Groups) -> list[str]:
     """Return how to read the table, and which of its runs differ in more than their model."""
     notes = [
@@ -116,8 +85,8 @@ def _notes(groups: Groups) -> list[str]:
         f" two validations; {EN_DASH}: it was not validated before. A training does not write when"
         " each step was: its time is spread evenly over its steps.",
         "A training that goes on from there was in the midst of its schedule of learning rates."
-        " Steps may be of different batches. Test figures are those of the results: of the selected"
-        " weights, after all steps; each measure by the first protocol that has it.",
+        " Steps may be of different batches. The tables of results and of trainings have the test"
+        " figures and the time of the whole trainings.",
     ]
     if any(equal_cost(group).seconds is None for group in groups):
         notes.append("No equal time: these models were not trained on the same hardware.")

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from srt.report.format.numbers import EN_DASH, format_count
+from srt.report.format.numbers import format_count
 from srt.report.format.table import Table
 
 TITLE = "Known limit: few cameras"
@@ -34,17 +34,17 @@ def few_cameras_table(measured: Mapping[str, Any]) -> Table:
     edges = measured["angle_edges"]
     ranges = [f"{low:g}–{high:g}°" for low, high in itertools.pairwise(edges)]
 
-    # A baseline is not trained, so it has no steps.
+    # A baseline is not trained, so its label has no steps.
     rows = [
-        _row(_label(name), format_count(run["steps"]), run["psnr_by_angle"])
+        _row(_label(name, run["steps"]), run["psnr_by_angle"])
         for name, run in measured["runs"].items()
     ]
-    rows += [_row(name, EN_DASH, values) for name, values in measured["baselines"].items()]
+    rows += [_row(name, values) for name, values in measured["baselines"].items()]
     objects = format_count(measured["objects"])
     return Table(
         title=TITLE,
-        align="l" + "r" * (1 + len(ranges)),
-        header=["model, cameras", "steps", *ranges],
+        align="l" + "r" * len(ranges),
+        header=["model, cameras, steps", *ranges],
         rows=rows,
         notes=[
             ANGLE_NOTE,
@@ -56,11 +56,11 @@ def few_cameras_table(measured: Mapping[str, Any]) -> Table:
     )
 
 
-def _row(label: str, steps: str, values: Sequence[float]) -> list[str]:
-    return [label, steps, *(f"{value:.1f}" for value in values)]
+def _row(label: str, values: Sequence[float]) -> list[str]:
+    return [label, *(f"{value:.1f}" for value in values)]
 
 
-def _label(name: str) -> str:
-    """Return the benchmark's name of a run, `srt, fixed`, with its model in capitals."""
+def _label(name: str, steps: int) -> str:
+    """Return `SRT, fixed, 1 360 steps` for the benchmark's run `srt, fixed`."""
     model, _, cameras = name.partition(", ")
-    return f"{model.upper()}, {cameras}"
+    return f"{model.upper()}, {cameras}, {format_count(steps)} steps"

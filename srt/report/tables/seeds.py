@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from srt.report.format.numbers import EN_DASH
 from srt.report.format.table import Table
-from srt.report.tables.results import MEASURES
+from srt.report.tables.result_rows import MEASURES
 from srt.results.published_figures import PROTOCOLS
 from srt.results.runs import Run
 
