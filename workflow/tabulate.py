@@ -34,6 +34,7 @@ from srt.report.tables.reproduction import (
 )
 from srt.report.tables.results import Row, result_rows, results_table
 from srt.report.tables.seeds import seeds_table
+from srt.results.runs import Run
 from srt.visualization.pictures import write_picture
 from workflow.common.cli import run
 from workflow.common.jobs import PUBLISHED_SCALE
@@ -83,13 +84,7 @@ def tabulate(
         params: the configuration.
         partial: leave out experiments that were not measured, and videos that are missing.
     """
-    # Which experiments the report has.
-    experiments, skipped = load_experiments(params, profile), []
-    if partial:
-        skipped = [one.name for one in experiments if not was_measured(outputs / one.name)]
-        experiments = [one for one in experiments if one.name not in skipped]
-    if not experiments:
-        raise UserError(f"{outputs}: no experiment of profile {profile} has been measured")
+    experiments, skipped = choose_experiments(params, profile, outputs, partial)
 
     # Read everything first, so that a missing or damaged file stops the stage before it writes.
     for one in experiments:
@@ -107,11 +102,10 @@ def tabulate(
         for one in experiments
     ]
 
-    # Published figures stand beside runs of published data. Synthetic runs stand alone, and the
-    # table then says what the published scale would cost.
-    scale = profile if not all(run.metrics["synthetic"] for run in runs) else PUBLISHED_SCALE
+    # Compare the runs with each other, and put the tables together.
     rows = result_rows(runs)
-    reproduced = reproduction_rows(runs, load_experiments(params, scale), steps)
+    published = load_experiments(params, choose_scale(runs, profile))
+    reproduced = reproduction_rows(runs, published, steps)
     equal_cost = equal_cost_table(runs, profile)
     remarks = read_remarks(outputs)
     report = Report(
@@ -129,17 +123,35 @@ def tabulate(
         runs=runs,
     )
     write_report(report, rows, reproduced, out)
-
-    # The teaser shows the videos of the runs that gain most.
-    videos = [out / "runs" / name / VIDEO for name in best_runs(rows)]
-    if videos := [video for video in videos if video.is_file()]:
-        write_teaser(out / "teaser.gif", videos, experiments[0].render.frames)
+    write_best_videos(out, rows, experiments[0].render.frames)
     log.info("wrote %s", out / "index.html")
 
     # Each run in MLflow gets the table too.
     for one in experiments:
         model = outputs / one.name / "model.safetensors"
         log_table(profile, one.name, model, out / "results.md", TIMEOUT / len(experiments))
+
+
+def choose_experiments(
+    params: Path, profile: str, outputs: Path, partial: bool
+) -> tuple[list[Experiment], list[str]]:
+    """Return the experiments that the report has, and the names of those that it leaves out."""
+    # Only a partial report leaves out what was not measured.
+    experiments, skipped = load_experiments(params, profile), []
+    if partial:
+        skipped = [one.name for one in experiments if not was_measured(outputs / one.name)]
+        experiments = [one for one in experiments if one.name not in skipped]
+    if not experiments:
+        raise UserError(f"{outputs}: no experiment of profile {profile} has been measured")
+    return experiments, skipped
+
+
+def choose_scale(runs: Sequence[Run], profile: str) -> str:
+    """Return the profile whose experiments the reproduction table compares with the runs."""
+    # Published figures stand beside runs of published data. Synthetic runs stand alone, and the
+    # table then says what the published scale would cost.
+    only_synthetic = all(run.metrics["synthetic"] for run in runs)
+    return PUBLISHED_SCALE if only_synthetic else profile
 
 
 def write_report(report: Report, rows: Sequence[Row], reproduced: Sequence[Row], out: Path) -> None:
@@ -176,17 +188,20 @@ def archive_inputs(outputs: Path, out: Path, experiments: Sequence[Experiment]) 
     for one in experiments:
         folder = outputs / one.name
         copy_files(folder, runs / one.name, KEPT)
-        new_seeds = seed_folders(folder / "seeds")
-        for seed in new_seeds:
+        for seed in seed_folders(folder / "seeds"):
             copy_files(seed, out / "seeds" / one.name / seed.name, FIGURES)
 
-        # An earlier repeat that is no longer comparable goes, and the log says why.
-        for seed in seed_folders(out / "seeds" / one.name):
-            try:
-                read_repeat(seed, folder, one)
-            except UserError as error:
-                log.info("removed from the report: %s", error)
-                shutil.rmtree(seed)
+        remove_other_repeats(out / "seeds" / one.name, folder, one)
+
+
+def remove_other_repeats(seeds: Path, run_folder: Path, experiment: Experiment) -> None:
+    """Remove earlier repeats that no longer compare with their run; the log says why."""
+    for seed in seed_folders(seeds):
+        try:
+            read_repeat(seed, run_folder, experiment)
+        except UserError as error:
+            log.info("removed from the report: %s", error)
+            shutil.rmtree(seed)
 
 
 def read_remarks(outputs: Path) -> list[str]:
@@ -206,6 +221,13 @@ def copy_files(source: Path, target: Path, files: Sequence[str]) -> None:
     for file in files:
         if (source / file).is_file():
             write_atomically(target / file, (source / file).read_bytes())
+
+
+def write_best_videos(out: Path, rows: Sequence[Row], frames: int) -> None:
+    """Write the teaser from the videos of the runs that gain most, if there are any videos."""
+    videos = [out / "runs" / name / VIDEO for name in best_runs(rows)]
+    if videos := [video for video in videos if video.is_file()]:
+        write_teaser(out / "teaser.gif", videos, frames)
 
 
 def best_runs(rows: Sequence[Row]) -> list[str]:

@@ -48,7 +48,7 @@ def test_steps_and_items_are_shared_out_over_all_gpus(monkeypatch, tmp_path, nam
         raise StartedError(module)
 
     stage = importlib.import_module(f"workflow.{name}")
-    monkeypatch.setattr(stage, "start_torchrun", start)
+    monkeypatch.setattr(torchrun, "start_torchrun", start)
     given = {"profile": "quick", "experiment": "nmr_srt", "params": PARAMS}
     given |= {"data": tmp_path / "packed", "out": tmp_path / "out"}  # neither is there yet
     if name == "evaluate":

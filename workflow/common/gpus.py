@@ -42,9 +42,7 @@ def claim_gpus() -> None:
         return
 
     # On a machine without a GPU there is nothing to claim.
-    if not number.isdecimal() or int(number) < 1:
-        raise UserError(f"{VARIABLE} is {number!r}, not a number of GPUs; set it to 1, for example")
-    count = int(number)
+    count = parse_count(number)
     visible = visible_gpus()
     if not visible:
         return
@@ -55,6 +53,13 @@ def claim_gpus() -> None:
     names = wait_for_gpus(visible, count)
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names)
     log.info("GPU %s", ", ".join(names))
+
+
+def parse_count(text: str) -> int:
+    """Return the number of GPUs that the variable asks for."""
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"{VARIABLE} is {text!r}, not a number of GPUs; set it to 1, for example")
+    return int(text)
 
 
 def visible_gpus() -> list[str]:
@@ -83,16 +88,13 @@ def wait_for_gpus(visible: list[str], count: int) -> list[str]:
                     taken.append(name)
             if len(taken) == count:
                 return taken
-            log.info(
-                "waiting for %d of the GPUs %s, which other jobs use",
-                count - len(taken),
-                ", ".join(visible),
-            )
+            missing, names = count - len(taken), ", ".join(visible)
+            log.info("waiting for %d of the GPUs %s, which other jobs use", missing, names)
             time.sleep(SECONDS)
 
 
 def lock_gpu(path: Path) -> bool:
-    """Locks a file for as long as this process lives, also as another program."""
+    """Lock a file for as long as this process lives, also as another program."""
     handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     with contextlib.suppress(BlockingIOError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
