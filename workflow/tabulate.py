@@ -11,6 +11,7 @@ import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from srt.common.errors import UserError
 from srt.common.files import write_atomically
@@ -90,8 +91,7 @@ def tabulate(
     for one in experiments:
         seeds = seed_folders(outputs / one.name / "seeds")
         read_run(outputs / one.name, one, seeds, partial)
-    used = {one.dataset_name for one in experiments}
-    datasets = [name for name in load_params(params).datasets if name in used or not partial]
+    datasets = choose_datasets(params, experiments, partial)
     surveyed = [read_survey(surveys / name) for name in datasets]
     steps = read_json(performance, ("device", "rows"))
 
@@ -102,26 +102,13 @@ def tabulate(
         for one in experiments
     ]
 
-    # Compare the runs with each other, and put the tables together.
+    # Compare the runs with each other and with the published ones.
     rows = result_rows(runs)
     published = load_experiments(params, choose_scale(runs, profile))
     reproduced = reproduction_rows(runs, published, steps)
-    equal_cost = equal_cost_table(runs, profile)
+    data = [*describe_data(experiments), *describe_missing(skipped)]
     remarks = read_remarks(outputs)
-    report = Report(
-        profile=profile,
-        data=[*describe_data(experiments), *describe_missing(skipped)],
-        results=with_notes(results_table(rows, profile), remarks),
-        equal_cost=with_notes(equal_cost, remarks) if equal_cost else None,
-        seeds=seeds_table(runs, profile),
-        costs=costs_table(runs),
-        classes=class_tables(runs),
-        few_cameras=few_cameras_table(read_few_cameras(few_cameras)),
-        angle_figure=few_cameras / BY_ANGLE,
-        reproduction=[reproduction_table(reproduced), reproduction_class_table(reproduced)],
-        surveys=surveyed,
-        runs=runs,
-    )
+    report = make_report(profile, runs, rows, reproduced, remarks, data, surveyed, few_cameras)
     write_report(report, rows, reproduced, out)
     write_best_videos(out, rows, experiments[0].render.frames)
     log.info("wrote %s", out / "index.html")
@@ -146,12 +133,46 @@ def choose_experiments(
     return experiments, skipped
 
 
+def choose_datasets(params: Path, experiments: Sequence[Experiment], partial: bool) -> list[str]:
+    """Return the datasets that the report describes: all, or in a partial one those in use."""
+    used = {one.dataset_name for one in experiments}
+    return [name for name in load_params(params).datasets if name in used or not partial]
+
+
 def choose_scale(runs: Sequence[Run], profile: str) -> str:
     """Return the profile whose experiments the reproduction table compares with the runs."""
     # Published figures stand beside runs of published data. Synthetic runs stand alone, and the
     # table then says what the published scale would cost.
     only_synthetic = all(run.metrics["synthetic"] for run in runs)
     return PUBLISHED_SCALE if only_synthetic else profile
+
+
+def make_report(
+    profile: str,
+    runs: Sequence[Run],
+    rows: Sequence[Row],
+    reproduced: Sequence[Row],
+    remarks: Sequence[str],
+    data: list[str],
+    surveys: list[dict[str, Any]],
+    few_cameras: Path,
+) -> Report:
+    """Return the report with all its tables. The remarks stand below the results."""
+    equal_cost = equal_cost_table(runs, profile)
+    return Report(
+        profile=profile,
+        data=data,
+        results=with_notes(results_table(rows, profile), remarks),
+        equal_cost=with_notes(equal_cost, remarks) if equal_cost else None,
+        seeds=seeds_table(runs, profile),
+        costs=costs_table(runs),
+        classes=class_tables(runs),
+        few_cameras=few_cameras_table(read_few_cameras(few_cameras)),
+        angle_figure=few_cameras / BY_ANGLE,
+        reproduction=[reproduction_table(reproduced), reproduction_class_table(reproduced)],
+        surveys=surveys,
+        runs=runs,
+    )
 
 
 def write_report(report: Report, rows: Sequence[Row], reproduced: Sequence[Row], out: Path) -> None:

@@ -103,16 +103,22 @@ def params_schema() -> dict[str, Any]:
         "required": ["dataset"],
     }
 
-    # Profiles hold further differences. A profile may leave out any section, or change nothing.
+    # Profiles hold further differences.
     any_profile = properties["profiles"]["additionalProperties"]
-    any_profile["type"] = ["object", "null"]
-    del any_profile["required"]
-    profile = any_profile["properties"]
-    profile.update(partial)
-    profile["experiments"]["additionalProperties"] = {**section, "properties": partial}
+    _complete_profile_schema(any_profile, {**section, "properties": partial})
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _complete_profile_schema(schema: dict[str, Any], sections: dict[str, Any]) -> None:
+    """Add to the schema of a profile the keys of its sections, of which it may leave out any."""
+    # A profile that changes nothing may be empty.
+    schema["type"] = ["object", "null"]
+    del schema["required"]
+    profile = schema["properties"]
+    profile.update(sections["properties"])
+    profile["experiments"]["additionalProperties"] = sections
     for group, config in (("datasets", DatasetConfig), ("weights", WeightsConfig)):
         profile[group]["additionalProperties"] = json_schema(config, partial=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 class _File(typing.NamedTuple):
