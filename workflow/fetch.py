@@ -99,14 +99,9 @@ def refuse_options(name: str, options: dict[str, Any]) -> None:
 
 
 def with_subset(config: DatasetConfig, options: dict[str, Any]) -> DatasetConfig:
-    """Return the configuration with the options in place of these values of its subset.
-
-    Raises:
-        UserError: the dataset's layout has no such subset.
-    """
+    """Return the configuration with the options in place of these values of its subset."""
     values = dataclasses.asdict(config.subset) if config.subset else {}
     values = {"classes": None, "shards": None, "max_scenes": None} | values | options
-
     refuse_keys_of_other_layouts(values, config.layout)
 
     # No subset and a subset without limits mean the same, but only the first is written like that.

@@ -115,11 +115,7 @@ def log_video(profile: str, experiment: str, settings: dict[str, Any], video: Pa
 
 
 def scene_numbers(text: str) -> list[int]:
-    """Return the numbers that a text like `0-5,9` lists.
-
-    Raises:
-        UserError: the text has another form.
-    """
+    """Return the numbers that a text like `0-5,9` lists; raise UserError for any other form."""
     try:
         return shard_numbers(text)
     except ConfigError:

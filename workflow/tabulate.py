@@ -260,11 +260,7 @@ def best_runs(rows: Sequence[Row]) -> list[str]:
 
 
 def log_table(profile: str, experiment: str, model: Path, table: Path, timeout: float) -> None:
-    """Add the table to the run of MLflow that trained a model, if the model is here.
-
-    Args:
-        timeout: seconds to wait for a tracking server.
-    """
+    """Add the table to a model's run of MLflow, if the model is here; wait `timeout` s at most."""
     if model.exists():
         tracker = open_run("tabulate", profile, experiment, load_weights(model)[1])
         tracker.log_artifact(table, "report")

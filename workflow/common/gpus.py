@@ -82,15 +82,24 @@ def wait_for_gpus(visible: list[str], count: int) -> list[str]:
     with wait_for_lock(folder / "turn"):
         taken: list[str] = []
         while True:
-            for name in visible:
-                path = folder / name.replace("/", "-")  # the name of a MIG slice may have a slash
-                if len(taken) < count and name not in taken and lock_gpu(path):
-                    taken.append(name)
-            if len(taken) == count:
+            others = [name for name in visible if name not in taken]
+            taken += lock_free_gpus(folder, others, count - len(taken))
+            missing = count - len(taken)
+            if not missing:
                 return taken
-            missing, names = count - len(taken), ", ".join(visible)
+            names = ", ".join(visible)
             log.info("waiting for %d of the GPUs %s, which other jobs use", missing, names)
             time.sleep(SECONDS)
+
+
+def lock_free_gpus(folder: Path, names: list[str], count: int) -> list[str]:
+    """Lock those of the GPUs that are free, but not more than `count`, and return their names."""
+    taken: list[str] = []
+    for name in names:
+        path = folder / name.replace("/", "-")  # the name of a MIG slice may have a slash
+        if len(taken) < count and lock_gpu(path):
+            taken.append(name)
+    return taken
 
 
 def lock_gpu(path: Path) -> bool:

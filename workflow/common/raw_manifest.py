@@ -52,11 +52,7 @@ def list_files(root: Path, classes: Collection[str] | None) -> list[tuple[str, i
 
 
 def with_class_ids(root: Path, config: DatasetConfig) -> DatasetConfig:
-    """Return the configuration with the ids of the subset's classes in place of their names.
-
-    Raises:
-        DataError: the dataset has no such class.
-    """
+    """Return the configuration with the ids of the subset's classes in place of their names."""
     if config.subset is None or config.subset.classes is None:
         return config
     classes = chosen_classes(read_classes(root), config, root / INDEX["nmr"])

@@ -137,11 +137,7 @@ def up_to_date_in_dvc(stages: Stages, repo: Any) -> set[str]:
 
 
 def run_snakemake(*arguments: str) -> str:
-    """Return what Snakemake prints.
-
-    Raises:
-        UserError: it failed; the message has its errors.
-    """
+    """Return what Snakemake prints, or raise UserError with its errors."""
     # As a process of its own: Snakemake keeps global state from one run to the next.
     command = [sys.executable, "-m", "snakemake", "--quiet", "all", *arguments]
     result = subprocess.run(command, text=True, capture_output=True)

@@ -181,11 +181,7 @@ def _prepare_folder(work: Path, key: dict[str, Any]) -> None:
     # Delete work that was made from other data or with other settings.
     digest = fingerprint(key)
     if not ((work / "key").exists() and (work / "key").read_text() == digest):
-        for entry in work.iterdir():
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+        _empty_folder(work)
 
     # Delete the hidden files of a call that was killed while it wrote them.
     for split in SPLITS:
@@ -193,6 +189,15 @@ def _prepare_folder(work: Path, key: dict[str, Any]) -> None:
     for unfinished in work.rglob(".*"):
         unfinished.unlink()
     write_atomically(work / "key", digest.encode())
+
+
+def _empty_folder(folder: Path) -> None:
+    """Delete all that is in a folder."""
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 def _missing_shards(

@@ -191,7 +191,6 @@ def _read_camera(
     name = f"cameras/camera_{camera}"
     (content,) = record.values(f"{name}/color_image", "bytes_list", 1)
     image = decode_image(content, f"{record.context}, {name}/color_image", config.image_size)
-
     pose = _pose(record, f"{name}/extrinsics")
     return image, _intrinsics(record, f"{name}/intrinsics", config), pose
 

@@ -106,11 +106,14 @@ def chosen_classes(
     words = {class_id: {class_id, name, *name.split(",")} for class_id, name in classes.items()}
     for word in selection:
         if not any(word in class_words for class_words in words.values()):
-            choices = ", ".join(f"{class_id} ({name})" for class_id, name in classes.items())
-            raise DataError(
-                f"{source}: subset.classes: no class is called {word!r}; there are {choices}"
-            )
+            raise _unknown_class_error(word, classes, source)
     return {id_: name for id_, name in classes.items() if not words[id_].isdisjoint(selection)}
+
+
+def _unknown_class_error(word: str, classes: Mapping[str, str], source: Path) -> DataError:
+    """Return the error for a word of subset.classes that is no class; it names all classes."""
+    choices = ", ".join(f"{class_id} ({name})" for class_id, name in classes.items())
+    return DataError(f"{source}: subset.classes: no class is called {word!r}; there are {choices}")
 
 
 def first_scenes(lists: Mapping[str, Sequence[str]], count: int) -> dict[str, list[str]]:

@@ -171,11 +171,7 @@ def _enter_side(
 def world_to_local(
     solids: Sequence[Solid], like: Tensor
 ) -> tuple[Float[Tensor, "solids 3 3"], Float[Tensor, "solids 3 1"]]:
-    """Return the linear parts and the offsets of the maps from the world to canonical shapes.
-
-    Args:
-        like: a tensor of the device and precision that the maps are to have.
-    """
+    """Return the linear parts and the offsets of the maps to canonical shapes, in `like`'s type."""
     inverse = torch.from_numpy(np.linalg.inv([solid.to_world for solid in solids])).to(like)
     return inverse[:, :3, :3], inverse[:, :3, 3:]
 
