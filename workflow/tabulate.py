@@ -149,7 +149,7 @@ def choose_scale(runs: Sequence[Run], profile: str) -> str:
 
 def make_report(
     profile: str,
-    runs: Sequence[Run],
+    runs: list[Run],
     rows: Sequence[Row],
     reproduced: Sequence[Row],
     remarks: Sequence[str],

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from srt.common.files import write_atomically
-from srt.common.shapes import UInt8
+from srt.common.shapes import Float, UInt8
 from srt.config.schema import DatasetConfig
 from srt.data.packed.images import compress
 from srt.data.packed.reader import FORMAT
