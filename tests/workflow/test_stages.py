@@ -102,7 +102,7 @@ def test_only_results_that_are_up_to_date_are_adopted_and_the_others_are_named(
     copy.edit_params({"profiles.quick.train.learning_rate": 1.0e-2})
     code, output = copy.run(sys.executable, "-m", "workflow.tools.adopt", tool)
     assert code == 0, output
-    names = output.split("still to be finished: ")[1].splitlines()[0].split(", ")
+    names = output.split("still to be made: ")[1].splitlines()[0].split(", ")
     assert names == ["evaluate@nmr_srt", "render@nmr_srt", "tabulate", "train@nmr_srt"]
     planned = ("snakemake", "--cores", "1", "--dry-run", "results")
     _, output = copy.run(*(("dvc", "repro", "--dry") if tool == "dvc" else planned))

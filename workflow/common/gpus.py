@@ -82,8 +82,8 @@ def wait_for_gpus(visible: list[str], count: int) -> list[str]:
     with wait_for_lock(folder / "turn"):
         taken: list[str] = []
         while True:
-            others = [name for name in visible if name not in taken]
-            taken += lock_free_gpus(folder, others, count - len(taken))
+            candidates = [name for name in visible if name not in taken]
+            taken += lock_free_gpus(folder, candidates, count - len(taken))
             missing = count - len(taken)
             if not missing:
                 return taken
