@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from srt.common.distributed import Processes, join_processes
+from srt.common.distributed import Processes
 from srt.common.errors import UserError
 from srt.common.files import write_atomically
 from srt.config.load import load_experiment
@@ -32,9 +32,8 @@ from srt.model.srt import SRT
 from srt.model.weights import load_model
 from srt.visualization.pictures import write_picture
 from workflow.common.cli import run
-from workflow.common.gpus import claim_gpus
 from workflow.common.metrics_header import metrics_header
-from workflow.common.torchrun import start_torchrun
+from workflow.common.torchrun import start_processes
 from workflow.common.tracked_run import log_dataset, open_run
 
 
@@ -76,14 +75,11 @@ def evaluate(
         params: the configuration.
     """
     # What the command line says replaces what params.yaml says.
-    config = load_experiment(params, experiment, profile)
     flags = {"max_items": max_items, "input_views": input_views, "pose_noise": pose_noise}
-    config = with_flags(config, flags)
+    config = with_flags(load_experiment(params, experiment, profile), flags)
 
     # One process for each GPU: from here on, this code runs in all of them.
-    claim_gpus()
-    start_torchrun("workflow.evaluate")
-    processes = join_processes()
+    processes = start_processes("workflow.evaluate")
 
     # Load what is measured: the model and the scenes, and the networks that LPIPS compares with.
     network, settings = load_model(model, processes.device)
@@ -170,16 +166,18 @@ def load_distances(manifests: Mapping[str, Path | None], processes: Processes) -
     networks: dict[str, LpipsNetwork] = {"lpips": "vgg", "lpips_alex": "alex"}
     distances = {}
     for name, manifest in manifests.items():
-        if manifest is None:
-            continue
-        if not manifest.is_file():
-            raise UserError(
-                f"{manifest}: there is no such file; run `python -m workflow.fetch` first"
-            )
-        file = json.loads(manifest.read_text())["file"]
-        if file is not None:
-            distances[name] = Lpips(manifest.parent / file, networks[name]).to(processes.device)
+        weights = weights_file(manifest) if manifest else None
+        if weights:
+            distances[name] = Lpips(weights, networks[name]).to(processes.device)
     return distances
+
+
+def weights_file(manifest: Path) -> Path | None:
+    """Return the file of weights that a manifest describes; None if its profile uses none."""
+    if not manifest.is_file():
+        raise UserError(f"{manifest}: there is no such file; run `python -m workflow.fetch` first")
+    file = json.loads(manifest.read_text())["file"]
+    return None if file is None else manifest.parent / file
 
 
 def write_results(

@@ -8,11 +8,12 @@ broken download goes on where it stopped.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -67,8 +68,7 @@ def fetch(
     options = {"shards": shards, "classes": class_names, "max_scenes": max_scenes}
     options = {key: value for key, value in options.items() if value is not None}
 
-    # A full disk is no error of the program: say what to do.
-    try:
+    with explain_full_disk(out.parent):
         if name in file.weights:
             refuse_options(name, options)
             manifest = fetch_weights(load_weights(params, name, profile), out.parent)
@@ -77,10 +77,17 @@ def fetch(
             manifest = fetch_dataset(config, name, file.seed, out.parent)
         text = json.dumps({"name": name, **manifest}, indent=1)
         write_atomically(out, f"{text}\n".encode())
+
+
+@contextlib.contextmanager
+def explain_full_disk(folder: Path) -> Iterator[None]:
+    """Say what to do when files cannot be written: a full disk is no error of the program."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in CANNOT_WRITE:
             raise
-        path = error.filename or out.parent
+        path = error.filename or folder
         raise UserError(f"{path}: {error.strerror}; solve this, then run again to go on") from error
 
 
@@ -92,25 +99,23 @@ def refuse_options(name: str, options: dict[str, Any]) -> None:
 
 
 def with_subset(config: DatasetConfig, options: dict[str, Any]) -> DatasetConfig:
-    """Return the configuration with the options in place of these values of its subset.
-
-    Raises:
-        UserError: the dataset's layout has no such subset.
-    """
+    """Return the configuration with the options in place of these values of its subset."""
     values = dataclasses.asdict(config.subset) if config.subset else {}
     values = {"classes": None, "shards": None, "max_scenes": None} | values | options
-
-    for key, layout in (("classes", "nmr"), ("shards", "msn")):
-        value = values[key]
-        if value is not None and config.layout != layout:
-            text = ",".join(value) if isinstance(value, tuple) else str(value)
-            raise UserError(
-                f"subset.{key} {text}: layout {config.layout} has no {key}; leave it out"
-            )
+    refuse_keys_of_other_layouts(values, config.layout)
 
     # No subset and a subset without limits mean the same, but only the first is written like that.
     limited = any(value is not None for value in values.values())
     return dataclasses.replace(config, subset=SubsetConfig(**values) if limited else None)
+
+
+def refuse_keys_of_other_layouts(values: dict[str, Any], layout: str) -> None:
+    """Raise UserError if a subset limits what the dataset's layout does not have."""
+    for key, only_layout in (("classes", "nmr"), ("shards", "msn")):
+        value = values[key]
+        if value is not None and layout != only_layout:
+            text = ",".join(value) if isinstance(value, tuple) else str(value)
+            raise UserError(f"subset.{key} {text}: layout {layout} has no {key}; leave it out")
 
 
 def fetch_dataset(config: DatasetConfig, name: str, seed: int, folder: Path) -> dict[str, Any]:
@@ -121,19 +126,22 @@ def fetch_dataset(config: DatasetConfig, name: str, seed: int, folder: Path) -> 
         folder: of the manifest.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    source = Path(config.source)
     if config.source == SYNTHETIC:
         return make_synthetic(config, name, seed, folder)
     if config.layout == "msn" and is_address(config.source):
         return fetch_shards(config, folder)
-    if is_address(config.source) or source.suffix in (".zip", ".tar"):
+    if is_address(config.source) or Path(config.source).suffix in (".zip", ".tar"):
         return fetch_archive(config, folder)
 
-    # Anything else is a folder on disk, which stays where it is.
-    if not source.expanduser().is_dir():
+    return describe_folder(config, folder)
+
+
+def describe_folder(config: DatasetConfig, folder: Path) -> dict[str, Any]:
+    """Return the manifest of data in a folder on disk, which stays where it is."""
+    root = Path(config.source).expanduser()
+    if not root.is_dir():
         raise UserError(f"{nothing_at_source(config)}; or set source to `synthetic` or an address")
-    root = source.expanduser().resolve()
-    return {"source": config.source, **describe_files(root, config, folder)}
+    return {"source": config.source, **describe_files(root.resolve(), config, folder)}
 
 
 def make_synthetic(config: DatasetConfig, name: str, seed: int, folder: Path) -> dict[str, Any]:
@@ -191,15 +199,11 @@ def fetch_archive(config: DatasetConfig, folder: Path) -> dict[str, Any]:
     Of a zip, only the classes of the subset are unpacked; of a tar, all scenes. `max_scenes` makes
     only the packed dataset smaller.
     """
-    archive, downloaded_sha256 = find_archive(config, folder)
-
     # The digest of a large file takes minutes, so it is kept in a file beside the data.
+    archive, downloaded_sha256 = find_archive(config, folder)
     record = folder / f"{archive.name}.sha256.json"
     digest = cached_sha256(archive, record, downloaded_sha256)
-    if not digest.startswith((config.sha256 or "").lower()):
-        raise UserError(
-            f"{archive}: sha256 is {digest}, expected {config.sha256}; delete it and get it again"
-        )
+    refuse_other_digest(archive, digest, config.sha256)
 
     # Unpack it, or what an earlier run has not unpacked.
     root = folder / archive.stem
@@ -213,6 +217,14 @@ def fetch_archive(config: DatasetConfig, folder: Path) -> dict[str, Any]:
         "archive_sha256": digest,
         **describe_files(root, config, folder),
     }
+
+
+def refuse_other_digest(archive: Path, digest: str, expected: str | None) -> None:
+    """Raise UserError if an archive does not have the digest that params.yaml gives, if any."""
+    if not digest.startswith((expected or "").lower()):
+        raise UserError(
+            f"{archive}: sha256 is {digest}, expected {expected}; delete it and get it again"
+        )
 
 
 def find_archive(config: DatasetConfig, folder: Path) -> tuple[Path, str | None]:

@@ -98,23 +98,24 @@ def render(
     packed = Scenes(data / split, device, resident=False)
     check_scenes(packed, video)
 
-    # Render and write frame by frame, and add the file to the experiment's run in MLflow.
+    # Render and write frame by frame.
     network, settings = load_model(model, device)
     view_config = make_view_config(config)
     rendered = render_scenes(network, packed, video, view_config, config.train.rays_per_group)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_rendering(out, rendered, video)
+    log_video(profile, experiment, settings, out)
+
+
+def log_video(profile: str, experiment: str, settings: dict[str, Any], video: Path) -> None:
+    """Add the file to the experiment's run in MLflow."""
     tracker = open_run("render", profile, experiment, settings)
-    tracker.log_artifact(out, "videos")
+    tracker.log_artifact(video, "videos")
     tracker.close("FINISHED")
 
 
 def scene_numbers(text: str) -> list[int]:
-    """Return the numbers that a text like `0-5,9` lists.
-
-    Raises:
-        UserError: the text has another form.
-    """
+    """Return the numbers that a text like `0-5,9` lists; raise UserError for any other form."""
     try:
         return shard_numbers(text)
     except ConfigError:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -43,22 +45,25 @@ def survey(
     write_picture(out / "scenes.png", contact_sheet(splits))
     write_picture(out / "cameras.png", camera_figure(splits, title))
 
-    # Count scenes and sum up pixels and cameras, split by split.
-    summaries = {}
-    for split, scenes in splits.items():
-        summaries[split] = split_summary(scenes, read_split_header(data / split))
+    # Whoever finds the statistics finds both pictures as well.
     summary = {
         "dataset": dataset,
         "profile": profile,
         "synthetic": synthetic,
         "source": config.source,
-        "splits": summaries,
+        "splits": summarise_splits(splits, data),
     }
-
-    # Whoever finds the statistics finds both pictures as well.
     text = json.dumps(summary, indent=1) + "\n"
     write_atomically(out / "statistics.json", text.encode())
     log_survey(profile, dataset, data, out)
+
+
+def summarise_splits(splits: Mapping[str, Scenes], data: Path) -> dict[str, Any]:
+    """Return for each split the number of its scenes, and sums over its pixels and cameras."""
+    summaries = {}
+    for split, scenes in splits.items():
+        summaries[split] = split_summary(scenes, read_split_header(data / split))
+    return summaries
 
 
 def log_survey(profile: str, dataset: str, data: Path, out: Path) -> None:

@@ -11,6 +11,7 @@ import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from srt.common.errors import UserError
 from srt.common.files import write_atomically
@@ -38,6 +39,7 @@ from srt.report.tables.result_rows import Row, result_rows
 from srt.report.tables.results import results_table
 from srt.report.tables.seeds import seeds_table
 from srt.report.tables.trainings import trainings_table
+from srt.results.runs import Run
 from srt.visualization.pictures import write_picture
 from workflow.common.cli import run
 from workflow.common.jobs import PUBLISHED_SCALE
@@ -87,20 +89,13 @@ def tabulate(
         params: the configuration.
         partial: leave out experiments that were not measured, and videos that are missing.
     """
-    # Which experiments the report has.
-    experiments, skipped = load_experiments(params, profile), []
-    if partial:
-        skipped = [one.name for one in experiments if not was_measured(outputs / one.name)]
-        experiments = [one for one in experiments if one.name not in skipped]
-    if not experiments:
-        raise UserError(f"{outputs}: no experiment of profile {profile} has been measured")
+    experiments, skipped = choose_experiments(params, profile, outputs, partial)
 
     # Read everything first, so that a missing or damaged file stops the stage before it writes.
     for one in experiments:
         seeds = seed_folders(outputs / one.name / "seeds")
         read_run(outputs / one.name, one, seeds, partial)
-    used = {one.dataset_name for one in experiments}
-    datasets = [name for name in load_params(params).datasets if name in used or not partial]
+    datasets = choose_datasets(params, experiments, partial)
     surveyed = [read_survey(surveys / name) for name in datasets]
     steps = read_json(performance, ("device", "rows"))
 
@@ -111,16 +106,66 @@ def tabulate(
         for one in experiments
     ]
 
+    # Compare the runs with each other and with the published ones.
+    rows = result_rows(runs)
+    published = load_experiments(params, choose_scale(runs, profile))
+    reproduced = reproduction_rows(runs, published, steps)
+    data = [*describe_data(experiments), *describe_missing(skipped)]
+    remarks = read_remarks(outputs)
+    report = make_report(profile, runs, rows, reproduced, remarks, data, surveyed, few_cameras)
+    write_report(report, rows, reproduced, out)
+    write_best_videos(out, rows, experiments[0].render.frames)
+    log.info("wrote %s", out / "index.html")
+
+    # Each run in MLflow gets the table too.
+    for one in experiments:
+        model = outputs / one.name / "model.safetensors"
+        log_table(profile, one.name, model, out / "results.md", TIMEOUT / len(experiments))
+
+
+def choose_experiments(
+    params: Path, profile: str, outputs: Path, partial: bool
+) -> tuple[list[Experiment], list[str]]:
+    """Return the experiments that the report has, and the names of those that it leaves out."""
+    # Only a partial report leaves out what was not measured.
+    experiments, skipped = load_experiments(params, profile), []
+    if partial:
+        skipped = [one.name for one in experiments if not was_measured(outputs / one.name)]
+        experiments = [one for one in experiments if one.name not in skipped]
+    if not experiments:
+        raise UserError(f"{outputs}: no experiment of profile {profile} has been measured")
+    return experiments, skipped
+
+
+def choose_datasets(params: Path, experiments: Sequence[Experiment], partial: bool) -> list[str]:
+    """Return the datasets that the report describes: all, or in a partial one those in use."""
+    used = {one.dataset_name for one in experiments}
+    return [name for name in load_params(params).datasets if name in used or not partial]
+
+
+def choose_scale(runs: Sequence[Run], profile: str) -> str:
+    """Return the profile whose experiments the reproduction table compares with the runs."""
     # Published figures stand beside runs of published data. Synthetic runs stand alone, and the
     # table then says what the published scale would cost.
-    scale = profile if not all(run.metrics["synthetic"] for run in runs) else PUBLISHED_SCALE
-    rows = result_rows(runs)
-    reproduced = reproduction_rows(runs, load_experiments(params, scale), steps)
+    only_synthetic = all(run.metrics["synthetic"] for run in runs)
+    return PUBLISHED_SCALE if only_synthetic else profile
+
+
+def make_report(
+    profile: str,
+    runs: list[Run],
+    rows: Sequence[Row],
+    reproduced: Sequence[Row],
+    remarks: Sequence[str],
+    data: list[str],
+    surveys: list[dict[str, Any]],
+    few_cameras: Path,
+) -> Report:
+    """Return the report with all its tables. The remarks stand below the results."""
     equal_cost = equal_cost_table(runs, profile)
-    remarks = read_remarks(outputs)
-    report = Report(
+    return Report(
         profile=profile,
-        data=[*describe_data(experiments), *describe_missing(skipped)],
+        data=data,
         results=with_notes(results_table(rows, profile), remarks),
         details=[baselines_table(rows, profile), trainings_table(rows, profile)],
         equal_cost=with_notes(equal_cost, remarks) if equal_cost else None,
@@ -134,21 +179,9 @@ def tabulate(
             reproduction_costs_table(reproduced),
             *reproduction_class_tables(reproduced),
         ],
-        surveys=surveyed,
+        surveys=surveys,
         runs=runs,
     )
-    write_report(report, rows, reproduced, out)
-
-    # The teaser shows the videos of the runs that gain most.
-    videos = [out / "runs" / name / VIDEO for name in best_runs(rows)]
-    if videos := [video for video in videos if video.is_file()]:
-        write_teaser(out / "teaser.gif", videos, experiments[0].render.frames)
-    log.info("wrote %s", out / "index.html")
-
-    # Each run in MLflow gets the table too.
-    for one in experiments:
-        model = outputs / one.name / "model.safetensors"
-        log_table(profile, one.name, model, out / "results.md", TIMEOUT / len(experiments))
 
 
 def write_report(report: Report, rows: Sequence[Row], reproduced: Sequence[Row], out: Path) -> None:
@@ -185,17 +218,20 @@ def archive_inputs(outputs: Path, out: Path, experiments: Sequence[Experiment]) 
     for one in experiments:
         folder = outputs / one.name
         copy_files(folder, runs / one.name, RUN_FILES)
-        new_seeds = seed_folders(folder / "seeds")
-        for seed in new_seeds:
+        for seed in seed_folders(folder / "seeds"):
             copy_files(seed, out / "seeds" / one.name / seed.name, FIGURES)
 
-        # An earlier repeat that is no longer comparable goes, and the log says why.
-        for seed in seed_folders(out / "seeds" / one.name):
-            try:
-                read_repeat(seed, folder, one)
-            except UserError as error:
-                log.info("removed from the report: %s", error)
-                shutil.rmtree(seed)
+        remove_other_repeats(out / "seeds" / one.name, folder, one)
+
+
+def remove_other_repeats(seeds: Path, run_folder: Path, experiment: Experiment) -> None:
+    """Remove earlier repeats that no longer compare with their run; the log says why."""
+    for seed in seed_folders(seeds):
+        try:
+            read_repeat(seed, run_folder, experiment)
+        except UserError as error:
+            log.info("removed from the report: %s", error)
+            shutil.rmtree(seed)
 
 
 def read_remarks(outputs: Path) -> list[str]:
@@ -217,6 +253,13 @@ def copy_files(source: Path, target: Path, files: Sequence[str]) -> None:
             write_atomically(target / file, (source / file).read_bytes())
 
 
+def write_best_videos(out: Path, rows: Sequence[Row], frames: int) -> None:
+    """Write the teaser from the videos of the runs that gain most, if there are any videos."""
+    videos = [out / "runs" / name / VIDEO for name in best_runs(rows)]
+    if videos := [video for video in videos if video.is_file()]:
+        write_teaser(out / "teaser.gif", videos, frames)
+
+
 def best_runs(rows: Sequence[Row]) -> list[str]:
     """Return the runs of the teaser: the one of each dataset that gains most, the best first."""
     best: dict[str, Row] = {}
@@ -226,11 +269,7 @@ def best_runs(rows: Sequence[Row]) -> list[str]:
 
 
 def log_table(profile: str, experiment: str, model: Path, table: Path, timeout: float) -> None:
-    """Add the table to the run of MLflow that trained a model, if the model is here.
-
-    Args:
-        timeout: seconds to wait for a tracking server.
-    """
+    """Add the table to a model's run of MLflow, if the model is here; wait `timeout` s at most."""
     if model.exists():
         tracker = open_run("tabulate", profile, experiment, load_weights(model)[1])
         tracker.log_artifact(table, "report")

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from srt.common.distributed import Processes, StopRequest, describe_cpu, join_processes
+from srt.common.distributed import Processes, StopRequest, describe_cpu
 from srt.common.files import sha256_of, write_atomically
 from srt.common.fingerprint import fingerprint
 from srt.config.load import load_experiment
@@ -34,9 +34,8 @@ from srt.training.monitoring import TrainingData
 from srt.training.state import TrainingState
 from srt.training.states import lock_states, state_folder
 from workflow.common.cli import run
-from workflow.common.gpus import claim_gpus
 from workflow.common.provenance import code_version
-from workflow.common.torchrun import start_torchrun
+from workflow.common.torchrun import start_processes
 from workflow.common.tracked_run import ROOT, log_dataset, open_run
 
 log = logging.getLogger(__name__)
@@ -77,9 +76,7 @@ def train(
         config = dataclasses.replace(config, seed=seed)
 
     # One process for each GPU: from here on, this code runs in all of them.
-    claim_gpus()
-    start_torchrun("workflow.train")
-    processes = join_processes()
+    processes = start_processes("workflow.train")
     stop = StopRequest()
 
     # The weights depend on the configuration and the data. Together they name the folder of resume
@@ -143,19 +140,11 @@ def start_tracker(
         return Tracker(None, ROOT)
 
     # A stopped training that goes on opens its run again, which keeps its tags and description.
-    source = "synthetic scenes" if experiment.synthetic else f"data of {experiment.dataset.source}"
-    tracker = open_run(
-        "train",
-        experiment.profile,
-        experiment.name,
-        settings,
-        states,
-        tags={
-            "synthetic": "yes" if experiment.synthetic else "no",
-            "hardware": hardware(processes),
-        },
-        description=source,
-    )
+    synthetic = experiment.synthetic
+    tags = {"synthetic": "yes" if synthetic else "no", "hardware": hardware(processes)}
+    source = "synthetic scenes" if synthetic else f"data of {experiment.dataset.source}"
+    profile, name = experiment.profile, experiment.name
+    tracker = open_run("train", profile, name, settings, states, tags=tags, description=source)
 
     # MLflow shows which data the run read, and how busy the machine is.
     dataset = (experiment.dataset_name, experiment.dataset.source)
@@ -174,11 +163,8 @@ def log_outputs(
 ) -> None:
     """Add the curve and the model to the run; the model is a version in MLflow's registry."""
     tracker.log_artifact(out / "history.csv")
-
-    # DVC's cache stores the file under its MD5, which thus leads from a run to its weights.
     weights = out / "model.safetensors"
-    with weights.open("rb") as file:
-        md5 = hashlib.file_digest(file, "md5").hexdigest()
+    md5 = md5_of(weights)
     tracker.set_tags({"model_md5": md5})
 
     # With an example of its inputs and output, MLflow can serve the model (srt/serving.py).
@@ -196,14 +182,30 @@ def log_outputs(
     tracker.log_model(model, training.best_step)
 
 
+def md5_of(path: Path) -> str:
+    """Return a file's MD5: DVC's cache stores the file under it, so it leads to the weights."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
 def write_outputs(
     training: TrainingState, settings: dict[str, Any], out: Path, processes: Processes
 ) -> None:
     """Write the learning curve, what the training cost, and last the best weights."""
     write_atomically(out / "history.csv", learning_curve(training).encode())
+    cost = json.dumps(training_costs(training, settings, processes), indent=1)
+    write_atomically(out / "training.json", f"{cost}\n".encode())
 
+    # Whoever finds the weights finds the other two files as well.
+    save_weights(out / "model.safetensors", training.best, settings)
+
+
+def training_costs(
+    training: TrainingState, settings: dict[str, Any], processes: Processes
+) -> dict[str, Any]:
+    """Return the content of training.json: how the training went, on what, and what it cost."""
     # `but_for_seed` is equal for trainings that differ only in their seed.
-    cost = {
+    return {
         "experiment": training.experiment.name,
         "steps": training.step,
         "best_step": training.best_step,
@@ -218,10 +220,6 @@ def write_outputs(
         "finished": datetime.now(UTC).date().isoformat(),
         "commit": code_version(),
     }
-    write_atomically(out / "training.json", (json.dumps(cost, indent=1) + "\n").encode())
-
-    # Whoever finds the weights finds the other two files as well.
-    save_weights(out / "model.safetensors", training.best, settings)
 
 
 def hardware(processes: Processes) -> str:

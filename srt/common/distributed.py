@@ -110,17 +110,19 @@ class Reduction:
         yield
         self._in_last_backward = False
 
-        # Send what did not fill a bucket, and the gradients that an earlier pass completed: the
-        # last pass did not come by these parameters.
-        complete = {id(parameter) for _, bucket in self._pending for parameter in bucket}
-        complete |= {id(parameter) for parameter in self._ready}
-        earlier = [p for p in self.parameters if p.grad is not None and id(p) not in complete]
-        self._send([*self._ready, *earlier])
+        # Send what did not fill a bucket, and what an earlier pass completed.
+        self._send([*self._ready, *self._missed_parameters()])
 
         # Wait until all sums have arrived. On a GPU only its stream waits, not this process.
         for work, _ in self._pending:
             work.wait()
         self._pending = []
+
+    def _missed_parameters(self) -> list[Tensor]:
+        """Return the parameters with gradients that the last pass did not come by."""
+        complete = {id(parameter) for _, bucket in self._pending for parameter in bucket}
+        complete |= {id(parameter) for parameter in self._ready}
+        return [p for p in self.parameters if p.grad is not None and id(p) not in complete]
 
     def _on_gradient(self, parameter: Tensor) -> None:
         """Send a bucket as soon as it is full."""
@@ -155,15 +157,9 @@ def join_processes() -> Processes:
 
     Without torchrun, the process is alone.
     """
-    # torchrun tells each process its number by environment variables.
+    # torchrun tells each process by environment variables how many there are.
+    device = choose_device()
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-
-    # Each process of a node has one of the node's GPUs.
-    device = torch.device("cpu")
-    if torch.cuda.is_available():
-        device = torch.device("cuda", local_rank)
-        torch.cuda.set_device(device)
     if world_size == 1:
         return Processes(0, 1, device, None)
 
@@ -171,6 +167,15 @@ def join_processes() -> Processes:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     control = dist.new_group(backend="gloo")
     return Processes(dist.get_rank(), world_size, device, control)
+
+
+def choose_device() -> torch.device:
+    """Return this process' device: each process of a node has one of the node's GPUs."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
 
 
 class StopRequest:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import typing
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,16 +103,22 @@ def params_schema() -> dict[str, Any]:
         "required": ["dataset"],
     }
 
-    # Profiles hold further differences. A profile may leave out any section, or change nothing.
+    # Profiles hold further differences.
     any_profile = properties["profiles"]["additionalProperties"]
-    any_profile["type"] = ["object", "null"]
-    del any_profile["required"]
-    profile = any_profile["properties"]
-    profile.update(partial)
-    profile["experiments"]["additionalProperties"] = {**section, "properties": partial}
+    _complete_profile_schema(any_profile, {**section, "properties": partial})
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _complete_profile_schema(schema: dict[str, Any], sections: dict[str, Any]) -> None:
+    """Add to the schema of a profile the keys of its sections, of which it may leave out any."""
+    # A profile that changes nothing may be empty.
+    schema["type"] = ["object", "null"]
+    del schema["required"]
+    profile = schema["properties"]
+    profile.update(sections["properties"])
+    profile["experiments"]["additionalProperties"] = sections
     for group, config in (("datasets", DatasetConfig), ("weights", WeightsConfig)):
         profile[group]["additionalProperties"] = json_schema(config, partial=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 class _File(typing.NamedTuple):
@@ -141,11 +147,7 @@ def _load_version(path: Path, version: tuple[int, int, int]) -> _File:
     params: Params = read(Params, raw, f"{path}")
     _check_defaults(path, params)
     for name, experiment in params.experiments.items():
-        where = f"{path}: experiments.{name}"
-        if "dataset" not in experiment:
-            raise ConfigError(f"{where}: the key dataset is missing")
-        _check_sections(experiment, {"dataset": str, **SECTIONS}, where, partial=True)
-        _check_name(experiment["dataset"], params.datasets, path, f"experiments.{name}.dataset")
+        _check_experiment(path, params, name, experiment)
     for name, profile in params.profiles.items():
         _check_profile(path, params, name, profile)
     _check_name(params.profile, params.profiles, path, "profile")
@@ -177,6 +179,15 @@ def _check_defaults(path: Path, params: Params) -> None:
     _check_sections(params.datasets, configs, f"{path}: datasets", partial=True)
 
 
+def _check_experiment(path: Path, params: Params, name: str, experiment: dict[str, Any]) -> None:
+    """Check an experiment's dataset, and its differences from the defaults."""
+    where = f"{path}: experiments.{name}"
+    if "dataset" not in experiment:
+        raise ConfigError(f"{where}: the key dataset is missing")
+    _check_sections(experiment, {"dataset": str, **SECTIONS}, where, partial=True)
+    _check_name(experiment["dataset"], params.datasets, path, f"experiments.{name}.dataset")
+
+
 def _check_profile(path: Path, params: Params, name: str, profile: ProfileConfig) -> None:
     where = f"{path}: profiles.{name}"
     _check_sections({key: getattr(profile, key) for key in SECTIONS}, SECTIONS, where, True)
@@ -196,12 +207,7 @@ def _experiment(file: _File, name: str, profile: str | None) -> Experiment:
     scale = raw["profiles"][profile]
     layers = (raw["defaults"], experiment, scale, scale["experiments"].get(name, {}))
 
-    # Merge the layers section by section. The merged values must make sense together.
-    sections = {}
-    for key, config in SECTIONS.items():
-        merged = _merge(*(layer.get(key, {}) for layer in layers))
-        where = f"{path}: {key} of experiment {name}, profile {profile}"
-        sections[key] = read(config, merged, where)
+    sections = _merge_sections(layers, path, f"of experiment {name}, profile {profile}")
     return Experiment(
         name=name,
         profile=profile,
@@ -210,6 +216,15 @@ def _experiment(file: _File, name: str, profile: str | None) -> Experiment:
         dataset=_dataset(file, experiment["dataset"], profile),
         **sections,
     )
+
+
+def _merge_sections(layers: Sequence[dict[str, Any]], path: Path, where: str) -> dict[str, Any]:
+    """Return the sections of an experiment; the merged values must make sense together."""
+    sections = {}
+    for key, config in SECTIONS.items():
+        merged = _merge(*(layer.get(key, {}) for layer in layers))
+        sections[key] = read(config, merged, f"{path}: {key} {where}")
+    return sections
 
 
 def _dataset(file: _File, name: str, profile: str | None) -> DatasetConfig:

@@ -66,7 +66,6 @@ def read(expected: Any, value: Any, where: str, partial: bool = False) -> Any:
     Raises:
         ConfigError: if the value has another type.
     """
-    # Types with arguments, and dataclasses.
     origin, arguments = get_origin(expected), get_args(expected)
     if expected is Any:
         return value
@@ -80,8 +79,12 @@ def read(expected: Any, value: Any, where: str, partial: bool = False) -> Any:
         return _read_dict(arguments[1], value, where, partial)
     if origin is Literal and value in arguments:
         return value
+    return _read_plain(expected, value, where)
 
-    # Plain types. A whole number is accepted as a float, but True is never accepted as 1.
+
+def _read_plain(expected: Any, value: Any, where: str) -> Any:
+    """Read a number, a text or a boolean."""
+    # A whole number is accepted as a float, but True is never accepted as 1.
     if expected is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
     if expected is not float and type(value) is expected:
@@ -127,17 +130,10 @@ def _read_dataclass(expected: type, value: Any, where: str, partial: bool) -> An
     if not isinstance(value, dict):
         raise ConfigError(f"{where}: {value!r} is not a mapping of keys to values")
 
-    # Refuse unknown keys first: a missing key is often only misspelt.
+    # After the name of a file, a key stands behind a colon.
     hints = get_type_hints(expected)
     separator = "." if not where.endswith((".yaml", ".yml")) else ": "
-    for key in value:
-        if key not in hints:
-            raise ConfigError(
-                f"{where}{separator}{key}: unknown key; possible keys: {', '.join(hints)}"
-            )
-    missing = [key for key in hints if key not in value]
-    if missing and not partial:
-        raise ConfigError(f"{where}: the key {missing[0]} is missing")
+    _check_keys(value, hints, where, separator, partial)
 
     # Read the values one by one, so that each error names its key.
     values = {
@@ -151,6 +147,21 @@ def _read_dataclass(expected: type, value: Any, where: str, partial: bool) -> An
         return expected(**values)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def _check_keys(
+    value: dict[str, Any], hints: dict[str, Any], where: str, separator: str, partial: bool
+) -> None:
+    """Raise ConfigError for a key that a class lacks and, unless partial, for a missing one."""
+    # Refuse unknown keys first: a missing key is often only misspelt.
+    for key in value:
+        if key not in hints:
+            raise ConfigError(
+                f"{where}{separator}{key}: unknown key; possible keys: {', '.join(hints)}"
+            )
+    missing = [key for key in hints if key not in value]
+    if missing and not partial:
+        raise ConfigError(f"{where}: the key {missing[0]} is missing")
 
 
 def _refusal(expected: Any, value: Any, where: str) -> ConfigError:
@@ -183,17 +194,9 @@ def check_positive(config: Any, *exempt: str) -> None:
 
 def json_schema(expected: Any, partial: bool = False) -> dict[str, Any]:
     """Return the JSON schema of the values that `read` accepts for a type."""
-    # The docstring of a class is what editors display for its section.
     origin, arguments = get_origin(expected), get_args(expected)
     if dataclasses.is_dataclass(expected):
-        hints = get_type_hints(expected)
-        schema = {
-            "type": "object",
-            "description": (expected.__doc__ or "").strip(),
-            "properties": {key: json_schema(hint, partial) for key, hint in hints.items()},
-            "additionalProperties": False,
-        }
-        return schema if partial else {**schema, "required": list(hints)}
+        return _dataclass_schema(expected, partial)
 
     # Types with arguments.
     if origin is Literal:
@@ -201,13 +204,30 @@ def json_schema(expected: Any, partial: bool = False) -> dict[str, Any]:
     if origin in (types.UnionType, typing.Union):
         return {"anyOf": [json_schema(choice, partial) for choice in arguments]}
     if origin is tuple:
-        items = {"type": "array", "items": json_schema(arguments[0])}
-        if arguments[-1] is ...:
-            return items
-        return {**items, "minItems": len(arguments), "maxItems": len(arguments)}
+        return _tuple_schema(arguments)
     if origin is dict:
         return {"type": "object", "additionalProperties": json_schema(arguments[1], partial)}
 
     # Plain types. Everything is accepted as Any.
     names = {int: "integer", float: "number", str: "string", bool: "boolean", type(None): "null"}
     return {"type": names[expected]} if expected in names else {}
+
+
+def _dataclass_schema(expected: Any, partial: bool) -> dict[str, Any]:
+    """Return the JSON schema of a section, with the class' docstring, which editors display."""
+    hints = get_type_hints(expected)
+    schema = {
+        "type": "object",
+        "description": (expected.__doc__ or "").strip(),
+        "properties": {key: json_schema(hint, partial) for key, hint in hints.items()},
+        "additionalProperties": False,
+    }
+    return schema if partial else {**schema, "required": list(hints)}
+
+
+def _tuple_schema(item_types: tuple[Any, ...]) -> dict[str, Any]:
+    """Return the JSON schema of a list of any or of a fixed length."""
+    items = {"type": "array", "items": json_schema(item_types[0])}
+    if item_types[-1] is ...:
+        return items
+    return {**items, "minItems": len(item_types), "maxItems": len(item_types)}

@@ -194,9 +194,8 @@ def compute_batch_rays(
         intrinsics, poses: of all views of each scene; a pose is camera_to_world.
         width: of a full-size view, in pixels.
     """
-    slot = torch.arange(len(inputs), device=inputs.device)[
-        :, None
-    ]  # (b, 1), beside (b, v) or (b, r)
+    slots = torch.arange(len(inputs), device=inputs.device)
+    slot = slots[:, None]  # (b, 1), beside (b, v) or (b, r)
 
     # In the canonical frame, the first input camera is the origin and its axes are the axes.
     if view_config.canonical:

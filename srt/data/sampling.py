@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from srt.common.shapes import Int
+from srt.common.shapes import Float, Int
 from srt.config.strict import ConfigError
 from srt.data.batch import Batch, BatchIndices, ViewConfig, compile_cached, make_batch
 from srt.data.counter_random import random_bits, scene_permutation, slot_keys
@@ -149,10 +149,15 @@ def draw_indices(
     position = ((ray << 24) + offset) * total // (rays << 24)  # (b, r)
     view = targets.gather(1, position // pixels_per_view)  # (b, r)
 
-    # Models that sample points along rays get random numbers in [0, 1). 24 bits of each are what a
-    # float32 holds exactly.
-    uniform_values = None
-    if uniforms:
-        bits = random_bits(slot_columns[2], torch.arange(rays * uniforms, device=device)) >> 8
-        uniform_values = (bits.float() / 2**24).unflatten(1, (rays, uniforms))  # (b, r, uniforms)
+    # Models that sample points along rays get random numbers for that.
+    uniform_values = _draw_uniforms(slot_columns[2], rays, uniforms) if uniforms else None
     return order[:, :input_views], view, position % pixels_per_view, uniform_values
+
+
+def _draw_uniforms(
+    key: Int[Tensor, "b 1"], rays: int, uniforms: int
+) -> Float[Tensor, "b {rays} {uniforms}"]:
+    """Return random numbers in [0, 1) for each ray, with the 24 bits that a float32 holds."""
+    counters = torch.arange(rays * uniforms, device=key.device)
+    bits = random_bits(key, counters) >> 8  # (b, r uniforms)
+    return (bits.float() / 2**24).unflatten(1, (rays, uniforms))

@@ -128,7 +128,12 @@ def training_from_checkpoint(
     if optimizer:
         _load_moments(content, training, source)
 
-    # The progress. What a checkpoint does not record counts as not measured.
+    _load_progress(content, training, source)
+    return training
+
+
+def _load_progress(content: dict[str, Any], training: TrainingState, source: Path) -> None:
+    """Give the training the checkpoint's progress; what is not recorded counts as not measured."""
     training.step = training.best_step = _count(content, "it", source)
     training.seconds = _number(content, "t", source)
     training.joules = training.peak_gigabytes = None
@@ -138,7 +143,6 @@ def training_from_checkpoint(
     # Before the first validation, the best PSNR is minus infinity.
     if math.isfinite(training.best_psnr):
         training.validation = [(training.step, training.best_psnr)]
-    return training
 
 
 def checkpoint_origin(content: dict[str, Any], source: Path) -> dict[str, Any]:

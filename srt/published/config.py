@@ -60,28 +60,29 @@ def check_config(config: Any, experiment: Experiment, source: Path) -> None:
     Raises:
         UserError: if the model or the dataset is another one.
     """
-    # A file of another program raises one of several errors. All get the same message.
-    try:
-        theirs, training = _their_data_and_model(config), _their_training(config)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{source}: not the config.yaml of a published run: {error!r}") from error
-    except UserError as error:
-        raise UserError(f"{source}: {error}") from None
-
+    theirs, training = _read_config(config, source)
     if unequal := differences(_our_data_and_model(experiment), theirs):
         raise UserError(
             f"{source}: not {experiment.name} of profile {experiment.profile} (here), but another"
             f" model or dataset (there): {'; '.join(unequal)}"
         )
 
+    # Weights keep their meaning if only the training differs.
     ours = {key: getattr(experiment.train, key) for key in training}
     if unequal := differences(ours, training):
-        log.info(
-            "%s: trained with other numbers than %s: %s",
-            source,
-            experiment.name,
-            "; ".join(unequal),
-        )
+        text = "; ".join(unequal)
+        log.info("%s: trained with other numbers than %s: %s", source, experiment.name, text)
+
+
+def _read_config(config: Any, source: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the data and the model of a config.yaml, and its training, by our names."""
+    # A file of another program raises one of several errors. All get the same message.
+    try:
+        return _their_data_and_model(config), _their_training(config)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{source}: not the config.yaml of a published run: {error!r}") from error
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
 
 
 def published_config(experiment: Experiment) -> dict[str, Any]:
@@ -210,11 +211,7 @@ def _their_model(model: dict[str, Any], training: dict[str, Any]) -> dict[str, A
     if decoder_options.pop("pos_start_octave", 0) != start_octave:
         raise UserError("model: encoder_kwargs and decoder_kwargs differ in pos_start_octave")
 
-    # `scale_embeddings` concerns only how a training begins. Older run folders switch
-    # `use_linear_features` off explicitly.
-    encoder_options.pop("scale_embeddings", None)
-    if encoder_options.get("use_linear_features") is False:
-        del encoder_options["use_linear_features"]
+    _drop_harmless(encoder_options)
 
     # The sizes, with the published defaults.
     sizes = sizes_in_code(encoder, name)
@@ -229,6 +226,15 @@ def _their_model(model: dict[str, Any], training: dict[str, Any]) -> dict[str, A
     _refuse_remaining("model.encoder_kwargs", encoder_options)
     _refuse_remaining("model.decoder_kwargs", decoder_options)
     return sizes
+
+
+def _drop_harmless(encoder_options: dict[str, Any]) -> None:
+    """Remove the options that make no difference to a trained model."""
+    # `scale_embeddings` concerns only how a training begins. Older run folders switch
+    # `use_linear_features` off explicitly.
+    encoder_options.pop("scale_embeddings", None)
+    if encoder_options.get("use_linear_features") is False:
+        del encoder_options["use_linear_features"]
 
 
 def _refuse_remaining(key: str, options: dict[str, Any]) -> None:

@@ -54,11 +54,7 @@ _DECODERS = {
 
 
 def our_name(model: ModelConfig, published: str) -> str:
-    """Return our name of a published tensor, such as `encoder.per_patch_linear.bias`.
-
-    Raises:
-        KeyError: if no published checkpoint of such a model has this name.
-    """
+    """Return our name of a published tensor; raise KeyError if no such checkpoint has it."""
     module, dot, tensor = _split_name(published)
     for theirs, ours in _modules(model):
         if theirs == module:

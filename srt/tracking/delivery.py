@@ -195,23 +195,26 @@ def _create_run(
 
     experiment = _experiment_id(client, run["experiment"], artifacts)
     condition = f"tags.{outbox.OUTBOX_TAG} = '{run['tags'][outbox.OUTBOX_TAG]}'"
-    if runs := client.search_runs([experiment], condition):
-        run_id = str(runs[0].info.run_id)
-    else:
-        # Each new run takes the next colour of its experiment.
-        count = len(client.search_runs([experiment], max_results=1000))
-        tags = run["tags"] | {"mlflow.runColor": COLOURS[count % len(COLOURS)]}
-        if run.get("parent"):
-            with wait_for_lock(root / "mlflow.db.parents.lock"):  # one tree makes one parent
-                tags["mlflow.parentRunId"] = _parent_run(client, experiment, run)
-        created = client.create_run(experiment, run["start_time"], tags, run["name"])
-        run_id = str(created.info.run_id)
+    runs = client.search_runs([experiment], condition)
+    run_id = str(runs[0].info.run_id) if runs else _begin_run(client, experiment, run, root)
 
     # An interrupted delivery may not have sent the parameters. MLflow accepts equal ones again.
     parameters = iter([Param(key, value) for key, value in run["parameters"].items()])
     while batch := list(islice(parameters, PARAMETERS_PER_BATCH)):
         client.log_batch(run_id, params=batch, synchronous=True)
     return run_id
+
+
+def _begin_run(client: MlflowClient, experiment: str, run: dict[str, Any], root: Path) -> str:
+    """Create a run, below its parent if it has one, and return its id."""
+    # Each new run takes the next colour of its experiment.
+    count = len(client.search_runs([experiment], max_results=1000))
+    tags = run["tags"] | {"mlflow.runColor": COLOURS[count % len(COLOURS)]}
+    if run.get("parent"):
+        with wait_for_lock(root / "mlflow.db.parents.lock"):  # one tree makes one parent
+            tags["mlflow.parentRunId"] = _parent_run(client, experiment, run)
+    created = client.create_run(experiment, run["start_time"], tags, run["name"])
+    return str(created.info.run_id)
 
 
 def _parent_run(client: MlflowClient, experiment: str, run: dict[str, Any]) -> str:

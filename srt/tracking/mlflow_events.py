@@ -23,10 +23,7 @@ PREVIEW_SIZE = 256
 
 
 def read_metrics(folder: Path, start: int, end: int) -> Iterator[tuple[int, Metric]]:
-    """Yield each value between two positions, with the position of its line.
-
-    A delivery that was interrupted goes on from such a position.
-    """
+    """Yield each value between two positions, with the position of its line, to go on from."""
     from mlflow.entities import Metric
 
     for position, _, event in outbox.read_events(folder, start, end):

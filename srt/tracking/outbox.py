@@ -110,15 +110,8 @@ class Outbox:
         if self.folder is None:
             return
         weights = self._copy(model.weights, "model")
-        code = self.folder / "files" / "model" / "code" / PACKAGE.name
-        example = self.folder / "files" / "model" / "example.npz"
         try:
-            cached = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(PACKAGE, code, ignore=cached, dirs_exist_ok=True)
-            content = io.BytesIO()
-            arrays: dict[str, Any] = {"output": model.output, **model.inputs}
-            np.savez_compressed(content, **arrays)
-            write_atomically(example, content.getvalue())
+            _write_code_and_example(self.folder / "files" / "model", model)
         except OSError as error:
             log.warning("%s is not logged: %s", model.weights, error)
             return
@@ -224,6 +217,16 @@ class Outbox:
             # Warn once, when the first line has to wait.
             if self._unwritten and not waiting:
                 log.warning("%s/events.jsonl: %s; lines wait in memory", self.folder, reason)
+
+
+def _write_code_and_example(folder: Path, model: LoggedModel) -> None:
+    """Write the package's code, and the model's example inputs and output, into a folder."""
+    cached = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(PACKAGE, folder / "code" / PACKAGE.name, ignore=cached, dirs_exist_ok=True)
+    content = io.BytesIO()
+    arrays: dict[str, Any] = {"output": model.output, **model.inputs}
+    np.savez_compressed(content, **arrays)
+    write_atomically(folder / "example.npz", content.getvalue())
 
 
 def describe_run(

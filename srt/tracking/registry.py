@@ -44,11 +44,15 @@ def send_model(client: MlflowClient, run_id: str, folder: Path, event: dict[str,
             model_id=model.model_id,
         )
 
-    # The alias goes to the version with the highest value, and among equal ones to the oldest.
-    versions = client.search_model_versions(f"name = '{event['model']}'")
-    values = {version.version: version.tags.get(event["metric"], "-inf") for version in versions}
+    _name_best_version(client, event["model"], event["metric"])
+
+
+def _name_best_version(client: MlflowClient, name: str, metric: str) -> None:
+    """Give the alias to the version with the highest value, and among equal ones to the oldest."""
+    versions = client.search_model_versions(f"name = '{name}'")
+    values = {version.version: version.tags.get(metric, "-inf") for version in versions}
     best = max(values, key=lambda version: (float(values[version]), -int(version)))
-    client.set_registered_model_alias(event["model"], BEST, best)
+    client.set_registered_model_alias(name, BEST, best)
 
 
 def _log_model(

@@ -26,21 +26,30 @@ class Machine:
         """
         import psutil
 
-        memory, disk = psutil.virtual_memory(), psutil.disk_usage(os.sep)
         sent, received = psutil.net_io_counters()[:2]
         values = {
             "cpu_utilization_percentage": psutil.cpu_percent(),
-            "system_memory_usage_megabytes": memory.used / MEGABYTE,
-            "system_memory_usage_percentage": 100 * memory.used / memory.total,
-            "disk_usage_percentage": disk.percent,
-            "disk_usage_megabytes": disk.used / MEGABYTE,
-            "disk_available_megabytes": disk.free / MEGABYTE,
+            **_memory_and_disk(),
             "network_receive_megabytes": (received - self.received) / MEGABYTE,
             "network_transmit_megabytes": (sent - self.sent) / MEGABYTE,
         }
         for index, gpu in enumerate(self.gpus):
             values |= {f"gpu_{index}_{key}": value for key, value in _gpu_load(gpu).items()}
         return {f"system/{key}": round(float(value), 1) for key, value in values.items()}
+
+
+def _memory_and_disk() -> dict[str, float]:
+    """Return the present use of memory and disk."""
+    import psutil
+
+    memory, disk = psutil.virtual_memory(), psutil.disk_usage(os.sep)
+    return {
+        "system_memory_usage_megabytes": memory.used / MEGABYTE,
+        "system_memory_usage_percentage": 100 * memory.used / memory.total,
+        "disk_usage_percentage": disk.percent,
+        "disk_usage_megabytes": disk.used / MEGABYTE,
+        "disk_available_megabytes": disk.free / MEGABYTE,
+    }
 
 
 def _gpu_handles() -> list[Any]:

@@ -91,6 +91,11 @@ class Tracker(outbox.Outbox):
         if status == "FINISHED":
             self.release()
 
+        self._deliver_last_lines(timeout)
+        self._close_file()
+
+    def _deliver_last_lines(self, timeout: float | int) -> None:
+        """Deliver what is left, and wait for that for at most `timeout` seconds."""
         # A delivery that is running may have begun before the last lines, so another one follows.
         end = time.monotonic() + timeout
         if self._delivery.is_alive():
@@ -102,7 +107,6 @@ class Tracker(outbox.Outbox):
         self._delivery.join(max(0.0, end - time.monotonic()))
         if self._delivery.is_alive():
             self._warn(f"the delivery did not end within {timeout:g} s")
-        self._close_file()
 
     def _deliver(self, folder: Path) -> None:
         # No error of a delivery may end the training, whatever its type.

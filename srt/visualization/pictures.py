@@ -126,15 +126,27 @@ def _sheet_row(row: SheetRow) -> UInt8[np.ndarray, "_ _ 3"]:
     for i, render in enumerate(renders):
         columns.append([caption(f"t = {i / len(renders):.3g}", render.shape[1]), render])
 
-    # Each depth stands below its frame, and the scale of colours below the inputs. The block of
-    # inputs may be a pixel lower than a frame: white makes both equally high.
     if row.depth is not None:
-        missing = renders.shape[1] - block.shape[0]
-        block = np.pad(block, ((0, missing), (0, 0), (0, 0)), constant_values=WHITE)
-        columns[0] = [columns[0][0], block, depth_scale(row.depth, block.shape[1])]
-        for column, depth in zip(columns[1:], add_outline(enlarge(row.depth.picture, SHEET_IMAGE))):
-            column.append(depth)
+        _append_depth(columns, row.depth, renders.shape[1])
     return tile([tile(column, axis=0) for column in columns], axis=1)
+
+
+def _append_depth(
+    columns: list[list[UInt8[np.ndarray, "_ _ 3"]]], depth: DepthMap, height: int
+) -> None:
+    """Add each depth below its frame, and the scale of colours below the inputs.
+
+    Args:
+        columns: captions and pictures of the inputs and of each frame.
+        height: of a frame.
+    """
+    # The block of inputs may be a pixel lower than a frame: white makes both equally high.
+    title, block = columns[0]
+    padding = ((0, height - block.shape[0]), (0, 0), (0, 0))
+    block = np.pad(block, padding, constant_values=WHITE)
+    columns[0] = [title, block, depth_scale(depth, block.shape[1])]
+    for column, picture in zip(columns[1:], add_outline(enlarge(depth.picture, SHEET_IMAGE))):
+        column.append(picture)
 
 
 def input_block(

@@ -21,27 +21,27 @@ class Site:
     content: bytes
     url: str = ""
     etag: str | None = '"first"'
-    ranges: bool = True
+    supports_ranges: bool = True
     obeys_if_range: bool = True
-    announce: int | None = None  # a length that differs from the content's
+    announced_size: int | None = None  # where it differs from the content's
     statuses: list[int] = field(default_factory=list)  # of the first answers
     stop_after: list[int] = field(default_factory=list)  # bytes that the first answers send
     stall: threading.Event | None = None  # the first answer waits for this before it ends
     headers: dict[str, str] = field(default_factory=dict)
-    begun: threading.Event = field(default_factory=threading.Event)  # an answer has been sent
-    asked: list[str | None] = field(default_factory=list)  # the header Range of each request
-    sent: int = 0  # bytes of all answers
+    answered: threading.Event = field(default_factory=threading.Event)  # the first answer is sent
+    requested_ranges: list[str | None] = field(default_factory=list)  # the header Range
+    sent_bytes: int = 0  # of all answers
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         """Answer a request for the file, or for its end from some byte on."""
         # A range is only for a client whose beginning is of the same file, by its ETag.
-        requested = handler.headers["Range"]
-        condition = handler.headers["If-Range"]
-        self.asked.append(requested)
-        size = len(self.content) if self.announce is None else self.announce
+        requested_range = handler.headers["Range"]
+        self.requested_ranges.append(requested_range)
+        size = len(self.content) if self.announced_size is None else self.announced_size
+        is_same_file = handler.headers["If-Range"] == self.etag or not self.obeys_if_range
         start = 0
-        if requested and self.ranges and (condition == self.etag or not self.obeys_if_range):
-            start = int(re.fullmatch(r"bytes=(\d+)-", requested)[1])
+        if requested_range and self.supports_ranges and is_same_file:
+            start = int(re.fullmatch(r"bytes=(\d+)-", requested_range)[1])
 
         # Status 206 is a range of the file, 416 a range outside of it.
         status = self.statuses.pop(0) if self.statuses else 206 if start else 200
@@ -53,16 +53,17 @@ class Site:
         body = self.content[start:] if status < 300 else b""
         if self.stop_after and body:
             body = body[: self.stop_after.pop(0)]
-        self.sent += len(body)
+        self.sent_bytes += len(body)
         with suppress(ConnectionError):  # the client was killed
             handler.wfile.write(body)
-        self.begun.set()
-        if self.stall and len(self.asked) == 1:
+        self.answered.set()
+        if self.stall and len(self.requested_ranges) == 1:
             self.stall.wait()
 
     def send_headers(
         self, handler: BaseHTTPRequestHandler, status: int, start: int, size: int
     ) -> None:
+        """Send the status and the headers of an answer that begins at byte `start` of `size`."""
         handler.send_response(status)
         if self.etag:
             handler.send_header("ETag", self.etag)
@@ -76,7 +77,8 @@ class Site:
             handler.send_header(name, value)
         handler.end_headers()
 
-    def head(self, handler: BaseHTTPRequestHandler) -> None:
+    def answer_head(self, handler: BaseHTTPRequestHandler) -> None:
+        """Answer a request for the headers alone."""
         handler.send_response(200)
         for name, value in ({"Content-Length": str(len(self.content))} | self.headers).items():
             handler.send_header(name, value)
@@ -89,51 +91,56 @@ class Bucket:
 
     files: dict[str, Site]
     url: str = ""
-    busy: int = 0  # so many requests get status 503 at first
-    heads: list[str] = field(default_factory=list)
-    gets: list[str] = field(default_factory=list)
-    meeting: threading.Barrier | None = None  # requests for shards wait for each other
-    stall: None = None
+    busy_answers: int = 0  # so many requests get status 503 at first
 
-    @classmethod
-    def of(cls, contents: dict[str, bytes], kinds: tuple[str, ...] = ("crc32c", "md5")) -> Bucket:
-        """Return a bucket that sends these kinds of checksums in its headers."""
-        files = {name: Site(content, etag=f'"{name}"') for name, content in contents.items()}
-        for site in files.values():
-            sums = [f"{kind}={checksum(kind, site.content)}" for kind in kinds]
-            site.headers = {"x-goog-hash": ",".join(sums)} if sums else {}
-        return cls(files)
+    # The files of all requests for headers (HEAD) and for contents (GET).
+    head_requests: list[str] = field(default_factory=list)
+    get_requests: list[str] = field(default_factory=list)
+
+    barrier: threading.Barrier | None = None  # requests for shards wait for each other here
+    stall: None = None  # a bucket never stalls
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         """Answer a request for one of the files."""
         name = handler.path.rpartition("/")[2]
         is_head = handler.command == "HEAD"
-        requests = self.heads if is_head else self.gets
+        requests = self.head_requests if is_head else self.get_requests
         requests.append(name)
 
         # A busy server answers 503, and a file that it does not have is 404.
-        self.busy -= 1
-        if self.busy >= 0 or name not in self.files:
-            handler.send_response(503 if self.busy >= 0 else 404)
+        self.busy_answers -= 1
+        if self.busy_answers >= 0 or name not in self.files:
+            handler.send_response(503 if self.busy_answers >= 0 else 404)
             handler.send_header("Content-Length", "0")
             handler.end_headers()
         elif is_head:
-            self.files[name].head(handler)
+            self.files[name].answer_head(handler)
         else:
-            if self.meeting and "tfrecord" in name:
-                self.meeting.wait(5)
+            if self.barrier and "tfrecord" in name:
+                self.barrier.wait(5)
             self.files[name].answer(handler)
 
 
-def checksum(kind: str, content: bytes) -> str:
+def make_bucket(
+    contents: dict[str, bytes], algorithms: tuple[str, ...] = ("crc32c", "md5")
+) -> Bucket:
+    """Return a bucket that announces the checksums of its files by these algorithms."""
+    files = {name: Site(content, etag=f'"{name}"') for name, content in contents.items()}
+    for site in files.values():
+        sums = [f"{algorithm}={checksum(algorithm, site.content)}" for algorithm in algorithms]
+        site.headers = {"x-goog-hash": ",".join(sums)} if sums else {}
+    return Bucket(files)
+
+
+def checksum(algorithm: str, content: bytes) -> str:
     """Return a checksum in the form of Google Cloud Storage."""
-    if kind == "md5":
+    if algorithm == "md5":
         return b64encode(hashlib.md5(content).digest()).decode()
     return b64encode(google_crc32c.value(content).to_bytes(4, "big")).decode()
 
 
 @contextmanager
-def served(site: Site | Bucket) -> Iterator[Site | Bucket]:
+def serve(site: Site | Bucket) -> Iterator[Site | Bucket]:
     """Run a server for the site on a free port of this machine, and set the site's url."""
 
     class Handler(BaseHTTPRequestHandler):

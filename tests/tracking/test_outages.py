@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import socket
 import sqlite3
 import subprocess
 import threading
@@ -20,23 +21,35 @@ from workflow.tools.deliver import deliver_all
 
 PICTURE = np.zeros((8, 8, 3), np.uint8)
 
-# Seconds that no call of a step may take. It takes hundreds of times less if it waits for nothing.
-SLOWEST = 0.05
-
 
 def log_steps(tracker, first, last):
-    """Log steps, and return the seconds that the slowest call took."""
-    longest = 0.0
+    """Log the steps from `first` to `last`."""
     for step in range(first, last + 1):
-        begin = time.perf_counter()
         tracker.log_metrics({"loss": 1 / step}, step)
-        longest = max(longest, time.perf_counter() - begin)
-    return longest
 
 
 def expected_points(last):
     """Return the steps and losses that `log_steps` logs from step 1 on."""
     return [(step, 1 / step) for step in range(1, last + 1)]
+
+
+def last_step_on_disk(tracker):
+    """Return the last step that is in the run's folder, whether it was delivered or not."""
+    return max(event["step"] for *_, event in read_events(tracker.folder) if "metrics" in event)
+
+
+@pytest.fixture
+def connecting_threads(monkeypatch):
+    """Return a set to which every thread is added that opens a network connection."""
+    threads = set()
+    connect = socket.socket.connect
+
+    def connect_and_record(self, address):
+        threads.add(threading.current_thread())
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_and_record)
+    return threads
 
 
 @contextlib.contextmanager
@@ -137,8 +150,11 @@ def test_a_locked_sqlite_file_delays_no_step(store):
     tracker.release()
     with lock_database(store.root / "mlflow.db"):
         tracker.deliver_in_background()
-        assert log_steps(tracker, 5, 500) < SLOWEST
+        log_steps(tracker, 5, 500)
+
+        # All steps are on the disk while the delivery still waits for the lock.
         assert tracker._delivery.is_alive()
+        assert last_step_on_disk(tracker) == 500
     tracker.close("FINISHED")
     assert store.points() == expected_points(500)
 
@@ -230,9 +246,10 @@ def test_a_disk_that_is_full_for_some_time_costs_no_point(store, small_disk, cap
     log_steps(tracker, 1, 100)
     tracker.release()
 
-    # On the full disk, lines wait in memory. A picture is not logged.
+    # On the full disk, lines wait in memory, and logging returns. A picture is not logged.
     fill(small_disk / "ballast")
-    assert log_steps(tracker, 101, 3000) < SLOWEST
+    log_steps(tracker, 101, 3000)
+    assert last_step_on_disk(tracker) < 3000
     tracker.log_image("prediction", np.random.default_rng(0).integers(0, 255, (64, 64, 3), "u1"), 1)
     tracker.release()
     tracker.deliver_in_background()
@@ -248,19 +265,21 @@ def test_a_disk_that_is_full_for_some_time_costs_no_point(store, small_disk, cap
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_server_that_comes_and_goes_has_every_point_once(tmp_path, store, monkeypatch):
+def test_a_server_that_comes_and_goes_has_every_point_once(
+    tmp_path, store, monkeypatch, connecting_threads
+):
     server = small_server.Server(f"sqlite:///{store.root}/mlflow.db", tmp_path / "files")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
     tracker = store.open_run()
     stop = threading.Event()
-    durations = []
+    steps = []
 
     # A thread logs steps, with a picture and a delivery at every 50th.
     def train():
-        step = 0
-        while not stop.is_set() or step % 50:
-            step += 1
-            durations.append(log_steps(tracker, step, step))
+        while not stop.is_set() or len(steps) % 50:
+            step = len(steps) + 1
+            steps.append(step)
+            log_steps(tracker, step, step)
             if step % 50 == 0:
                 tracker.log_image("prediction", PICTURE, step)
                 tracker.release()
@@ -280,8 +299,9 @@ def test_a_server_that_comes_and_goes_has_every_point_once(tmp_path, store, monk
     with server.running():
         tracker.close("FINISHED")
 
-    steps = len(durations)
-    assert store.points() == expected_points(steps)
+    assert store.points() == expected_points(len(steps))
     pictures = [f for f in (tmp_path / "files").rglob("*.png") if "+step+" in f.name]
-    assert len(pictures) == steps // 50
-    assert sorted(durations)[steps // 2] < 0.0005
+    assert len(pictures) == len(steps) // 50
+
+    # The training itself has never waited for the network.
+    assert training not in connecting_threads

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.paths import PARAMS
-from support.unreliable_site import Bucket, served
+from support.unreliable_site import make_bucket, serve
 
 from srt.common.errors import UserError
 from srt.common.files import sha256_of
@@ -33,7 +33,7 @@ def test_the_manifest_of_a_bucket_says_what_was_fetched(tmp_path: Path) -> None:
     info = json.dumps({"name": "frames", "splits": splits}).encode()
     shards = [f"frames-{s}.tfrecord-0000{n}-of-00002" for s in ("train", "test") for n in (0, 1)]
     files = {"dataset_info.json": info, "features.json": b"{}"} | dict.fromkeys(shards, b"scenes")
-    with served(Bucket.of(files)) as bucket:
+    with serve(make_bucket(files)) as bucket:
         config = dataclasses.replace(
             load_dataset(PARAMS, "msn", "paper"),
             source=re.sub("/data/.*", "/frames/2.3.3", bucket.url),
@@ -207,7 +207,7 @@ def test_an_error_is_one_line_on_the_command_line(
 ) -> None:
     monkeypatch.setattr(cli, "die_with_parent", lambda: None)
     flags = ["--shards", "20-30", "--max-scenes", "5"]
-    with served(Bucket.of({})) as bucket:
+    with serve(make_bucket({})) as bucket:
         params = tmp_path / "params.yaml"
         source = bucket.url.rpartition("/")[0]
         params.write_text(re.sub(r"gs://\S+/2\.3\.3", source, PARAMS.read_text()))

@@ -51,7 +51,7 @@ def test_training_and_evaluation_use_all_gpus(monkeypatch, tmp_path, name):
         raise StartedError(module)
 
     stage = importlib.import_module(f"workflow.{name}")
-    monkeypatch.setattr(stage, "start_torchrun", start)
+    monkeypatch.setattr(torchrun, "start_torchrun", start)
 
     # None of these files exists: torchrun starts before anything is read.
     arguments = {"profile": "quick", "experiment": "nmr_srt", "params": PARAMS}

@@ -42,9 +42,7 @@ def claim_gpus() -> None:
         return
 
     # On a machine without a GPU there is nothing to claim.
-    if not number.isdecimal() or int(number) < 1:
-        raise UserError(f"{VARIABLE} is {number!r}, not a number of GPUs; set it to 1, for example")
-    count = int(number)
+    count = parse_count(number)
     visible = visible_gpus()
     if not visible:
         return
@@ -55,6 +53,13 @@ def claim_gpus() -> None:
     names = wait_for_gpus(visible, count)
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names)
     log.info("GPU %s", ", ".join(names))
+
+
+def parse_count(text: str) -> int:
+    """Return the number of GPUs that the variable asks for."""
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"{VARIABLE} is {text!r}, not a number of GPUs; set it to 1, for example")
+    return int(text)
 
 
 def visible_gpus() -> list[str]:
@@ -77,22 +82,28 @@ def wait_for_gpus(visible: list[str], count: int) -> list[str]:
     with wait_for_lock(folder / "turn"):
         claimed: list[str] = []
         while True:
-            for name in visible:
-                path = folder / name.replace("/", "-")  # the name of a MIG slice may have a slash
-                if len(claimed) < count and name not in claimed and lock_gpu(path):
-                    claimed.append(name)
-            if len(claimed) == count:
+            candidates = [name for name in visible if name not in claimed]
+            claimed += lock_free_gpus(folder, candidates, count - len(claimed))
+            missing = count - len(claimed)
+            if not missing:
                 return claimed
-            log.info(
-                "waiting for %d of the GPUs %s, which other jobs use",
-                count - len(claimed),
-                ", ".join(visible),
-            )
+            names = ", ".join(visible)
+            log.info("waiting for %d of the GPUs %s, which other jobs use", missing, names)
             time.sleep(SECONDS)
 
 
+def lock_free_gpus(folder: Path, names: list[str], count: int) -> list[str]:
+    """Lock those of the GPUs that are free, but not more than `count`, and return their names."""
+    taken: list[str] = []
+    for name in names:
+        path = folder / name.replace("/", "-")  # the name of a MIG slice may have a slash
+        if len(taken) < count and lock_gpu(path):
+            taken.append(name)
+    return taken
+
+
 def lock_gpu(path: Path) -> bool:
-    """Locks a file for as long as this process lives, also as another program."""
+    """Lock a file for as long as this process lives, also as another program."""
     handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     with contextlib.suppress(BlockingIOError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

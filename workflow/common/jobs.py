@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from srt.common.code_digest import code_digests, combined_digest
 from srt.common.fingerprint import fingerprint
 from srt.config.load import load_dataset, load_experiments, load_params, load_weights
-from srt.config.schema import Experiment
+from srt.config.schema import Experiment, Params
 
 PUBLISHED_SCALE = "paper"  # the profile whose training steps give the cost of a reproduction
 DATASET_STAGES = ("fetch", "pack", "survey")
@@ -58,30 +59,43 @@ def plan_jobs(params: Path, profile: str | None = None) -> dict[tuple[str, str],
     """
     file = load_params(params)
     profile = profile or file.profile
-    jobs: list[Job] = []
+    jobs = [
+        *data_jobs(file, params, profile),
+        *experiment_jobs(params, profile),
+        tabulate_job(params, profile),
+    ]
+    return {(job.stage, job.key): job for job in jobs}
 
-    # Datasets and weight files. The seed makes the synthetic scenes of a dataset.
+
+def data_jobs(file: Params, params: Path, profile: str) -> Iterator[Job]:
+    """Yield the jobs of datasets and weight files."""
+    # The seed makes the synthetic scenes of a dataset.
     code = {stage: code_digests(f"workflow/{stage}.py") for stage in DATASET_STAGES}
     for name in file.datasets:
         values = {"dataset": dataclasses.asdict(load_dataset(params, name, profile))}
-        jobs.append(Job("fetch", name, {**values, "seed": file.seed}, code["fetch"]))
-        jobs.append(Job("pack", name, values, code["pack"]))
-        jobs.append(Job("survey", name, values, code["survey"]))
+        yield Job("fetch", name, {**values, "seed": file.seed}, code["fetch"])
+        yield Job("pack", name, values, code["pack"])
+        yield Job("survey", name, values, code["survey"])
     for name in file.weights:
         values = dataclasses.asdict(load_weights(params, name, profile))
-        jobs.append(Job("weights", name, values, code["fetch"]))
+        yield Job("weights", name, values, code["fetch"])
 
-    # Experiments. A model's file stands for all that its training read, so that later stages need
+
+def experiment_jobs(params: Path, profile: str) -> Iterator[Job]:
+    """Yield the jobs of experiments."""
+    # A model's file stands for all that its training read, so that later stages need
     # only their own settings.
     code = {stage: code_digests(f"workflow/{stage}.py") for stage in EXPERIMENT_STAGES}
     for experiment in load_experiments(params, profile):
         values = training_values(experiment)
-        jobs.append(Job("train", experiment.name, values, code["train"]))
+        yield Job("train", experiment.name, values, code["train"])
         for stage, settings in (("evaluate", experiment.evaluate), ("render", experiment.render)):
             values = dataclasses.asdict(settings)
-            jobs.append(Job(stage, experiment.name, values, code[stage]))
+            yield Job(stage, experiment.name, values, code[stage])
 
-    # The tables compare all experiments with each other and with the published scale.
+
+def tabulate_job(params: Path, profile: str) -> Job:
+    """Return the job of the tables: they compare all experiments, also with the published scale."""
     values = {
         scale: {
             experiment.name: fingerprint(dataclasses.asdict(experiment))
@@ -89,8 +103,7 @@ def plan_jobs(params: Path, profile: str | None = None) -> dict[tuple[str, str],
         }
         for scale in (profile, PUBLISHED_SCALE)
     }
-    jobs.append(Job("tabulate", "", values, code_digests("workflow/tabulate.py")))
-    return {(job.stage, job.key): job for job in jobs}
+    return Job("tabulate", "", values, code_digests("workflow/tabulate.py"))
 
 
 def training_values(experiment: Experiment) -> dict[str, Any]:

@@ -24,16 +24,9 @@ def metrics_header(
         files: the model, the data's manifest and the manifests of LPIPS, by name; None for a file
             that is not used.
     """
-    # Input views and pose noise may differ from those of the training.
-    trained_views = config.dataset.input_views
-    conditions = {
-        "input_views": config.evaluate.input_views or trained_views,
-        "trained_input_views": trained_views,
-        "pose_noise": config.evaluate.pose_noise,
-    }
-
     # How many scenes the picture shows does not change what is measured.
     digests = {name: path and sha256_of(path) for name, path in files.items()}
+    conditions = measuring_conditions(config)
     settings = dataclasses.asdict(config.evaluate)
     del settings["comparison_scenes"]
     return {
@@ -46,4 +39,14 @@ def metrics_header(
         "fingerprint": fingerprint({**digests, **settings, **conditions, "split": split}),
         "costs": {},
         "protocols": {},
+    }
+
+
+def measuring_conditions(config: Experiment) -> dict[str, Any]:
+    """Return the input views and the pose noise, which may differ from those of the training."""
+    trained_views = config.dataset.input_views
+    return {
+        "input_views": config.evaluate.input_views or trained_views,
+        "trained_input_views": trained_views,
+        "pose_noise": config.evaluate.pose_noise,
     }

@@ -27,12 +27,21 @@ def run_tags(stage: str, code: Path = REPOSITORY) -> dict[str, str]:
     }
     with suppress(OSError, KeyError):  # a container may have no name for its user
         tags["mlflow.user"] = getpass.getuser()
-    if commit := git(code, "rev-parse", "HEAD"):
-        tags["git_commit"] = tags["mlflow.source.git.commit"] = commit
-        tags["git_dirty"] = "yes" if has_uncommitted_changes(code) else "no"
-        tags["mlflow.source.git.branch"] = git(code, "branch", "--show-current")
-        tags["mlflow.source.git.repoURL"] = git(code, "remote", "get-url", "origin")
-    return {key: value for key, value in tags.items() if value}
+    return {key: value for key, value in (tags | git_tags(code)).items() if value}
+
+
+def git_tags(code: Path) -> dict[str, str]:
+    """Return the tags that describe the commit of the code; none without a repository."""
+    commit = git(code, "rev-parse", "HEAD")
+    if not commit:
+        return {}
+    return {
+        "git_commit": commit,
+        "mlflow.source.git.commit": commit,
+        "git_dirty": "yes" if has_uncommitted_changes(code) else "no",
+        "mlflow.source.git.branch": git(code, "branch", "--show-current"),
+        "mlflow.source.git.repoURL": git(code, "remote", "get-url", "origin"),
+    }
 
 
 def stage_tags(stage: str, root: Path, code: Path = REPOSITORY) -> dict[str, str]:

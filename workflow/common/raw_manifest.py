@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,14 +28,7 @@ def describe_files(root: Path, config: DatasetConfig, folder: Path) -> dict[str,
     """
     # A subset may name a class by its id or its name; folders have the id.
     config = with_class_ids(root, config)
-    classes = config.subset.classes if config.subset else None
-
-    # Files at the top belong to every subset; each class has a folder.
-    files = []
-    for path in sorted(path for path in root.rglob("*") if path.is_file()):
-        relative = path.relative_to(root)
-        if classes is None or len(relative.parts) == 1 or relative.parts[0] in classes:
-            files.append((relative.as_posix(), path.stat().st_size))
+    files = list_files(root, config.subset.classes if config.subset else None)
 
     # The path stays valid when the whole folder is moved.
     data_folder = root.name if root.parent == folder else str(root)
@@ -47,12 +40,19 @@ def describe_files(root: Path, config: DatasetConfig, folder: Path) -> dict[str,
     }
 
 
-def with_class_ids(root: Path, config: DatasetConfig) -> DatasetConfig:
-    """Return the configuration with the ids of the subset's classes in place of their names.
+def list_files(root: Path, classes: Collection[str] | None) -> list[tuple[str, int]]:
+    """Return the path and the size of each file that belongs to these classes, or to all."""
+    # Files at the top belong to every subset; each class has a folder.
+    files = []
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        relative = path.relative_to(root)
+        if classes is None or len(relative.parts) == 1 or relative.parts[0] in classes:
+            files.append((relative.as_posix(), path.stat().st_size))
+    return files
 
-    Raises:
-        DataError: the dataset has no such class.
-    """
+
+def with_class_ids(root: Path, config: DatasetConfig) -> DatasetConfig:
+    """Return the configuration with the ids of the subset's classes in place of their names."""
     if config.subset is None or config.subset.classes is None:
         return config
     classes = chosen_classes(read_classes(root), config, root / INDEX["nmr"])

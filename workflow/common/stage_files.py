@@ -58,18 +58,19 @@ def read_run(
     Raises:
         UserError: a file is missing, cannot be read, or is of another experiment.
     """
-    # The report copies all of these files, so all of them must be there and complete.
-    for name in RUN_FILES:
-        if partial and name == VIDEO:
-            continue
-        if name in PICTURES:
-            check_picture(folder / name)
-        else:
-            check_exists(folder / name)
-
+    check_files(folder, partial)
     run = read_figures(folder, experiment)
     repeats = [read_repeat(path, folder, experiment) for path in seeds]
     return dataclasses.replace(run, repeats=tuple(repeats))
+
+
+def check_files(folder: Path, partial: bool) -> None:
+    """Check that all files of a run that the report copies are there and complete."""
+    for name in RUN_FILES:
+        if name in PICTURES:
+            check_picture(folder / name)
+        elif not (partial and name == VIDEO):
+            check_exists(folder / name)
 
 
 def seed_folders(folder: Path) -> list[Path]:
@@ -95,18 +96,27 @@ def read_repeat(folder: Path, run_folder: Path, experiment: Experiment) -> Run:
             f" with `--seed {folder.name} --out {folder}`, where the folder names another seed"
         )
 
-    # `but_for_seed` is the fingerprint of all other settings.
+    # Nothing else may differ.
+    refuse_other_settings(repeat, run, f"{folder}", f"{run_folder}")
+    return repeat
+
+
+def refuse_other_settings(repeat: Run, run: Run, where: str, run_where: str) -> None:
+    """Raise UserError if a repeat was trained or measured with other settings than its run.
+
+    Args:
+        where, run_where: the folders of the repeat and of the run.
+    """
+    # `but_for_seed` is the fingerprint of all settings but the seed.
     for key in ("steps", "but_for_seed"):
         if repeat.training.get(key) != run.training.get(key):
             raise UserError(
-                f"{folder}: its {key} is not that of {run_folder}; train both with the same"
-                " settings"
+                f"{where}: its {key} is not that of {run_where}; train both with the same settings"
             )
     if measurement(repeat) != measurement(run):
         raise UserError(
-            f"{folder}: not measured as {run_folder} was; evaluate both with the same options"
+            f"{where}: not measured as {run_where} was; evaluate both with the same options"
         )
-    return repeat
 
 
 def measurement(run: Run) -> dict[str, Any]:
@@ -121,13 +131,7 @@ def measurement(run: Run) -> dict[str, Any]:
 
 def read_figures(folder: Path, experiment: Experiment) -> Run:
     """Return what train and evaluate wrote, without the pictures."""
-    # The figures must be of this experiment and profile.
-    path = folder / "metrics.json"
-    keys = ("experiment", "profile", "dataset", "synthetic", "split", "conditions", "costs")
-    metrics = read_json(path, (*keys, "protocols"))
-    for key, expected in (("experiment", experiment.name), ("profile", experiment.profile)):
-        if metrics[key] != expected:
-            raise UserError(f"{path}: {key} is {metrics[key]}, not {expected}; {remedy(path)}")
+    metrics = read_metrics(folder / "metrics.json", experiment)
 
     # The report marks the best step in the learning curve, so the curve must have it.
     costs = read_json(folder / "costs.json", ("encode_seconds", "frame_seconds", "hardware"))
@@ -141,6 +145,16 @@ def read_figures(folder: Path, experiment: Experiment) -> Run:
 
     validation_items = experiment.train.validation_items
     return Run(metrics, training, history, costs, experiment.model.name, validation_items)
+
+
+def read_metrics(path: Path, experiment: Experiment) -> dict[str, Any]:
+    """Return metrics.json, which must be of this experiment and profile."""
+    keys = ("experiment", "profile", "dataset", "synthetic", "split", "conditions", "costs")
+    metrics = read_json(path, (*keys, "protocols"))
+    for key, expected in (("experiment", experiment.name), ("profile", experiment.profile)):
+        if metrics[key] != expected:
+            raise UserError(f"{path}: {key} is {metrics[key]}, not {expected}; {remedy(path)}")
+    return metrics
 
 
 def read_survey(folder: Path) -> dict[str, Any]:

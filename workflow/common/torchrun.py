@@ -13,7 +13,16 @@ import sys
 
 import torch
 
+from srt.common.distributed import Processes, join_processes
 from srt.common.errors import UserError
+from workflow.common.gpus import claim_gpus
+
+
+def start_processes(module: str) -> Processes:
+    """Start one process for each GPU that this job may use, and return them, in all of them."""
+    claim_gpus()
+    start_torchrun(module)
+    return join_processes()
 
 
 def start_torchrun(module: str) -> None:
@@ -33,21 +42,21 @@ def start_torchrun(module: str) -> None:
     if gpus < 2 and nodes < 2:
         return
 
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={max(gpus, 1)}"]
-    if job and nodes > 1:
-        # Jobs may share a node, so the number of the job chooses the port.
-        address = f"{socket.gethostname()}:{20000 + int(job) % 10000}"
-        command += [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-id={job}"]
-        command += [f"--rdzv-endpoint={address}"]
-
-        # srun starts one torchrun on each node; where one fails, it ends the others.
-        tasks = [f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
-        command = ["srun", *tasks, "--kill-on-bad-exit=1", *command]
-    else:
-        command += ["--standalone"]
-
     # This process is replaced: whoever started it waits for torchrun now, and can stop it.
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={max(gpus, 1)}"]
+    command = on_all_nodes(command, job, nodes) if job and nodes > 1 else [*command, "--standalone"]
     os.execvp(command[0], [*command, "-m", module, *sys.argv[1:]])
+
+
+def on_all_nodes(torchrun: list[str], job: str, nodes: int) -> list[str]:
+    """Return the command that starts torchrun on each node of a Slurm job."""
+    # Jobs may share a node, so the number of the job chooses the port.
+    address = f"{socket.gethostname()}:{20000 + int(job) % 10000}"
+    meeting = ["--rdzv-backend=c10d", f"--rdzv-id={job}", f"--rdzv-endpoint={address}"]
+
+    # srun starts one torchrun on each node; where one fails, it ends the others.
+    tasks = [f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
+    return ["srun", *tasks, "--kill-on-bad-exit=1", *torchrun, f"--nnodes={nodes}", *meeting]
 
 
 def slurm_nodes(job: str) -> int:

@@ -44,22 +44,14 @@ def adopt(tool: Literal["dvc", "snakemake"], /) -> None:
         make_plan(repo)
         stages = list_stages(repo)
 
-        # The tool that made the results says which are up to date.
+        # The tool that made the results says which are up to date. The one that takes over records
+        # them as its own, and says whether that was enough.
         if tool == "dvc":
-            current = up_to_date_in_snakemake(stages)
-        else:
-            current = up_to_date_in_dvc(stages, repo)
-        if not current:
-            raise UserError(
-                f"no results are up to date, so {tool} cannot take over any; run the other tool"
-                " first"
-            )
-
-        # The tool that takes over records them as its own, and says whether that was enough.
-        if tool == "dvc":
+            current = require_results(up_to_date_in_snakemake(stages), tool)
             commit_to_dvc(stages, current, repo)
             missed = current - up_to_date_in_dvc(stages, repo)
         else:
+            current = require_results(up_to_date_in_dvc(stages, repo), tool)
             touch_in_snakemake(stages, current)
             missed = current - up_to_date_in_snakemake(stages)
 
@@ -70,6 +62,15 @@ def adopt(tool: Literal["dvc", "snakemake"], /) -> None:
     outdated = sorted(stages.outputs.keys() - current)
     if outdated:
         log.info("not up to date, so still to be made: %s", ", ".join(outdated))
+
+
+def require_results(current: set[str], tool: str) -> set[str]:
+    """Return the stages that are up to date, or raise UserError if there are none."""
+    if not current:
+        raise UserError(
+            f"no results are up to date, so {tool} cannot take over any; run the other tool first"
+        )
+    return current
 
 
 def make_plan(repo: Any) -> None:
@@ -136,11 +137,7 @@ def up_to_date_in_dvc(stages: Stages, repo: Any) -> set[str]:
 
 
 def run_snakemake(*arguments: str) -> str:
-    """Return what Snakemake prints.
-
-    Raises:
-        UserError: it failed; the message has its errors.
-    """
+    """Return what Snakemake prints, or raise UserError with its errors."""
     # As a process of its own: Snakemake keeps global state from one run to the next.
     command = [sys.executable, "-m", "snakemake", "--quiet", "all", *arguments]
     result = subprocess.run(command, text=True, capture_output=True)

@@ -80,11 +80,7 @@ def experiment_statuses(
 
     # A training that runs holds the lock of its resume states.
     if folder and is_locked(folder):
-        progress = read_progress(folder)
-        why = time_since_log(progress, now)
-        yield ExperimentStatus(
-            experiment.name, "running", experiment.train.steps, progress, why=why
-        )
+        yield running_status(experiment, folder, now)
     else:
         yield idle_status(experiment, files, settings, folder)
 
@@ -92,6 +88,13 @@ def experiment_statuses(
     for path in sorted(files.states.glob("*/")):
         if path != folder and is_locked(path):
             yield other_training_status(path, flatten(settings or {}), now)
+
+
+def running_status(experiment: Experiment, folder: Path, now: float) -> ExperimentStatus:
+    """Return the status of an experiment whose training runs with this folder of states."""
+    progress = read_progress(folder)
+    why = time_since_log(progress, now)
+    return ExperimentStatus(experiment.name, "running", experiment.train.steps, progress, why=why)
 
 
 def current_settings(experiment: Experiment, files: ExperimentFiles) -> dict[str, Any] | None:
@@ -122,11 +125,10 @@ def idle_status(
 
     # There is no such model. A training that has begun goes on from its last saved state.
     if progress.step:
-        state = "failed" if progress.failed else "stopped"
         why = f"goes on after step {progress.saved}"
         if obsolete:
             why += f"; {obsolete}"
-        return replace(status, state=state, why=why)
+        return replace(status, state="failed" if progress.failed else "stopped", why=why)
     if obsolete:
         return replace(status, state="stale", why=obsolete)
     return status if settings else replace(status, why="its data is not packed")
@@ -195,15 +197,9 @@ def evaluation_fingerprint(experiment: Experiment, files: ExperimentFiles) -> st
 
 def read_progress(folder: Path) -> Progress:
     """Return how far the training with this folder of resume states is."""
-    # The last saved state gives the speed as a mean over the whole training.
-    progress = Progress()
-    saved = latest_progress(folder)
-    if saved:
-        best = saved["best_psnr"] if saved["best_step"] else None
-        speed = saved["seconds"] / saved["step"]
-        progress = Progress(saved["step"], saved["step"], best_psnr=best, step_seconds=speed)
-
-    # The end of the log says more: how the last run ended, and the newest steps.
+    # The end of the log says more than the last saved state: how the last run ended, and the
+    # newest steps.
+    progress = saved_progress(folder)
     log = folder / "tracking"
     if not (log / "events.jsonl").is_file():
         return progress
@@ -213,6 +209,16 @@ def read_progress(folder: Path) -> Progress:
     progress = replace(progress, failed=endings[-1:] == ["FAILED"])
     steps = [event for event in events if "train/seconds" in event.get("metrics", {})]
     return add_logged_steps(progress, steps) if steps else progress
+
+
+def saved_progress(folder: Path) -> Progress:
+    """Return the progress at the last saved state; its speed is the mean of the whole training."""
+    saved = latest_progress(folder)
+    if not saved:
+        return Progress()
+    best = saved["best_psnr"] if saved["best_step"] else None
+    speed = saved["seconds"] / saved["step"]
+    return Progress(saved["step"], saved["step"], best_psnr=best, step_seconds=speed)
 
 
 def add_logged_steps(progress: Progress, steps: Sequence[dict[str, Any]]) -> Progress:

@@ -181,12 +181,7 @@ def write_published(
     for path in (config, checkpoint):
         refuse_to_replace(path)
 
-    # Which data the model was trained on may differ from now, but no other setting.
-    model = out / "model.safetensors"
-    weights, settings = load_weights(model)
-    if changes := differences(training_config(experiment, settings["data"]), settings):
-        raise UserError(f"{model}: of another configuration: {'; '.join(changes)}")
-
+    weights, settings = load_own_weights(out / "model.safetensors", experiment)
     cost = read_cost(out / "training.json")
     state = load_latest_state(state_folder(states, experiment, settings), settings)
     training = restore_training(experiment, state, weights, cost)
@@ -198,6 +193,21 @@ def write_published(
     write_atomically(config, text.encode())
     source = "the best weights, no optimiser" if state is None else "the last weights and optimiser"
     log.info("wrote %s: %s, after %d steps", checkpoint, source, training.step)
+
+
+def load_own_weights(
+    model: Path, experiment: Experiment
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Return the weights of an experiment and the settings that they were trained with.
+
+    Raises:
+        UserError: the weights are of other settings than the experiment.
+    """
+    # Which data the model was trained on may differ from now, but no other setting.
+    weights, settings = load_weights(model)
+    if changes := differences(training_config(experiment, settings["data"]), settings):
+        raise UserError(f"{model}: of another configuration: {'; '.join(changes)}")
+    return weights, settings
 
 
 def restore_training(

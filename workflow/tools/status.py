@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from srt.config.load import load_experiments, load_params
+from srt.config.schema import Experiment
 from srt.report.format.numbers import EN_DASH, format_duration
 from workflow.common.cli import run
 from workflow.common.tracked_run import ROOT
@@ -40,22 +41,26 @@ def status(
         params: the configuration.
         states: the folder of resume states.
     """
-    # All paths are as in dvc.yaml and the Snakefile.
     profile = profile or load_params(params).profile
     rows: list[ExperimentStatus] = []
     for experiment in load_experiments(params, profile):
-        files = ExperimentFiles(
-            states=states / profile / experiment.name,
-            data=Path("data", profile, "packed", experiment.dataset_name),
-            out=Path("outputs", profile, experiment.name),
-            weights=Path("data", profile, "weights"),
-        )
-        rows += experiment_statuses(experiment, files, time.time())
+        rows += experiment_statuses(experiment, experiment_files(experiment, states), time.time())
 
     lines = format_table(rows)
     if tool:
         lines += pending_lines(tool)
     print("\n".join(lines))
+
+
+def experiment_files(experiment: Experiment, states: Path) -> ExperimentFiles:
+    """Return the folders of an experiment's files, which are as in dvc.yaml and the Snakefile."""
+    profile = experiment.profile
+    return ExperimentFiles(
+        states=states / profile / experiment.name,
+        data=Path("data", profile, "packed", experiment.dataset_name),
+        out=Path("outputs", profile, experiment.name),
+        weights=Path("data", profile, "weights"),
+    )
 
 
 def format_table(rows: Sequence[ExperimentStatus]) -> list[str]:

@@ -57,10 +57,15 @@ def required_shards(info: Path, config: DatasetConfig) -> list[str]:
         names += [files[shard] for shard in selected[:count]]
 
     if not names:
-        counts = ", ".join(f"{split} has {len(n)}" for split, n in lengths_by_split.items())
-        shards = config.subset.shards if config.subset else None
-        raise FetchError(f"subset.shards {shards}: no split has such a shard ({counts})")
+        raise _no_shard_error(lengths_by_split, config)
     return names
+
+
+def _no_shard_error(lengths_by_split: dict[str, list[int]], config: DatasetConfig) -> FetchError:
+    """Return the error for a subset without a shard, which says how many each split has."""
+    counts = ", ".join(f"{split} has {len(n)}" for split, n in lengths_by_split.items())
+    shards = config.subset.shards if config.subset else None
+    return FetchError(f"subset.shards {shards}: no split has such a shard ({counts})")
 
 
 def _read_shard_lengths(info: Path) -> tuple[str, dict[str, list[int]]]:

@@ -169,14 +169,8 @@ def _request_missing_bytes(
     session: Session, url: str, partial_file: PartialFile, progress: Progress
 ) -> None:
     """Request the missing bytes once, and append those that arrive."""
-    # Without compression, lengths and ranges count the bytes of the file itself. If-Range: a server
-    # whose file has changed sends the new one from its start.
-    headers = {"Accept-Encoding": "identity"}
-    version = partial_file.version
-    if partial_file.size and version and version.validator:
-        headers |= {"Range": f"bytes={partial_file.size}-", "If-Range": version.validator}
-
     # read1 returns the bytes that are there, so that a connection that breaks loses none.
+    headers = _range_headers(partial_file)
     with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         version = _prepare_for_answer(answer, partial_file)
         check_space(partial_file.path.parent, version.size - partial_file.size)
@@ -187,6 +181,17 @@ def _request_missing_bytes(
             progress.update(partial_file)
     if not partial_file.complete:
         raise ConnectionError(f"the answer ended, at {partial_file.progress}")
+
+
+def _range_headers(partial_file: PartialFile) -> dict[str, str]:
+    """Return the headers of a request for the missing bytes, or for all if it cannot go on."""
+    # Without compression, lengths and ranges count the bytes of the file itself. If-Range: a server
+    # whose file has changed sends the new one from its start.
+    headers = {"Accept-Encoding": "identity"}
+    version = partial_file.version
+    if partial_file.size and version and version.validator:
+        headers |= {"Range": f"bytes={partial_file.size}-", "If-Range": version.validator}
+    return headers
 
 
 def _prepare_for_answer(answer: Response, partial_file: PartialFile) -> Version:

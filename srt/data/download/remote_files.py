@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 from srt.common.files import write_atomically
@@ -40,6 +40,13 @@ from srt.data.download.partial import (
     partial_path,
     version_path,
 )
+
+# Tests evaluate annotations, so that the name must exist. requests is imported only where it is
+# used.
+if TYPE_CHECKING:
+    from requests import Response
+else:
+    Response = object
 
 # Files that are fetched at the same time: one connection does not fill a fast line.
 THREADS = 8
@@ -123,22 +130,9 @@ def look_up_files(base: str, names: Sequence[str]) -> list[RemoteFile]:
 
 def _look_up_file(base: str, name: str) -> RemoteFile | None:
     """Return the length and checksum that the server announces, or None if it lacks the file."""
-    import requests
-
-    # Ask for the header alone, until the server answers.
-    url = f"{base}/{quote(name)}"
-    transient, retries = transient_errors(), Retries(public_address(url))
-    headers = {"Accept-Encoding": "identity"}
-    while True:
-        try:
-            answer = requests.head(url, headers=headers, timeout=TIMEOUT, allow_redirects=True)
-            raise_if_busy(answer)
-            break
-        except transient as error:
-            reason = f"{type(error).__name__}: {error}"
-        retries.wait_after_failure(reason)
-
     # Some buckets answer 403 for a file that is not there.
+    url = f"{base}/{quote(name)}"
+    answer = _request_header(url)
     if answer.status_code in (403, 404):
         return None
     if answer.status_code != 200:
@@ -150,6 +144,22 @@ def _look_up_file(base: str, name: str) -> RemoteFile | None:
     algorithm = "md5" if "md5" in checksums else "crc32c"
     size, _ = size_and_start(answer, public_address(url))
     return RemoteFile(name, size, f"{algorithm}={checksums[algorithm]}" if checksums else "")
+
+
+def _request_header(url: str) -> Response:
+    """Return the header of a file, asking again until the server answers or too often."""
+    import requests
+
+    transient, retries = transient_errors(), Retries(public_address(url))
+    headers = {"Accept-Encoding": "identity"}
+    while True:
+        try:
+            answer = requests.head(url, headers=headers, timeout=TIMEOUT, allow_redirects=True)
+            raise_if_busy(answer)
+            return answer
+        except transient as error:
+            reason = f"{type(error).__name__}: {error}"
+        retries.wait_after_failure(reason)
 
 
 def _fetch_and_verify(

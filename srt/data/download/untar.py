@@ -65,9 +65,7 @@ def _extract_members(
         if location is None:
             continue
         dataset_folders.add(location[0])
-        if len(dataset_folders) > 1:
-            names = ", ".join(repr(str(name)) for name in sorted(dataset_folders))
-            raise FetchError(f"{archive}: holds several datasets ({names}); one is expected")
+        _refuse_several_datasets(dataset_folders, archive)
 
         # Extract to the temporary file, then rename it.
         target = folder.joinpath(*location[1])
@@ -78,6 +76,13 @@ def _extract_members(
     _check_end(tar)
     if not (folder / INDEX).is_file():
         raise FetchError(f"{archive}: holds no {INDEX}; is it the dataset's archive?")
+
+
+def _refuse_several_datasets(folders: set[PurePosixPath], archive: Path) -> None:
+    """Raise FetchError if the archive has datasets in more than one folder."""
+    if len(folders) > 1:
+        names = ", ".join(repr(str(name)) for name in sorted(folders))
+        raise FetchError(f"{archive}: holds several datasets ({names}); one is expected")
 
 
 def _check_end(tar: tarfile.TarFile) -> None:

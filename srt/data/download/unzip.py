@@ -43,10 +43,8 @@ def extract_zip(
     temporary = prepare_folder(folder)
     try:
         with _open_archive(archive) as file:
-            # Files take whole blocks of the disk, which counts where there are a million.
             missing, done = _find_missing_members(file, folder, top, only)
-            blocks = [-(-info.file_size // DISK_BLOCK) for info in missing]
-            check_space(folder, sum(count * DISK_BLOCK for count in blocks))
+            check_space(folder, _size_on_disk(missing))
 
             # Extract each member to the temporary file and then rename it.
             total = done + sum(info.file_size for info in missing)
@@ -62,6 +60,13 @@ def extract_zip(
     # Once for all files: an fsync for each of a million would take hours.
     if missing:
         os.sync()
+
+
+def _size_on_disk(members: Collection[zipfile.ZipInfo]) -> int:
+    """Return the bytes that members take on the disk when they are extracted."""
+    # Files take whole blocks of the disk, which counts where there are a million.
+    blocks = [-(-info.file_size // DISK_BLOCK) for info in members]
+    return sum(count * DISK_BLOCK for count in blocks)
 
 
 def _open_archive(archive: Path) -> zipfile.ZipFile:

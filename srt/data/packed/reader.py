@@ -60,9 +60,7 @@ class Scenes:
 
         # The cameras are small: they are always in memory, beside the images.
         home = device if resident else torch.device("cpu")
-        with np.load(folder / "cameras.npz") as file:
-            self._intrinsics = torch.from_numpy(file["intrinsics"].astype(np.float32)).to(home)
-            self._poses = torch.from_numpy(file["camera_to_world"].astype(np.float32)).to(home)
+        self._intrinsics, self._poses = _read_cameras(folder / "cameras.npz", home)
         self._resident = self._load() if resident else None
 
     def __len__(self) -> int:
@@ -160,6 +158,16 @@ class Scenes:
         for start, block in self.disk.blocks():
             images[start : start + len(block)] = torch.from_numpy(block).to(self.device)
         return images
+
+
+def _read_cameras(
+    path: Path, device: torch.device
+) -> tuple[Float[Tensor, "scenes views 3 3"], Float[Tensor, "scenes views 4 4"]]:
+    """Return the intrinsics and camera_to_world of all views of a split, as float32."""
+    with np.load(path) as file:
+        intrinsics = torch.from_numpy(file["intrinsics"].astype(np.float32))
+        poses = torch.from_numpy(file["camera_to_world"].astype(np.float32))
+    return intrinsics.to(device), poses.to(device)
 
 
 def read_split_header(folder: Path) -> dict[str, Any]:

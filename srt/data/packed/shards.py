@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from srt.common.files import write_atomically
-from srt.common.shapes import UInt8
+from srt.common.shapes import Float, UInt8
 from srt.config.schema import DatasetConfig
 from srt.data.packed.images import compress
 from srt.data.packed.reader import FORMAT
@@ -96,14 +96,25 @@ def write_shard(shard: Shard) -> int:
                 ends.append(end)
 
         # The record gets its name before the images do: if the images are there, both are.
-        arrays: dict[str, Any] = {
-            "intrinsics": np.stack(intrinsics),
-            "camera_to_world": np.stack(poses),
-            "ends": np.array(ends, np.uint64),
-        }
-        with _replace_when_written(shard.record) as record:
-            np.savez(record, **arrays, **vars(sums))
+        _write_record(shard.record, intrinsics, poses, ends, sums)
     return len(shard.scenes)
+
+
+def _write_record(
+    path: Path,
+    intrinsics: list[Float[np.ndarray, "views 3 3"]],
+    poses: list[Float[np.ndarray, "views 4 4"]],
+    ends: list[int],
+    sums: PixelSums,
+) -> None:
+    """Write the cameras of a shard's scenes, where each scene's bytes end, and the pixel sums."""
+    arrays: dict[str, Any] = {
+        "intrinsics": np.stack(intrinsics),
+        "camera_to_world": np.stack(poses),
+        "ends": np.array(ends, np.uint64),
+    }
+    with _replace_when_written(path) as record:
+        np.savez(record, **arrays, **vars(sums))
 
 
 class PixelSums:

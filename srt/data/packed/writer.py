@@ -84,21 +84,31 @@ def _pack(
     splits = {split: reader.list_scenes(root, split, config, view_list) for split in SPLITS}
     _refuse_leaks(root, splits)
 
+    # Pack into a hidden folder, shard by shard, and give it its name when all is done.
     provenance = {**provenance, "versions": _versions(config)}
     key = _work_key(splits, config, provenance)
-
-    # Pack into a hidden folder, shard by shard, and give it its name when all is done.
     work = out.with_name(f".{out.name}.partial")
     with lock_folder(work, f"{out} is being packed"):
         _prepare_folder(work, key)
-        shards: list[Shard] = []
-        for split in SPLITS:
-            shards.extend(_missing_shards(root, config, splits[split], work / split))
-        _check_space(shards, config, work)
-        _write_shards(shards, root.name, workers)
+        _write_missing_shards(root, splits, config, work, workers)
         _finish_splits(work, splits, config, provenance)
         (work / "key").unlink()
         _publish(work, out)
+
+
+def _write_missing_shards(
+    root: Path,
+    splits: dict[str, list[SceneInfo]],
+    config: DatasetConfig,
+    work: Path,
+    workers: int,
+) -> None:
+    """Write the shards of all splits that an interrupted call has not written."""
+    shards: list[Shard] = []
+    for split in SPLITS:
+        shards.extend(_missing_shards(root, config, splits[split], work / split))
+    _check_space(shards, config, work)
+    _write_shards(shards, root.name, workers)
 
 
 def _work_key(
@@ -171,11 +181,7 @@ def _prepare_folder(work: Path, key: dict[str, Any]) -> None:
     # Delete work that was made from other data or with other settings.
     digest = fingerprint(key)
     if not ((work / "key").exists() and (work / "key").read_text() == digest):
-        for entry in work.iterdir():
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+        _empty_folder(work)
 
     # Delete the hidden files of a call that was killed while it wrote them.
     for split in SPLITS:
@@ -183,6 +189,15 @@ def _prepare_folder(work: Path, key: dict[str, Any]) -> None:
     for unfinished in work.rglob(".*"):
         unfinished.unlink()
     write_atomically(work / "key", digest.encode())
+
+
+def _empty_folder(folder: Path) -> None:
+    """Delete all that is in a folder."""
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 def _missing_shards(

@@ -76,19 +76,8 @@ def decode_image(content: bytes, context: str, size: tuple[int, int]) -> UInt8[n
         context: where the image is, for errors; for example its path.
         size: the rows and columns that the dataset's images have.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            mode, values = image.mode, np.asarray(image)
-    except Exception as error:  # damaged bytes raise exceptions that Pillow does not document
-        # Pillow's message ends with the address of the object that it read: leave it out.
-        reason = str(error).partition(" <_io")[0]
-        raise DataError(
-            f"{context}: not readable as an image ({reason}); fetch it again"
-        ) from error
-
     # Only colours of the right size can be used.
+    mode, values = _read_image(content, context)
     if mode not in ("RGB", "RGBA"):
         raise DataError(f"{context}: an image of mode {mode}; RGB (or RGBA) is expected")
     if values.shape[:2] != tuple(size):
@@ -97,6 +86,21 @@ def decode_image(content: bytes, context: str, size: tuple[int, int]) -> UInt8[n
             f" image_size is {size[0]} x {size[1]}"
         )
     return values[..., :3]
+
+
+def _read_image(content: bytes, context: str) -> tuple[str, np.ndarray]:
+    """Return Pillow's name of an image's form, such as RGB, and its values."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return image.mode, np.asarray(image)
+    except Exception as error:  # damaged bytes raise exceptions that Pillow does not document
+        # Pillow's message ends with the address of the object that it read: leave it out.
+        reason = str(error).partition(" <_io")[0]
+        raise DataError(
+            f"{context}: not readable as an image ({reason}); fetch it again"
+        ) from error
 
 
 def is_rigid(pose: Float[np.ndarray, "4 4"]) -> bool:

@@ -73,6 +73,16 @@ def list_scenes(
     _offsets.cache_clear()
     files = find_files(root, split)
 
+    # Only the shards that the split's scenes are in must be there.
+    scenes = _scenes_in_range(files, config)
+    _refuse_missing(files, sorted({shard for shard, _ in scenes} - files.present))
+    return [
+        SceneInfo(f"{split}-{shard:05d}/{record:05d}", "scene", None) for shard, record in scenes
+    ]
+
+
+def _scenes_in_range(files: SplitFiles, config: DatasetConfig) -> list[tuple[int, int]]:
+    """Return the shard and the record of each scene of a split, in TFDS' order."""
     # The range is of the scenes in the selected shards.
     shards = _select_shards(files, config)
     lengths = [files.lengths[shard] for shard in shards]
@@ -82,15 +92,10 @@ def list_scenes(
     scenes = list(itertools.islice(order, start, end))
     if not scenes:
         raise DataError(
-            f"{files.info}: {split} has {total} scenes in the chosen shards, none in its range: the"
-            f" split is empty; correct ranges.{split} or subset"
+            f"{files.info}: {files.split} has {total} scenes in the chosen shards, none in its"
+            f" range: the split is empty; correct ranges.{files.split} or subset"
         )
-
-    # Only the shards that these scenes are in must be there.
-    _refuse_missing(files, sorted({shard for shard, _ in scenes} - files.present))
-    return [
-        SceneInfo(f"{split}-{shard:05d}/{record:05d}", "scene", None) for shard, record in scenes
-    ]
+    return scenes
 
 
 def _scene_range(files: SplitFiles, config: DatasetConfig, total: int) -> tuple[int, int]:
@@ -186,34 +191,32 @@ def _read_camera(
     name = f"cameras/camera_{camera}"
     (content,) = record.values(f"{name}/color_image", "bytes_list", 1)
     image = decode_image(content, f"{record.context}, {name}/color_image", config.image_size)
+    pose = _pose(record, f"{name}/extrinsics")
+    return image, _intrinsics(record, f"{name}/intrinsics", config), pose
 
+
+def _pose(record: Record, name: str) -> Float[np.ndarray, "4 4"]:
+    """Return the camera_to_world of a camera."""
     # The record has the rotation and translation from the world to the camera.
     world_to_camera = np.eye(4)
-    world_to_camera[:3, :3] = record.floats(f"{name}/extrinsics/R", 9).reshape(3, 3)
-    world_to_camera[:3, 3] = record.floats(f"{name}/extrinsics/t", 3)
+    world_to_camera[:3, :3] = record.floats(f"{name}/R", 9).reshape(3, 3)
+    world_to_camera[:3, 3] = record.floats(f"{name}/t", 3)
     if not is_rigid(world_to_camera):
         raise DataError(
-            f"{record.context}: {name}/extrinsics is not a rotation and a translation; the data is"
-            " damaged: fetch it again"
+            f"{record.context}: {name} is not a rotation and a translation; the data is damaged:"
+            " fetch it again"
         )
 
     # Its inverse: the rotation is transposed, and the camera's position is -R^T t.
     pose = np.eye(4)
     pose[:3, :3] = world_to_camera[:3, :3].T
     pose[:3, 3] = -pose[:3, :3] @ world_to_camera[:3, 3]
-    return image, _intrinsics(record, f"{name}/intrinsics", config), pose
+    return pose
 
 
 def _intrinsics(record: Record, name: str, config: DatasetConfig) -> Float[np.ndarray, "3 3"]:
     """Return the 3 x 3 matrix K of a camera. There must be no distortion and no skew."""
-    # Only a pinhole camera without distortion can be used.
-    (camera_type,) = record.values(f"{name}/type", "bytes_list", 1)
-    if camera_type != b"PERSPECTIVE":
-        raise DataError(
-            f"{record.context}: {name}/type is {camera_type!r}; PERSPECTIVE is expected"
-        )
-    record.expect(f"{name}/distortion/radial", np.zeros(3))
-    record.expect(f"{name}/distortion/tangential", np.zeros(2))
+    _refuse_other_lenses(record, name)
     _check_image_size(record, name, config)
 
     # K must have no entries other than the focal lengths and the principal point.
@@ -228,6 +231,17 @@ def _intrinsics(record: Record, name: str, config: DatasetConfig) -> Float[np.nd
             " [0, 0, 1]] with positive fx, fy; the data is damaged: fetch it again"
         )
     return matrix
+
+
+def _refuse_other_lenses(record: Record, name: str) -> None:
+    """Raise DataError unless a camera is a pinhole camera without distortion."""
+    (camera_type,) = record.values(f"{name}/type", "bytes_list", 1)
+    if camera_type != b"PERSPECTIVE":
+        raise DataError(
+            f"{record.context}: {name}/type is {camera_type!r}; PERSPECTIVE is expected"
+        )
+    record.expect(f"{name}/distortion/radial", np.zeros(3))
+    record.expect(f"{name}/distortion/tangential", np.zeros(2))
 
 
 def _check_image_size(record: Record, name: str, config: DatasetConfig) -> None:

@@ -58,9 +58,7 @@ def list_scenes(
     scenes = []
     for class_id, names in lists.items():
         for name in (f"{class_id}/{scene}" for scene in names):
-            source = None
-            if split == "test":
-                source = _source_view(name, sources, view_list, config)
+            source = _source_view(name, sources, view_list, config) if split == "test" else None
             scenes.append(SceneInfo(name, classes[class_id], source))
     if not scenes:
         raise DataError(f"{root}: the lists softras_{split}.lst name no scene: the split is empty")
@@ -108,11 +106,14 @@ def chosen_classes(
     words = {class_id: {class_id, name, *name.split(",")} for class_id, name in classes.items()}
     for word in selection:
         if not any(word in class_words for class_words in words.values()):
-            choices = ", ".join(f"{class_id} ({name})" for class_id, name in classes.items())
-            raise DataError(
-                f"{source}: subset.classes: no class is called {word!r}; there are {choices}"
-            )
+            raise _unknown_class_error(word, classes, source)
     return {id_: name for id_, name in classes.items() if not words[id_].isdisjoint(selection)}
+
+
+def _unknown_class_error(word: str, classes: Mapping[str, str], source: Path) -> DataError:
+    """Return the error for a word of subset.classes that is no class; it names all classes."""
+    choices = ", ".join(f"{class_id} ({name})" for class_id, name in classes.items())
+    return DataError(f"{source}: subset.classes: no class is called {word!r}; there are {choices}")
 
 
 def first_scenes(lists: Mapping[str, Sequence[str]], count: int) -> dict[str, list[str]]:
@@ -185,15 +186,8 @@ def _read_cameras(
     path: Path, config: DatasetConfig
 ) -> tuple[Float[np.ndarray, "views 3 3"], Float[np.ndarray, "views 4 4"]]:
     """Return the intrinsics and camera_to_world of all views, in the z-up world."""
-    # Each view has three matrices; others in the file are not read.
-    names = ("world_mat", "world_mat_inv", "camera_mat")
-    keys = [f"{name}_{view}" for view in range(config.views) for name in names]
-    arrays = {key: array.astype(np.float64) for key, array in read_npz(path, keys).items()}
-    for key, matrix in arrays.items():
-        if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-            raise DataError(f"{path}: {key} is not 4x4 or not finite; fetch it again")
-
     # A pose must be a rotation and a translation, and the inverse of its counterpart.
+    arrays = _read_matrices(path, config.views)
     intrinsics, poses = [], []
     for view in range(config.views):
         world, inverse = arrays[f"world_mat_{view}"], arrays[f"world_mat_inv_{view}"]
@@ -205,6 +199,17 @@ def _read_cameras(
         poses.append(Z_UP @ inverse)
         intrinsics.append(_pixel_intrinsics(arrays[f"camera_mat_{view}"], path, view, config))
     return np.stack(intrinsics), np.stack(poses)
+
+
+def _read_matrices(path: Path, views: int) -> dict[str, Float[np.ndarray, "4 4"]]:
+    """Return the three matrices of each view, by their names in the file; others are not read."""
+    names = ("world_mat", "world_mat_inv", "camera_mat")
+    keys = [f"{name}_{view}" for view in range(views) for name in names]
+    arrays = {key: array.astype(np.float64) for key, array in read_npz(path, keys).items()}
+    for key, matrix in arrays.items():
+        if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
+            raise DataError(f"{path}: {key} is not 4x4 or not finite; fetch it again")
+    return arrays
 
 
 def _pixel_intrinsics(

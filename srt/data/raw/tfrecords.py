@@ -89,16 +89,8 @@ def find_files(root: Path, split: str) -> SplitFiles:
     pattern = re.compile(rf"([^.].*-{split}\.tfrecord)-(\d+)-of-(\d+)")
     matches = [match for path in info.parent.iterdir() if (match := pattern.fullmatch(path.name))]
 
-    # All shards on disk must have the same name and say the same number of shards.
-    versions = sorted({(match[1], int(match[3])) for match in matches})
-    if not versions:
-        raise DataError(f"{info.parent}: no file is *-{split}.tfrecord-*-of-*; fetch the dataset")
-    if len(versions) > 1:
-        names = " and ".join(f"{prefix}-*-of-{count:05d}" for prefix, count in versions)
-        raise DataError(f"{info.parent}: {names} side by side; remove those of the other version")
-
     # dataset_info.json must be of the same version as they are.
-    prefix, count = versions[0]
+    prefix, count = _only_version(info.parent, split, matches)
     lengths = _shard_lengths(info, split)
     if count != len(lengths):
         raise DataError(
@@ -107,6 +99,17 @@ def find_files(root: Path, split: str) -> SplitFiles:
         )
     present = frozenset(int(match[2]) for match in matches) & set(range(count))
     return SplitFiles(info, split, prefix, tuple(lengths), present)
+
+
+def _only_version(folder: Path, split: str, matches: list[re.Match[str]]) -> tuple[str, int]:
+    """Return the prefix and the number of the shards, on which all their names must agree."""
+    versions = sorted({(match[1], int(match[3])) for match in matches})
+    if not versions:
+        raise DataError(f"{folder}: no file is *-{split}.tfrecord-*-of-*; fetch the dataset")
+    if len(versions) > 1:
+        names = " and ".join(f"{prefix}-*-of-{count:05d}" for prefix, count in versions)
+        raise DataError(f"{folder}: {names} side by side; remove those of the other version")
+    return versions[0]
 
 
 def _find_info(root: Path) -> Path:

@@ -186,13 +186,7 @@ def _features(config: DatasetConfig) -> dict[str, Any]:
     # The features of one view.
     text = {"type": f"{MODULE}.text_feature.Text", "content": {}}
     camera = {
-        "intrinsics": _group(
-            image_width=_tensor("int32"),
-            image_height=_tensor("int32"),
-            K=_tensor("float32", 3, 3),
-            type=text,
-            distortion=_group(radial=_tensor("float32", 3), tangential=_tensor("float32", 2)),
-        ),
+        "intrinsics": _intrinsics_group(text),
         "extrinsics": _group(R=_tensor("float32", 3, 3), t=_tensor("float32", 3)),
         "color_image": _image("image_feature.Image", config.image_size, 3, use_colormap=False),
         "category_image": _image("labeled_image.LabeledImage", config.image_size, 1, labels=2),
@@ -204,6 +198,17 @@ def _features(config: DatasetConfig) -> dict[str, Any]:
         frame_name=text,
         pose=_group(R=_tensor("float32", 3, 3), t=_tensor("float32", 3)),
         cameras=_group(**{f"camera_{view}": _group(**camera) for view in range(config.views)}),
+    )
+
+
+def _intrinsics_group(text: dict[str, Any]) -> dict[str, Any]:
+    """Return the description of a camera's intrinsics; `text` is that of a text."""
+    return _group(
+        image_width=_tensor("int32"),
+        image_height=_tensor("int32"),
+        K=_tensor("float32", 3, 3),
+        type=text,
+        distortion=_group(radial=_tensor("float32", 3), tangential=_tensor("float32", 2)),
     )
 
 

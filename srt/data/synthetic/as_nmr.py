@@ -131,17 +131,21 @@ def _write_lists(root: Path, scenes: list[ObjectKey], views: int) -> None:
         metadata[class_id] = {"id": class_id, "name": class_name}
 
         # The folder of the class has a list of each split.
-        (root / class_id).mkdir(parents=True)
         members = [scene for scene in scenes if scene.class_index == class_index]
-        for split in SPLITS:
-            names = [f"{scene.name}\n" for scene in members if scene.split == split]
-            (root / class_id / f"softras_{split}.lst").write_text("".join(names))
-
+        _write_class_lists(root / class_id, members)
         for scene in members:
             if scene.split == "test":
                 source_lines.append(f"{class_id} {scene.name} {scene.source_view(views)}\n")
     (root / "metadata.yaml").write_text(yaml.safe_dump(metadata, sort_keys=False))
     (root / "src_dvr.txt").write_text("".join(source_lines))
+
+
+def _write_class_lists(folder: Path, scenes: list[ObjectKey]) -> None:
+    """Make the folder of a class, and in it the list of each split's scenes."""
+    folder.mkdir(parents=True)
+    for split in SPLITS:
+        names = [f"{scene.name}\n" for scene in scenes if scene.split == split]
+        (folder / f"softras_{split}.lst").write_text("".join(names))
 
 
 def _write_scene(root: Path, views: int, image_size: int, scene: ObjectKey) -> None:

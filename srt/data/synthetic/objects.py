@@ -149,8 +149,7 @@ def _chair(rng: np.random.Generator) -> list[Solid]:
     # Four legs near the corners, or a pole on a round foot.
     x, y = depth / 2 - 0.05, width / 2 - 0.05
     if rng.uniform() < 0.6:
-        for leg_x, leg_y in ((x, y), (x, -y), (-x, y), (-x, -y)):
-            solids.append(_rod((leg_x, leg_y, 0), (leg_x, leg_y, height), 0.04, frame))
+        solids += _legs(x, y, height, frame)
     else:
         solids.append(_rod((0, 0, 0.05), (0, 0, height), 0.07, frame))
         solids.append(_rod((0, 0, 0), (0, 0, 0.08), 0.5 * depth, frame, taper=0.4))
@@ -159,6 +158,14 @@ def _chair(rng: np.random.Generator) -> list[Solid]:
     if rng.uniform() < 0.5:
         for arm_y in (-y, y):
             solids.append(_box((0, arm_y, top + 0.11), (depth, 0.1, 0.22), fabric))
+    return solids
+
+
+def _legs(x: float, y: float, height: float, material: Material) -> list[Solid]:
+    """Return the four legs of a chair, which stand at these distances from its middle."""
+    solids = []
+    for leg_x, leg_y in ((x, y), (x, -y), (-x, y), (-x, -y)):
+        solids.append(_rod((leg_x, leg_y, 0), (leg_x, leg_y, height), 0.04, material))
     return solids
 
 
@@ -172,12 +179,7 @@ def _car(rng: np.random.Generator) -> list[Solid]:
     middle, top = wheel + height / 2, wheel + height
     solids = [_box((0, 0, middle), (1, width, height), paint)]
     solids += _wheels(width, wheel)
-
-    # Two yellow headlights and two red tail lights.
-    for y in (-0.3 * width, 0.3 * width):
-        yellow, red = _plain((1.0, 0.9, 0.4)), _plain((0.8, 0.0, 0.0))
-        solids.append(_ellipsoid((0.5, y, middle + 0.02), (0.03, 0.045, 0.045), yellow))
-        solids.append(_box((-0.5, y, middle + 0.02), (0.03, 0.08, 0.06), red))
+    solids += _car_lights(width, middle + 0.02)
 
     # The cabin: a saloon has glass on all sides, a van only in front.
     cabin = top + cabin_height / 2
@@ -202,6 +204,16 @@ def _wheels(width: float, radius: float) -> list[Solid]:
             hub_end = (x, side * (width / 2 + 0.03), radius)
             solids.append(_rod(inner, tyre_end, radius, rubber))
             solids.append(_rod(inner, hub_end, radius / 2, steel))
+    return solids
+
+
+def _car_lights(width: float, height: float) -> list[Solid]:
+    """Return two yellow headlights and two red tail lights at this height."""
+    yellow, red = _plain((1.0, 0.9, 0.4)), _plain((0.8, 0.0, 0.0))
+    solids = []
+    for y in (-0.3 * width, 0.3 * width):
+        solids.append(_ellipsoid((0.5, y, height), (0.03, 0.045, 0.045), yellow))
+        solids.append(_box((-0.5, y, height), (0.03, 0.08, 0.06), red))
     return solids
 
 
@@ -231,14 +243,7 @@ def _airplane(rng: np.random.Generator) -> list[Solid]:
     radius, span, sweep = rng.uniform(0.08, 0.12), rng.uniform(0.75, 1.0), rng.uniform(0, 0.4)
     hull, paint = _plain(IVORY, 0.6), _random_paint(rng, PURPLE)
 
-    # The fuselage, its nose, its tail cone and the cockpit.
-    cockpit_radii = (0.08, 0.5 * radius, 0.7 * radius)
-    solids = [
-        _rod((-0.25, 0, 0), (0.35, 0, 0), radius, hull),
-        _ellipsoid((0.35, 0, 0), (0.15, radius, radius), paint),
-        _rod((-0.25, 0, 0), (-0.5, 0, 0.03), radius, hull, taper=0.3),
-        _ellipsoid((0.3, 0, 0.6 * radius), cockpit_radii, _plain(GLASS, 0.6)),
-    ]
+    solids = _fuselage(radius, hull, paint)
 
     # On either side a wing, an engine and a tailplane. Both sides are swept back.
     chord, fin, wing_height = rng.uniform(0.22, 0.3), rng.uniform(0.2, 0.28), 0.3 * radius
@@ -255,6 +260,17 @@ def _airplane(rng: np.random.Generator) -> list[Solid]:
     # The upright fin.
     solids.append(_box((-0.43, 0, 0.02 + fin / 2), (0.15, 0.05, fin), paint))
     return solids
+
+
+def _fuselage(radius: float, hull: Material, paint: Material) -> list[Solid]:
+    """Return the fuselage of an airplane, its nose, its tail cone and the cockpit."""
+    cockpit_radii = (0.08, 0.5 * radius, 0.7 * radius)
+    return [
+        _rod((-0.25, 0, 0), (0.35, 0, 0), radius, hull),
+        _ellipsoid((0.35, 0, 0), (0.15, radius, radius), paint),
+        _rod((-0.25, 0, 0), (-0.5, 0, 0.03), radius, hull, taper=0.3),
+        _ellipsoid((0.3, 0, 0.6 * radius), cockpit_radii, _plain(GLASS, 0.6)),
+    ]
 
 
 CLASSES: dict[str, Callable[[np.random.Generator], list[Solid]]] = {

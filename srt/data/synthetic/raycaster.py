@@ -165,13 +165,8 @@ def _enter(
 def _passes_near(
     solids: Sequence[Solid], origins: Float[Tensor, "3 n"], directions: Float[Tensor, "3 n k"]
 ) -> Bool[Tensor, "solids n"]:
-    """Return which packets may have a ray that crosses which solid's bounding sphere.
-
-    A packet passes near a solid if its first ray's line passes near the centre c of the sphere. Let
-    p be the point of the line that is nearest to 0, and d the line's direction. The squared
-    distance of c from the line is cᵀc - cᵀ(ddᵀ)c - 2cᵀp + pᵀp. All these distances are one matrix
-    product, of a matrix of the solids and a matrix of the rays.
-    """
+    """Return which packets may have a ray that crosses which solid's bounding sphere."""
+    # A packet passes near a solid if its first ray's line passes near the bounding sphere's centre.
     # The bounding sphere is that of the bounding box.
     boxes = torch.from_numpy(np.array([bounding_box(solid) for solid in solids])).to(origins)
     centres, radii = boxes.mean(1), (boxes[:, 1] - boxes[:, 0]).norm(dim=1) / 2  # (s, 3), (s,)
@@ -182,14 +177,26 @@ def _passes_near(
     spread = (last - first).square().sum(0).amax().sqrt()
     reach = origins.square().sum(0).amax().sqrt() + centres.norm(dim=1).amax()
     limit = (1.01 * radii + 0.01 + spread * reach).square() - centres.square().sum(1)  # (s,)
+    near: Tensor = _distances_to_lines(centres, origins, first) < limit[:, None]
+    return near
 
+
+def _distances_to_lines(
+    centres: Float[Tensor, "s 3"], origins: Float[Tensor, "3 n"], directions: Float[Tensor, "3 n"]
+) -> Float[Tensor, "s n"]:
+    """Return the squared distance of each centre c from each ray's line, less cᵀc.
+
+    Let p be the point of the line that is nearest to 0, and d the line's direction. The squared
+    distance is cᵀc - cᵀ(ddᵀ)c - 2cᵀp + pᵀp. All these distances are one matrix product, of a matrix
+    of the centres and a matrix of the rays.
+    """
     # The squares and the mixed products of d, then p and its square; the same for the centres.
-    p = origins - (origins * first).sum(0) * first  # (3, n)
-    line_terms = (first * first, first * first.roll(-1, 0), p, (p * p).sum(0, keepdim=True))
+    d = directions
+    p = origins - (origins * d).sum(0) * d  # (3, n)
+    line_terms = (d * d, d * d.roll(-1, 0), p, (p * p).sum(0, keepdim=True))
     mixed = -2 * centres * centres.roll(-1, 1)
     centre_terms = (-centres.square(), mixed, -2 * centres, torch.ones_like(centres[:, :1]))
-    near: Tensor = torch.cat(centre_terms, dim=1) @ torch.cat(line_terms) < limit[:, None]
-    return near
+    return torch.cat(centre_terms, dim=1) @ torch.cat(line_terms)
 
 
 def surfaces(

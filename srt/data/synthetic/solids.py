@@ -14,7 +14,7 @@ Shapes: n rays, or n packets of k rays that have one origin. Coordinates are the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +25,9 @@ from torch import Tensor
 from srt.common.shapes import Float
 
 Colour = tuple[float, float, float]  # red, green, blue in [0, 1]
+
+# The origins and directions of rays: x, y, z, dx, dy, dz, each of which is a tensor.
+_Coordinates = tuple[Tensor, ...]
 
 # Instead of zero, the least absolute value of what a formula divides by.
 TINY = 1e-9
@@ -121,17 +124,36 @@ def enter_frustum(
     Args:
         taper: the frustum's radius at the top; a tensor has one for each of s solids.
     """
-    (ox, oy, oz), (dx, dy, dz) = origins, directions
-    middle, slope = (1 + taper) / 2, (1 - taper) / 2  # the radius at z is middle - slope z
+    # The formulas divide by dz. The radius at z is middle - slope z.
+    dx, dy, dz = directions
+    rays = (*origins, dx, dy, torch.where(dz.abs() < TINY, TINY, dz))
+    middle, slope = (1 + taper) / 2, (1 - taper) / 2
 
+    # Of a side and an end disc, a ray enters by the one that it reaches first.
+    nearest = _enter_end_disc(rays, middle, slope)
+    for side in _enter_side(rays, middle, slope):
+        nearest = torch.minimum(nearest, side)
+    return nearest
+
+
+def _enter_end_disc(
+    rays: _Coordinates, middle: float | Tensor, slope: float | Tensor
+) -> Float[Tensor, "*n k"]:
+    """Return the distances at which rays enter by an end disc of a frustum."""
     # Only the end disc that faces the ray can be where it enters: the top if the ray goes down.
-    dz = torch.where(dz.abs() < TINY, TINY, dz)
+    ox, oy, oz, dx, dy, dz = rays
     cap_z = -dz.sign()
     cap = (cap_z - oz) / dz
     inside = (ox + cap * dx).square() + (oy + cap * dy).square() < (middle - slope * cap_z).square()
-    nearest = _infinite_unless(inside, cap)
+    return _infinite_unless(inside, cap)
 
+
+def _enter_side(
+    rays: _Coordinates, middle: float | Tensor, slope: float | Tensor
+) -> Iterator[Float[Tensor, "*n k"]]:
+    """Yield the two distances at which rays cross the side of a frustum."""
     # The side is where x² + y² is the square of the radius at z: a t² + 2 b t + c = 0.
+    ox, oy, oz, dx, dy, dz = rays
     origin_radius, radius_change = middle - slope * oz, -slope * dz
     a = dx * dx + dy * dy - radius_change * radius_change
     a = torch.where(a.abs() < TINY, TINY, a)
@@ -143,18 +165,13 @@ def enter_frustum(
     # Of the two solutions, the second is the nearer one where a < 0. Both must be between the ends.
     for side in ((-b - offset) / a, (-b + offset) / a):
         on_side = (discriminant > 0) & ((oz + side * dz).abs() < 1)
-        nearest = torch.minimum(nearest, _infinite_unless(on_side, side))
-    return nearest
+        yield _infinite_unless(on_side, side)
 
 
 def world_to_local(
     solids: Sequence[Solid], like: Tensor
 ) -> tuple[Float[Tensor, "solids 3 3"], Float[Tensor, "solids 3 1"]]:
-    """Return the linear parts and the offsets of the maps from the world to canonical shapes.
-
-    Args:
-        like: a tensor of the device and precision that the maps are to have.
-    """
+    """Return the linear parts and the offsets of the maps to canonical shapes, in `like`'s type."""
     inverse = torch.from_numpy(np.linalg.inv([solid.to_world for solid in solids])).to(like)
     return inverse[:, :3, :3], inverse[:, :3, 3:]
 

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 from support.paths import PARAMS
-from support.unreliable_site import Bucket, checksum, served
+from support.unreliable_site import Bucket, checksum, make_bucket, serve
 
 from srt.config.load import load_dataset
 from srt.config.schema import DatasetConfig, SplitRanges, SubsetConfig
@@ -60,7 +60,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def bucket() -> Iterator[Bucket]:
     """Serve the files with their checksums."""
-    with served(Bucket.of(FILES)) as bucket:
+    with serve(make_bucket(FILES)) as bucket:
         yield bucket
 
 
@@ -92,9 +92,9 @@ def test_a_bucket_is_fetched_whole_and_only_once(bucket: Bucket, tmp_path: Path)
     assert all(file.checksum == f"md5={checksum('md5', FILES[file.name])}" for file in files)
 
     # A second call sends no request.
-    requests = len(bucket.heads), len(bucket.gets)
+    requests = len(bucket.head_requests), len(bucket.get_requests)
     assert fetch_bucket(msn(bucket), tmp_path) == files
-    assert (len(bucket.heads), len(bucket.gets)) == requests
+    assert (len(bucket.head_requests), len(bucket.get_requests)) == requests
 
 
 def test_public_buckets_have_an_https_address() -> None:
@@ -105,24 +105,24 @@ def test_public_buckets_have_an_https_address() -> None:
 
 def test_several_shards_are_fetched_at_the_same_time(bucket: Bucket, tmp_path: Path) -> None:
     # The barrier breaks unless five requests wait at it together.
-    bucket.meeting = threading.Barrier(5)
+    bucket.barrier = threading.Barrier(5)
     fetch_bucket(msn(bucket), tmp_path)
-    assert not bucket.meeting.broken
+    assert not bucket.barrier.broken
 
 
 def test_dropped_connections_lose_no_byte_of_any_shard(bucket: Bucket, tmp_path: Path) -> None:
-    bucket.busy = 3
+    bucket.busy_answers = 3
     for name in SHARDS:
         bucket.files[name].stop_after = [1000, 0, 1]
     fetch_bucket(msn(bucket), tmp_path)
     assert read_shards(tmp_path) == SHARDS
-    assert all(bucket.files[name].sent == 3000 for name in SHARDS)
+    assert all(bucket.files[name].sent_bytes == 3000 for name in SHARDS)
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "crc32c"])
 def test_a_corrupted_shard_is_fetched_again_and_then_named(algorithm: str, tmp_path: Path) -> None:
     name = shard("val", 0)
-    with served(Bucket.of(FILES, (algorithm,))) as bucket:
+    with serve(make_bucket(FILES, (algorithm,))) as bucket:
         # The server sends zeros, each time.
         bucket.files[name].content = bytes(3000)
         message = f"{name}: 6 tries .* 3000 bytes with {algorithm}="
@@ -142,14 +142,14 @@ def test_a_shard_with_a_wrong_announced_length_gets_no_name(
     bucket: Bucket, tmp_path: Path, announced: int
 ) -> None:
     name = shard("val", 0)
-    bucket.files[name].announce = announced
+    bucket.files[name].announced_size = announced
     with pytest.raises(FetchError, match=name):
         fetch_bucket(msn(bucket), tmp_path)
     assert name not in read_shards(tmp_path)
 
 
 def test_files_without_announced_checksums_are_recorded_with_their_own(tmp_path: Path) -> None:
-    with served(Bucket.of(FILES, ())) as bucket:
+    with serve(make_bucket(FILES, ())) as bucket:
         files = fetch_bucket(msn(bucket), tmp_path)
     assert files[-1].checksum == f"md5={checksum('md5', FILES[files[-1].name])}"
 
@@ -180,7 +180,7 @@ def test_a_shard_from_another_program_is_checked_once(bucket: Bucket, tmp_path: 
         fetch_bucket(msn(bucket), tmp_path)
     bad.unlink()
     fetch_bucket(msn(bucket), tmp_path)
-    assert good.name not in bucket.gets
+    assert good.name not in bucket.get_requests
     assert read_shards(tmp_path) == SHARDS
 
 
@@ -191,7 +191,7 @@ def test_a_call_that_was_killed_while_it_renamed_a_file_leaves_no_trace(
     renamed.write_bytes(SHARDS[renamed.name])
     renamed.with_name(f"{renamed.name}.part.json").write_text("{}")
     fetch_bucket(msn(bucket), tmp_path)
-    assert renamed.name not in bucket.gets
+    assert renamed.name not in bucket.get_requests
     assert read_shards(tmp_path) == SHARDS
 
 
@@ -238,10 +238,10 @@ def test_a_call_after_a_kill_continues_with_what_has_arrived(
 
     # Of some of the others, only the missing bytes are sent.
     for site in bucket.files.values():
-        site.stop_after, site.sent = [], 0
+        site.stop_after, site.sent_bytes = [], 0
     fetch_bucket(msn(bucket), tmp_path)
     assert read_shards(tmp_path) == SHARDS
-    sent = sum(site.sent for site in bucket.files.values())
+    sent = sum(site.sent_bytes for site in bucket.files.values())
     assert sent < 3000 * (len(SHARDS) - len(complete))
 
 
@@ -271,10 +271,10 @@ def test_a_subset_of_shards_is_fetched(bucket: Bucket, tmp_path: Path) -> None:
 
 def test_shards_that_are_present_are_not_fetched(bucket: Bucket, tmp_path: Path) -> None:
     fetch_bucket(msn(bucket, subset=subset(shards="0")), tmp_path)
-    bucket.gets.clear()
+    bucket.get_requests.clear()
     files = fetch_bucket(msn(bucket, subset=subset(shards="present")), tmp_path)
     assert len(files) == 5
-    assert not bucket.gets
+    assert not bucket.get_requests
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"name": "../x", "splits": []}', '{"name": "x"}'])

@@ -1,6 +1,7 @@
 """Downloads from a server that breaks off, lies, changes its file and sends nonsense.
 
-`site.asked` has the Range header of each request, and `site.sent` counts the bytes of the answers.
+`site.requested_ranges` has the Range header of each request, and `site.sent_bytes` counts the bytes
+of all answers.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from types import SimpleNamespace
 
 import pytest
 from support.paths import REPOSITORY
-from support.unreliable_site import Site, served
+from support.unreliable_site import Site, serve
 
 from srt.data.download import http, partial
 from srt.data.download.http import download
@@ -34,7 +35,7 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """Serve one file, and try again at once after failures."""
     monkeypatch.setattr(http, "FIRST_WAIT", 0.0)
-    with served(Site(CONTENT)) as site:
+    with serve(Site(CONTENT)) as site:
         yield site
 
 
@@ -55,7 +56,7 @@ def fetch_less_than_half(site: Site, target: Path) -> None:
     with pytest.raises(FetchError, match=r"503 .* Run again to go on: .* 400000 of 1000000"):
         download(site.url, target, sha256=DIGEST)
     assert nonempty_files(target) == ["file.zip.part", "file.zip.part.json"]
-    site.statuses, site.asked, site.sent = [], [], 0
+    site.statuses, site.requested_ranges, site.sent_bytes = [], [], 0
 
 
 def test_a_download_returns_its_digest_and_makes_one_file(site: Site, target: Path) -> None:
@@ -77,7 +78,7 @@ def test_an_existing_file_is_accepted_without_the_network(
     # A program that was killed just after it had renamed the file has left this.
     target.with_name(f"{target.name}.part.json").write_text("{}")
     assert download(site.url, target, sha256=digest) == DIGEST
-    assert site.asked == []
+    assert site.requested_ranges == []
     assert list(target.parent.iterdir()) == [target]
 
 
@@ -96,8 +97,8 @@ def test_an_existing_file_with_another_digest_is_refused_with_both_digests(
 def test_broken_connections_lose_no_byte(site: Site, target: Path) -> None:
     site.stop_after = [100_000, 1, 0, 300_000]
     assert download(site.url, target, sha256=DIGEST) == DIGEST
-    assert site.asked == [None, "bytes=100000-", *["bytes=100001-"] * 2, "bytes=400001-"]
-    assert site.sent == len(CONTENT)
+    assert site.requested_ranges == [None, "bytes=100000-", *["bytes=100001-"] * 2, "bytes=400001-"]
+    assert site.sent_bytes == len(CONTENT)
 
 
 def test_many_broken_connections_are_no_failure_while_bytes_arrive(
@@ -110,8 +111,8 @@ def test_many_broken_connections_are_no_failure_while_bytes_arrive(
 def test_a_later_call_requests_only_the_missing_bytes(site: Site, target: Path) -> None:
     fetch_less_than_half(site, target)
     assert download(site.url, target, sha256=DIGEST) == DIGEST
-    assert site.asked == ["bytes=400000-"]
-    assert site.sent == len(CONTENT) - 400_000
+    assert site.requested_ranges == ["bytes=400000-"]
+    assert site.sent_bytes == len(CONTENT) - 400_000
     assert nonempty_files(target) == ["file.zip"]
 
 
@@ -141,10 +142,10 @@ def test_a_call_after_a_kill_continues_with_what_has_arrived(site: Site, target:
     # The next call requests only what is missing.
     size = target.with_name("file.zip.part").stat().st_size
     assert size > 250_000  # at most a chunk was lost
-    site.sent = 0
+    site.sent_bytes = 0
     assert download(site.url, target, sha256=DIGEST) == DIGEST
-    assert site.asked == [None, f"bytes={size}-"]
-    assert site.sent == len(CONTENT) - size
+    assert site.requested_ranges == [None, f"bytes={size}-"]
+    assert site.sent_bytes == len(CONTENT) - size
 
 
 def test_a_complete_partial_file_is_renamed_without_the_network(
@@ -160,9 +161,9 @@ def test_a_complete_partial_file_is_renamed_without_the_network(
             download(site.url, target, sha256=None)
 
     # The second call needs no request.
-    site.asked.clear()
+    site.requested_ranges.clear()
     assert download(site.url, target, sha256=DIGEST) == DIGEST
-    assert site.asked == []
+    assert site.requested_ranges == []
 
 
 @pytest.mark.parametrize(
@@ -192,7 +193,7 @@ def test_a_remote_file_that_became_shorter_than_what_has_arrived_is_reported(
 def test_bytes_of_another_address_are_deleted(site: Site, target: Path) -> None:
     fetch_less_than_half(site, target)
     download(site.url + "2", target, sha256=DIGEST)
-    assert site.asked == [None]
+    assert site.requested_ranges == [None]
 
 
 def test_bytes_without_version_or_validator_are_deleted(site: Site, target: Path) -> None:
@@ -200,13 +201,13 @@ def test_bytes_without_version_or_validator_are_deleted(site: Site, target: Path
     target.with_name("file.zip.part.json").write_text("{")
     site.etag, site.stop_after = None, [10]
     assert download(site.url, target, sha256=DIGEST) == DIGEST
-    assert site.asked == [None, None]
+    assert site.requested_ranges == [None, None]
 
 
 def test_a_server_without_ranges_sends_the_file_from_its_start(site: Site, target: Path) -> None:
-    site.ranges, site.stop_after = False, [200_000, 100_000]
+    site.supports_ranges, site.stop_after = False, [200_000, 100_000]
     assert download(site.url, target, sha256=DIGEST) == DIGEST
-    assert site.sent == len(CONTENT) + 300_000
+    assert site.sent_bytes == len(CONTENT) + 300_000
 
 
 @pytest.mark.parametrize(
@@ -216,7 +217,7 @@ def test_a_server_without_ranges_sends_the_file_from_its_start(site: Site, targe
 def test_a_server_that_announces_too_many_bytes_is_reported(
     site: Site, target: Path, ranges: bool, message: str
 ) -> None:
-    site.announce, site.ranges = len(CONTENT) + 5, ranges
+    site.announced_size, site.supports_ranges = len(CONTENT) + 5, ranges
     with pytest.raises(FetchError, match=message) as error:
         download(site.url, target, sha256=None)
     assert "1000000 of 1000005 bytes" in str(error.value)
@@ -224,7 +225,7 @@ def test_a_server_that_announces_too_many_bytes_is_reported(
 
 
 def test_a_server_that_announces_too_few_bytes_fails_the_checksum(site: Site, target: Path) -> None:
-    site.announce = len(CONTENT) - 5
+    site.announced_size = len(CONTENT) - 5
     with pytest.raises(FetchError, match=DIGEST):
         download(site.url, target, sha256=DIGEST)
     assert nonempty_files(target) == []
@@ -232,7 +233,7 @@ def test_a_server_that_announces_too_few_bytes_fails_the_checksum(site: Site, ta
 
 def test_a_server_with_two_lengths_for_one_version_is_reported(site: Site, target: Path) -> None:
     fetch_less_than_half(site, target)
-    site.announce = 2_000_000
+    site.announced_size = 2_000_000
     with pytest.raises(FetchError, match="400000 of 1000000 bytes the server announces 2000000"):
         download(site.url, target, sha256=DIGEST)
 
@@ -271,10 +272,10 @@ def test_a_request_is_repeated_if_the_server_is_busy_but_not_if_it_refuses(
     assert download(site.url, target, sha256=DIGEST) == DIGEST
 
     # A refusal ends the call.
-    site.statuses, site.asked = [404], []
+    site.statuses, site.requested_ranges = [404], []
     with pytest.raises(FetchError, match="404 Not Found; check the address"):
         download(site.url, target.with_name("other"), sha256=DIGEST)
-    assert len(site.asked) == 1
+    assert len(site.requested_ranges) == 1
 
 
 def test_the_connection_to_a_silent_server_is_closed(
@@ -283,7 +284,7 @@ def test_the_connection_to_a_silent_server_is_closed(
     monkeypatch.setattr(http, "TIMEOUT", (5.0, 0.2))
     site.stop_after, site.stall = [250_000], threading.Event()
     assert download(site.url, target, sha256=DIGEST) == DIGEST
-    assert site.asked[:2] == [None, "bytes=250000-"]
+    assert site.requested_ranges[:2] == [None, "bytes=250000-"]
 
 
 def test_errors_and_version_files_have_no_credentials(
@@ -314,7 +315,7 @@ def test_two_downloads_of_one_target_do_not_mix(site: Site, target: Path) -> Non
     with ThreadPoolExecutor() as pool:
         # The first call waits for a stalled server while the second one begins.
         first = pool.submit(download, site.url, target, sha256=DIGEST)
-        assert site.begun.wait(5)
+        assert site.answered.wait(5)
         with pytest.raises(FetchError, match="another process is fetching it"):
             download(site.url, target, sha256=DIGEST)
         site.stall.set()
