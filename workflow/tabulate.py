@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,14 +42,12 @@ from srt.results.runs import Run
 from srt.visualization.pictures import write_picture
 from workflow.common.cli import run
 from workflow.common.jobs import PUBLISHED_SCALE
+from workflow.common.report_archive import archive_inputs, read_remarks
 from workflow.common.stage_files import (
     BY_ANGLE,
-    FIGURES,
-    RUN_FILES,
     VIDEO,
     read_few_cameras,
     read_json,
-    read_repeat,
     read_run,
     read_survey,
     seed_folders,
@@ -60,7 +57,6 @@ from workflow.common.tracked_run import open_run
 
 TEASERS = 2  # videos in the teaser, of different datasets
 TIMEOUT = 60  # seconds that a tracking server may take for all runs together
-REMARKS = "remarks.txt"  # remarks on the runs, beside them
 
 log = logging.getLogger(__name__)
 
@@ -203,54 +199,9 @@ def write_report(report: Report, rows: Sequence[Row], reproduced: Sequence[Row],
         write_atomically(out / name, text.encode())
 
 
-def archive_inputs(outputs: Path, out: Path, experiments: Sequence[Experiment]) -> None:
-    """Copy the files that a report is made of to `runs` and `seeds` in its folder.
-
-    Repeats from earlier reports stay, as they cost hours, until their run changes in more than the
-    seed. They are no output of a pipeline tool, so that none deletes them.
-    """
-    # Remarks on earlier runs do not apply to these.
-    runs = out / "runs"
-    if not (outputs / REMARKS).is_file():
-        (runs / REMARKS).unlink(missing_ok=True)
-    copy_files(outputs, runs, (REMARKS,))
-
-    for one in experiments:
-        folder = outputs / one.name
-        copy_files(folder, runs / one.name, RUN_FILES)
-        for seed in seed_folders(folder / "seeds"):
-            copy_files(seed, out / "seeds" / one.name / seed.name, FIGURES)
-
-        remove_other_repeats(out / "seeds" / one.name, folder, one)
-
-
-def remove_other_repeats(seeds: Path, run_folder: Path, experiment: Experiment) -> None:
-    """Remove earlier repeats that no longer compare with their run; the log says why."""
-    for seed in seed_folders(seeds):
-        try:
-            read_repeat(seed, run_folder, experiment)
-        except UserError as error:
-            log.info("removed from the report: %s", error)
-            shutil.rmtree(seed)
-
-
-def read_remarks(outputs: Path) -> list[str]:
-    """Return the remarks on the runs, one for each line of their file; none without the file."""
-    path = outputs / REMARKS
-    return path.read_text().splitlines() if path.is_file() else []
-
-
 def with_notes(table: Table, notes: Sequence[str]) -> Table:
     """Return a table with more notes below it."""
     return dataclasses.replace(table, notes=[*table.notes, *notes])
-
-
-def copy_files(source: Path, target: Path, files: Sequence[str]) -> None:
-    """Copy those of the files that are in a folder. The two folders may be the same one."""
-    target.mkdir(parents=True, exist_ok=True)
-    for file in files:
-        if (source / file).is_file():
-            write_atomically(target / file, (source / file).read_bytes())
 
 
 def write_best_videos(out: Path, rows: Sequence[Row], frames: int) -> None:
