@@ -57,8 +57,7 @@ def fetch(
     Args:
         name: of the dataset or weight file in params.yaml.
         profile: of params.yaml; by default the one that the file names.
-        out: the manifest, written last; by default manifest.json in data/<profile>/raw/<name>, or
-            in data/<profile>/weights/<name>.
+        out: the manifest, by default data/<profile>/{raw,weights}/<name>/manifest.json.
         params: the configuration.
         shards: of each split, like 0-3,7; only these are fetched (layout msn).
         classes: ids or names with commas between; only these are unpacked (layout nmr).
