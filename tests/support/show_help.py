@@ -29,9 +29,7 @@ def show_help(module):
 
 if __name__ == "__main__":
     repository = Path(sys.argv[1])
-    paths = [
-        path for name in ("workflow", "benchmarks") for path in (repository / name).rglob("*.py")
-    ]
+    paths = [*repository.glob("workflow/**/*.py"), *repository.glob("benchmarks/*.py")]
     modules = [
         ".".join(path.relative_to(repository).with_suffix("").parts)
         for path in sorted(paths)

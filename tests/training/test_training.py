@@ -1,6 +1,5 @@
 """Gradients in groups of rays, the learning rate, and trainings that resume bit for bit."""
 
-import contextlib
 import dataclasses
 import logging
 
@@ -27,7 +26,6 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from srt.config.load import load_experiment
 from srt.data.sampling import Sampler
 from srt.model.srt import build_model
-from srt.training import loop
 from srt.training.cuda_graph import plain_step
 from srt.training.gradients import choose_group_shape, compute_gradients, largest_equal_group
 from srt.training.loop import (
@@ -114,7 +112,7 @@ def test_gradients_in_groups_equal_those_of_all_rays_at_once(all_rays_at_once, r
         return model.decoder(keys_values, rays)
 
     decode.scene_keys_values = model.decoder.scene_keys_values
-    loss = compute_gradients(model, decode, batch, rays_per_group)
+    loss = compute_gradients(model, batch, rays_per_group, decoder=decode)
     torch.testing.assert_close(loss, error, rtol=1e-12, atol=0)
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-12, atol=1e-12, msg=name)
@@ -284,9 +282,9 @@ def test_no_state_of_a_loss_that_is_not_finite_is_saved(
 def test_a_gradient_that_is_not_finite_ends_the_training_even_if_the_loss_is_finite(
     experiment, data, tmp_path, monkeypatch
 ):
-    def make_bad_step(model, device):
-        def step(*arguments):
-            loss = compute_gradients(model, model.decoder, *arguments)
+    def make_bad_step(model, device, rays_per_group, reduction):
+        def step(batch):
+            loss = compute_gradients(model, batch, rays_per_group, reduction)
             next(iter(model.parameters())).grad[0] = float("inf")
             return loss
 
@@ -358,37 +356,6 @@ def test_a_restored_state_has_the_memory_layout_of_the_weights(experiment, data)
     restored = second.state().tensors
     for name, values in first.state().tensors.items():
         assert torch.equal(restored[name], values), name
-
-
-def test_the_bar_shows_the_newest_validation_and_none_before_the_first(
-    experiment, data, tmp_path, monkeypatch
-):
-    class Bar:
-        def __init__(self):
-            self.texts = []  # after each step
-
-        def update(self):
-            pass
-
-        def set_postfix_str(self, text, refresh):
-            self.texts.append(text)
-
-    bar = Bar()
-    monkeypatch.setattr(loop, "progress_bar", lambda *_: contextlib.nullcontext(bar))
-    training = train(experiment, data, tmp_path)
-    assert bar.texts[0] == ""
-    for step, text in enumerate(bar.texts, start=1):
-        measured = [psnr for when, psnr in training.validation if when <= step]
-        best = f"validation {measured[-1]:.2f} dB (best {max(measured):.2f})" if measured else ""
-        assert text.endswith(best)
-        assert ("validation" in text) == bool(measured)
-
-
-def test_the_last_line_of_the_bar_has_the_last_validation(experiment, data, tmp_path, capsys):
-    training = train(experiment, data, tmp_path)
-    last = capsys.readouterr().err.rstrip().split("\r")[-1]
-    assert "8/8" in last
-    assert f"validation {training.validation[-1][1]:.2f} dB" in last
 
 
 def test_the_curve_file_has_a_row_for_each_log_and_validation_and_no_time(uninterrupted):

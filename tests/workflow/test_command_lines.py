@@ -40,7 +40,7 @@ def written_files():
 
 @pytest.fixture(scope="module")
 def helps(tmp_path_factory):
-    """The exit code and the help of every module of workflow/ and benchmarks/ that has a command."""
+    """The exit code and the help of every module of workflow/ and benchmarks/ that can run."""
     folder = tmp_path_factory.mktemp("help")
     before = written_files()
     command = [sys.executable, REPOSITORY / "tests" / "support" / "show_help.py", REPOSITORY]
