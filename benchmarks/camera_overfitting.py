@@ -30,6 +30,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.command_line import make_parser
 from benchmarks.few_camera_scenes import make_scenes, nearest_camera_angles, rotate_items
 from srt.common.devices import best_device
 from srt.common.distributed import Processes
@@ -179,7 +180,7 @@ def sheet(rows: list[tuple[str, np.ndarray]], views: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     """Write results.json, psnr_by_angle.png and views.png."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--objects", type=int, default=2000)
     parser.add_argument("--test-objects", type=int, default=48)

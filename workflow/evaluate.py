@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from srt.common.distributed import Processes
-from srt.common.errors import UserError
 from srt.common.files import write_atomically
 from srt.config.load import load_experiment
 from srt.config.schema import Experiment, Protocol
@@ -24,7 +23,7 @@ from srt.data.batch import make_view_config
 from srt.data.packed.reader import Scenes, read_split_header
 from srt.evaluation.comparison import compare_views
 from srt.evaluation.evaluator import evaluate_items
-from srt.evaluation.lpips import Lpips, LpipsNetwork
+from srt.evaluation.lpips import Lpips
 from srt.evaluation.model_costs import count_costs, single_view_batch, time_stages
 from srt.evaluation.protocols import Conditions, Item, protocol_items
 from srt.evaluation.scores import MEASURES, extremes, metrics_text, summarise
@@ -32,6 +31,8 @@ from srt.model.srt import SRT
 from srt.model.weights import load_model
 from srt.visualization.pictures import write_picture
 from workflow.common.cli import run
+from workflow.common.default_paths import DefaultPaths, choose_output
+from workflow.common.lpips_weights import load_distances, lpips_manifests
 from workflow.common.metrics_header import metrics_header
 from workflow.common.torchrun import start_processes
 from workflow.common.tracked_run import log_dataset, open_run
@@ -39,13 +40,13 @@ from workflow.common.tracked_run import log_dataset, open_run
 
 def evaluate(
     *,
-    profile: str,
     experiment: str,
-    data: Path,
-    model: Path,
-    lpips: Path,
-    out: Path,
+    profile: str | None = None,
+    data: Path | None = None,
+    model: Path | None = None,
+    lpips: Path | None = None,
     lpips_alex: Path | None = None,
+    out: Path | None = None,
     split: str = "test",
     max_items: int | None = None,
     input_views: int | None = None,
@@ -54,29 +55,38 @@ def evaluate(
 ) -> None:
     """Measure the model of an experiment.
 
+        python -m workflow.evaluate --experiment nmr_srt
+
     Pose noise is added to the inputs of a model that was trained with exact poses. The published
     models without poses (UpSRT) have another architecture, which is not part of this repository.
 
     Args:
-        profile: of params.yaml.
         experiment: its name in params.yaml.
-        data: the packed dataset's folder.
-        model: the weights that train wrote.
-        lpips: manifest.json that fetch wrote for the VGG weights of LPIPS.
+        profile: of params.yaml; by default the one that the file names.
+        data: the packed dataset's folder, by default data/<profile>/packed/<dataset>.
+        model: the weights, by default outputs/<profile>/<experiment>/model.safetensors.
+        lpips: manifest.json that fetch wrote for the VGG weights of LPIPS, by default that in
+            data/<profile>/weights/lpips_vgg; without it, LPIPS is not measured.
+        lpips_alex: the same for the AlexNet weights, by default in lpips_alex.
         out: the folder of metrics.json, scenes.csv, costs.json, comparison.png (scenes spread
-            evenly) and extremes.png (the best, the median and the worst).
-        lpips_alex: manifest.json that fetch wrote for the AlexNet weights of LPIPS; without it,
-            LPIPS with AlexNet is not measured.
+            evenly) and extremes.png (best, median, worst), by default that of the model; needed
+            where one of the next four replaces what params.yaml says.
         split: which scenes.
-        max_items: measure so many items of each protocol, spread evenly; the default of this and
-            the next two is what params.yaml says.
+        max_items: measure so many items of each protocol, spread evenly.
         input_views: give the model so many views of a scene.
         pose_noise: turn and move all input cameras but the first (radians, units of the world).
         params: the configuration.
     """
     # What the command line says replaces what params.yaml says.
     flags = {"max_items": max_items, "input_views": input_views, "pose_noise": pose_noise}
-    config = with_flags(load_experiment(params, experiment, profile), flags)
+    configured = load_experiment(params, experiment, profile)
+    config = with_flags(configured, flags)
+
+    # The paths that it does not name are those of the pipeline.
+    paths = DefaultPaths(config.profile)
+    data, model = data or paths.packed(config.dataset_name), model or paths.model(experiment)
+    out = choose_output(out, model.parent, departs=config != configured or split != "test")
+    manifests = lpips_manifests(paths.weights, lpips=lpips, lpips_alex=lpips_alex)
 
     # One process for each GPU: from here on, this code runs in all of them.
     processes = start_processes("workflow.evaluate")
@@ -84,7 +94,6 @@ def evaluate(
     # Load what is measured: the model and the scenes, and the networks that LPIPS compares with.
     network, settings = load_model(model, processes.device)
     scenes = Scenes(data / split, processes.device)
-    manifests = {"lpips": lpips, "lpips_alex": lpips_alex}
     distances = load_distances(manifests, processes)
 
     # Note which files are measured before they can change. The mean colour is a baseline.
@@ -153,31 +162,6 @@ def select_items(
     # the model sees and not what is measured.
     conditions = Conditions(config.evaluate.input_views, config.evaluate.pose_noise)
     return protocol_items(scenes, protocol, config.dataset.input_views, limit, conditions)
-
-
-def load_distances(manifests: Mapping[str, Path | None], processes: Processes) -> dict[str, Lpips]:
-    """Return the LPIPS distances to measure, by name.
-
-    Args:
-        manifests: that fetch wrote for the networks. A profile may fetch no weights for a network;
-            the manifest says so, and this distance is not measured.
-    """
-    # The names are those of the figures in metrics.json.
-    networks: dict[str, LpipsNetwork] = {"lpips": "vgg", "lpips_alex": "alex"}
-    distances = {}
-    for name, manifest in manifests.items():
-        weights = weights_file(manifest) if manifest else None
-        if weights:
-            distances[name] = Lpips(weights, networks[name]).to(processes.device)
-    return distances
-
-
-def weights_file(manifest: Path) -> Path | None:
-    """Return the file of weights that a manifest describes; None if its profile uses none."""
-    if not manifest.is_file():
-        raise UserError(f"{manifest}: there is no such file; run `python -m workflow.fetch` first")
-    file = json.loads(manifest.read_text())["file"]
-    return None if file is None else manifest.parent / file
 
 
 def write_results(

@@ -30,6 +30,7 @@ from srt.data.download.untar import extract_tar
 from srt.data.download.unzip import extract_zip, find_folder_of
 from srt.data.raw.nmr import chosen_classes, read_classes
 from workflow.common.cli import run
+from workflow.common.default_paths import load_default_paths, weights_manifest
 from workflow.common.raw_manifest import (
     INDEX,
     count_files,
@@ -41,9 +42,9 @@ from workflow.common.raw_manifest import (
 
 def fetch(
     *,
-    profile: str,
     name: str,
-    out: Path,
+    profile: str | None = None,
+    out: Path | None = None,
     params: Path = Path("params.yaml"),
     shards: str | None = None,
     classes: str | None = None,
@@ -51,10 +52,12 @@ def fetch(
 ) -> None:
     """Fetch a dataset or a weight file of params.yaml.
 
+        python -m workflow.fetch --name nmr
+
     Args:
-        profile: of params.yaml.
         name: of the dataset or weight file in params.yaml.
-        out: the manifest, which says where the data is and what it is; written last.
+        profile: of params.yaml; by default the one that the file names.
+        out: the manifest, by default data/<profile>/{raw,weights}/<name>/manifest.json.
         params: the configuration.
         shards: of each split, like 0-3,7; only these are fetched (layout msn).
         classes: ids or names with commas between; only these are unpacked (layout nmr).
@@ -62,6 +65,9 @@ def fetch(
     """
     # Whatever is wrong in params.yaml is named now, not hours later.
     file = load_params(params)
+    paths = load_default_paths(profile, params)
+    is_weights = name in file.weights
+    out = out or (weights_manifest(paths.weights, name) if is_weights else paths.raw(name))
 
     # A part of a dataset is enough to try things out.
     class_names = tuple(text.strip() for text in classes.split(",")) if classes else None
@@ -69,7 +75,7 @@ def fetch(
     options = {key: value for key, value in options.items() if value is not None}
 
     with explain_full_disk(out.parent):
-        if name in file.weights:
+        if is_weights:
             refuse_options(name, options)
             manifest = fetch_weights(load_weights(params, name, profile), out.parent)
         else:

@@ -17,6 +17,7 @@ from srt.report.dataset_summary import camera_figure, contact_sheet, split_summa
 from srt.tracking.tracker import open_tracker
 from srt.visualization.pictures import write_picture
 from workflow.common.cli import run
+from workflow.common.default_paths import load_default_paths
 from workflow.common.provenance import run_tags
 from workflow.common.tracked_run import ROOT
 
@@ -24,18 +25,28 @@ PICTURES = ("scenes.png", "cameras.png")
 
 
 def survey(
-    *, profile: str, dataset: str, data: Path, out: Path, params: Path = Path("params.yaml")
+    *,
+    dataset: str,
+    profile: str | None = None,
+    data: Path | None = None,
+    out: Path | None = None,
+    params: Path = Path("params.yaml"),
 ) -> None:
     """Survey a packed dataset: count its scenes, and picture some scenes and all cameras.
 
+        python -m workflow.survey --dataset nmr
+
     Args:
-        profile: of params.yaml.
         dataset: its name in params.yaml.
-        data: the packed dataset's folder.
-        out: the folder of statistics.json (written last) and the pictures.
+        profile: of params.yaml; by default the one that the file names.
+        data: the packed dataset's folder, by default data/<profile>/packed/<dataset>.
+        out: the folder of statistics.json (written last) and the pictures, by default
+            reports/<profile>/datasets/<dataset>.
         params: the configuration.
     """
     config = load_dataset(params, dataset, profile)
+    paths = load_default_paths(profile, params)
+    data, out = data or paths.packed(dataset), out or paths.surveys / dataset
     splits = {split: Scenes(data / split, torch.device("cpu")) for split in SPLITS}
 
     # The title says where scenes are synthetic, so that nobody takes them for the published ones.
@@ -48,14 +59,14 @@ def survey(
     # Whoever finds the statistics finds both pictures as well.
     summary = {
         "dataset": dataset,
-        "profile": profile,
+        "profile": paths.profile,
         "synthetic": synthetic,
         "source": config.source,
         "splits": summarise_splits(splits, data),
     }
     text = json.dumps(summary, indent=1) + "\n"
     write_atomically(out / "statistics.json", text.encode())
-    log_survey(profile, dataset, data, out)
+    log_survey(paths.profile, dataset, data, out)
 
 
 def summarise_splits(splits: Mapping[str, Scenes], data: Path) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from srt.report.tables.trainings import trainings_table
 from srt.results.runs import Run
 from srt.visualization.pictures import write_picture
 from workflow.common.cli import run
+from workflow.common.default_paths import FEW_CAMERAS, PERFORMANCE, load_default_paths
 from workflow.common.jobs import PUBLISHED_SCALE
 from workflow.common.report_archive import archive_inputs, read_remarks
 from workflow.common.stage_files import (
@@ -63,28 +64,35 @@ log = logging.getLogger(__name__)
 
 def tabulate(
     *,
-    profile: str,
-    outputs: Path,
-    surveys: Path,
-    performance: Path,
-    few_cameras: Path,
-    out: Path,
+    profile: str | None = None,
+    outputs: Path | None = None,
+    surveys: Path | None = None,
+    performance: Path = PERFORMANCE,
+    few_cameras: Path = FEW_CAMERAS,
+    out: Path | None = None,
     params: Path = Path("params.yaml"),
     partial: bool = False,
 ) -> None:
     """Write the tables and figures of all experiments of params.yaml, in its order.
 
+        python -m workflow.tabulate --partial
+
     Args:
-        profile: of params.yaml.
-        outputs: the folder that has a folder for each experiment; the folder `runs` of a report
-            is one too. The lines of remarks.txt in it are printed below the results.
-        surveys: the folder that has a folder for each dataset.
+        profile: of params.yaml; by default the one that the file names.
+        outputs: the folder that has a folder for each experiment, by default outputs/<profile>; the
+            folder `runs` of a report is one too. The lines of remarks.txt in it are printed below
+            the results.
+        surveys: the folder that has a folder for each dataset, by default
+            reports/<profile>/datasets.
         performance: the time of a step at the published scale, from `benchmarks.training`.
         few_cameras: the folder that `benchmarks.camera_overfitting` wrote.
-        out: the report's folder.
+        out: the report's folder, by default reports/<profile>.
         params: the configuration.
         partial: leave out experiments that were not measured, and videos that are missing.
     """
+    paths = load_default_paths(profile, params)
+    profile, out = paths.profile, out or paths.report
+    outputs, surveys = outputs or paths.outputs, surveys or paths.surveys
     experiments, skipped = choose_experiments(params, profile, outputs, partial)
 
     # Read everything first, so that a missing or damaged file stops the stage before it writes.

@@ -34,6 +34,7 @@ from srt.training.monitoring import TrainingData
 from srt.training.state import TrainingState
 from srt.training.states import lock_states, state_folder
 from workflow.common.cli import run
+from workflow.common.default_paths import DefaultPaths
 from workflow.common.provenance import code_version
 from workflow.common.torchrun import start_processes
 from workflow.common.tracked_run import ROOT, log_dataset, open_run
@@ -43,10 +44,10 @@ log = logging.getLogger(__name__)
 
 def train(
     *,
-    profile: str,
     experiment: str,
-    data: Path,
-    out: Path,
+    profile: str | None = None,
+    data: Path | None = None,
+    out: Path | None = None,
     params: Path = Path("params.yaml"),
     states: Path = ROOT / "ckpt",
     seed: int | None = None,
@@ -57,12 +58,15 @@ def train(
 ) -> None:
     """Train an experiment, or go on where an earlier run of the same configuration stopped.
 
+        python -m workflow.train --experiment nmr_srt
+
     Args:
-        profile: of params.yaml.
         experiment: its name in params.yaml.
-        data: the packed dataset's folder.
+        profile: of params.yaml; by default the one that the file names.
+        data: the packed dataset's folder, by default data/<profile>/packed/<dataset>.
         out: the folder of model.safetensors (the best weights by validation, written last),
-            history.csv and training.json.
+            history.csv and training.json; by default outputs/<profile>/<experiment>, and in it
+            seeds/<seed> for another seed than that of params.yaml.
         params: the configuration.
         states: where resume states are kept, by profile, experiment and configuration.
         seed: instead of that of params.yaml; see docs/seeds.md.
@@ -72,6 +76,8 @@ def train(
         print_model: print the model and its parameters before the first step.
     """
     config = load_experiment(params, experiment, profile)
+    paths = DefaultPaths(config.profile)
+    data, out = data or paths.packed(config.dataset_name), out or default_folder(config, seed)
     if seed is not None:
         config = dataclasses.replace(config, seed=seed)
 
@@ -97,6 +103,14 @@ def train(
             log_outputs(tracker, config, packed, training, out)
         tracker.close("FINISHED")
     processes.leave()
+
+
+def default_folder(config: Experiment, seed: int | None) -> Path:
+    """Return the folder of a training's outputs. Another seed has a folder of its own."""
+    paths = DefaultPaths(config.profile)
+    if seed in (None, config.seed):
+        return paths.experiment(config.name)
+    return paths.other_seed(config.name, seed)
 
 
 def fit_or_exit(

@@ -59,6 +59,8 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         StateError: the file cannot be read, or is a state of a training.
     """
+    if not path.exists():
+        raise StateError(f"{path}: there is no such file; run `python -m workflow.train` first")
     try:
         weights, header = read_tensors(path)
         if "progress" in header:

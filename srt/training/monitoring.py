@@ -115,3 +115,14 @@ def progress_bar(done: int, steps: int, name: str, processes: Processes) -> Iter
         mininterval=seconds_between_lines,
     ) as bar:
         yield bar
+
+
+def describe_progress(training: TrainingState) -> str:
+    """Return the newest PSNRs as the progress bar shows them, without those not yet measured."""
+    texts = []
+    if training.curve:
+        texts.append(f"train {training.curve[-1][1]:.2f} dB")
+    if training.validation:
+        newest = training.validation[-1][1]
+        texts.append(f"validation {newest:.2f} dB (best {training.best_psnr:.2f})")
+    return ", ".join(texts)

@@ -12,9 +12,9 @@ import workflow.common.tracked_run
 from srt.common.files import sha256_of
 from srt.model.weights import save_weights, training_config
 from srt.training.states import SavedState, lock_states, save_state, state_folder
+from workflow.common.lpips_weights import LPIPS
 from workflow.common.metrics_header import metrics_header
 from workflow.tools.experiment_status import (
-    LPIPS,
     ExperimentFiles,
     ExperimentStatus,
     experiment_statuses,

@@ -21,11 +21,11 @@ from srt.model.weights import read_weights_header, training_config
 from srt.report.format.numbers import format_duration
 from srt.tracking.outbox import flatten, read_events
 from srt.training.states import is_locked, latest_progress, state_folder
+from workflow.common.lpips_weights import lpips_manifests
 from workflow.common.metrics_header import metrics_header
 
 RECENT = 200_000  # bytes of a run's log: its last few hundred events, which give its speed of now
 MOST_DIFFERENCES = 3  # that the table names
-LPIPS = {"lpips": "lpips_vgg", "lpips_alex": "lpips_alex"}
 RESULTS = ("metrics.json", "video.mp4")
 
 
@@ -185,10 +185,7 @@ def trained_status(
 def evaluation_fingerprint(experiment: Experiment, files: ExperimentFiles) -> str:
     """Return the fingerprint that metrics.json would have if the evaluation ran now."""
     # Without the weights of a network, its distance would not be measured.
-    inputs: dict[str, Path | None] = {}
-    for name, folder in LPIPS.items():
-        manifest = files.weights / folder / "manifest.json"
-        inputs[name] = manifest if manifest.is_file() else None
+    inputs = lpips_manifests(files.weights)
     inputs["model"] = files.out / "model.safetensors"
     inputs["data"] = files.data / "manifest.json"
     header = metrics_header(experiment, "test", inputs)

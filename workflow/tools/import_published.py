@@ -40,6 +40,7 @@ from srt.training.states import (
     state_folder,
 )
 from workflow.common.cli import run
+from workflow.common.default_paths import DefaultPaths
 from workflow.common.tracked_run import ROOT
 
 UNKNOWN = "unknown"  # for the digest of the packed data, where there is none
@@ -52,9 +53,9 @@ def import_published(
     checkpoint: Path,
     /,
     *,
-    profile: str,
     experiment: str,
-    out: Path,
+    profile: str | None = None,
+    out: Path | None = None,
     data: Path | None = None,
     export: bool = False,
     params: Path = Path("params.yaml"),
@@ -62,12 +63,15 @@ def import_published(
 ) -> None:
     """Turn a run of stelzner/srt into one of ours, for evaluate, render and train.
 
+        python -m workflow.tools.import_published config.yaml model_best.pt --experiment nmr_srt
+
     Args:
         config: config.yaml of the published run folder.
         checkpoint: model.pt or model_best.pt of it.
-        profile: of params.yaml.
         experiment: its name in params.yaml; its model and dataset must be those of the run.
-        out: the folder of model.safetensors (written last), history.csv and training.json.
+        profile: of params.yaml; by default the one that the file names.
+        out: the folder of model.safetensors (written last), history.csv and training.json, by
+            default outputs/<profile>/<experiment>.
         data: the packed dataset's folder; with it the optimiser's state is imported too, and train
             goes on with these data.
         export: the other way round: write config and checkpoint from what is in out, and from the
@@ -77,6 +81,7 @@ def import_published(
     """
     # The experiment of params.yaml says which model and dataset the published run must have.
     loaded = load_experiment(params, experiment, profile)
+    out = out or DefaultPaths(loaded.profile).experiment(experiment)
     if export:
         write_published(config, checkpoint, loaded, out, states)
     else:

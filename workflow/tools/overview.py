@@ -14,8 +14,10 @@ from workflow.common.stage_files import VIDEO, read_json, was_measured
 log = logging.getLogger(__name__)
 
 
-def write_overview(*, reports: Path) -> None:
+def write_overview(*, reports: Path = Path("reports")) -> None:
     """Write index.html for the reports in a folder.
+
+        python -m workflow.tools.overview
 
     Args:
         reports: has a folder for each profile.
