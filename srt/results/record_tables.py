@@ -1,0 +1,218 @@
+"""Reads and writes the CSV files of the stages: history.csv and scenes.csv.
+
+Their header is their format: a file with another header is refused. PSNRs are in dB. The cell of a
+figure that was not measured is empty.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from srt.common.errors import DataError
+from srt.results.curves import Curve
+from srt.results.record_files import shorten
+from srt.results.records import Baselines, Measures
+
+MEASURES = tuple(field.name for field in dataclasses.fields(Measures))
+BASELINES = tuple(field.name for field in dataclasses.fields(Baselines))
+
+# The columns of scenes.csv: those of the item, the model's measures, and those of each baseline.
+PREFIXES = ("", *(f"{name}_" for name in BASELINES))
+SCENE_COLUMNS = ("protocol", "scene", "class", "inputs")
+SCENE_COLUMNS += tuple(prefix + name for prefix in PREFIXES for name in MEASURES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryRow:
+    """A row of history.csv: a step that was logged, validated or both."""
+
+    step: int
+    train_psnr: float | None  # dB, of the mean error since the last log
+    learning_rate: float | None
+    validation_psnr: float | None  # dB
+
+
+HISTORY_COLUMNS = tuple(field.name for field in dataclasses.fields(HistoryRow))
+
+
+@dataclass(frozen=True)
+class History:
+    """The learning curve of a training."""
+
+    rows: tuple[HistoryRow, ...]
+
+    @property
+    def train_psnr(self) -> Curve:
+        """The PSNR of the training's rays over the steps that were logged."""
+        return [(float(r.step), r.train_psnr) for r in self.rows if r.train_psnr is not None]
+
+    @property
+    def validation_psnr(self) -> Curve:
+        """The PSNR of validation images over the steps that were validated."""
+        rows = self.rows
+        return [(float(r.step), r.validation_psnr) for r in rows if r.validation_psnr is not None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemScores:
+    """A row of scenes.csv: an item, and what was measured of it."""
+
+    protocol: str
+    scene: str  # the scene's name
+    class_name: str
+    inputs: tuple[int, ...]  # the input views
+    scores: Measures
+    baselines: Baselines | None  # None: not measured
+
+
+def history_text(history: History) -> str:
+    """Return the content of history.csv. Figures have six digits."""
+    lines = [",".join(HISTORY_COLUMNS)]
+    for row in history.rows:
+        figures = (row.train_psnr, row.learning_rate, row.validation_psnr)
+        cells = ["" if figure is None else f"{figure:.6g}" for figure in figures]
+        lines.append(",".join((str(row.step), *cells)))
+    return "\n".join(lines) + "\n"
+
+
+def read_history(path: Path) -> History:
+    """Return the content of history.csv, or raise DataError that names the line and the value."""
+    return History(
+        tuple(
+            HistoryRow(
+                step=cells.whole_number("step"),
+                train_psnr=cells.figure("train_psnr"),
+                learning_rate=cells.figure("learning_rate"),
+                validation_psnr=cells.figure("validation_psnr"),
+            )
+            for cells in _read_table(path, HISTORY_COLUMNS)
+        )
+    )
+
+
+def scenes_text(rows: Sequence[ItemScores]) -> str:
+    """Return the content of scenes.csv. Figures have six decimals."""
+    # Lines end as on Linux, so that the file is equal on every machine.
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(SCENE_COLUMNS)
+    for row in rows:
+        inputs = " ".join(map(str, row.inputs))
+        writer.writerow([row.protocol, row.scene, row.class_name, inputs, *_figure_cells(row)])
+    return text.getvalue()
+
+
+def _figure_cells(row: ItemScores) -> list[str]:
+    """Return the cells of an item's measures, the model's first.
+
+    Raises:
+        DataError: a figure is not finite, because the model predicts no finite colours.
+    """
+    baselines = [getattr(row.baselines, name, None) for name in BASELINES]
+    cells = []
+    for prefix, measures in zip(PREFIXES, (row.scores, *baselines), strict=True):
+        for name in MEASURES:
+            figure = getattr(measures, name, None)
+            if figure is not None and not math.isfinite(figure):
+                raise DataError(
+                    f"{row.protocol}, scene {row.scene}: {prefix}{name} {figure} is not finite"
+                )
+            cells.append("" if figure is None else f"{figure:.6f}")
+    return cells
+
+
+def read_scenes(path: Path) -> list[ItemScores]:
+    """Return the rows of scenes.csv, or raise DataError that names the line and the value."""
+    return [_read_item(cells) for cells in _read_table(path, SCENE_COLUMNS)]
+
+
+def _read_item(cells: _Cells) -> ItemScores:
+    # Rows without baselines have no figure in any of their columns.
+    baselines = {name: _read_measures(cells, f"{name}_") for name in BASELINES}
+    measured = {name: measures for name, measures in baselines.items() if measures is not None}
+    scores = _read_measures(cells, "")
+    if scores is None:
+        raise cells.refusal("psnr", "a finite number")
+    try:
+        inputs = tuple(int(view) for view in cells.values["inputs"].split())
+    except ValueError:
+        raise cells.refusal("inputs", "a list of views") from None
+    return ItemScores(
+        protocol=cells.values["protocol"],
+        scene=cells.values["scene"],
+        class_name=cells.values["class"],
+        inputs=inputs,
+        scores=scores,
+        baselines=Baselines(**measured) if measured else None,
+    )
+
+
+def _read_measures(cells: _Cells, prefix: str) -> Measures | None:
+    """Return the measures whose columns have this prefix; None if the PSNR was not measured."""
+    psnr = cells.figure(f"{prefix}psnr")
+    if psnr is None:
+        return None
+    others = {name: cells.figure(prefix + name) for name in MEASURES if name != "psnr"}
+    return Measures(psnr=psnr, **others)
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """The cells of a line by their columns, and where the line is, for errors."""
+
+    where: str
+    values: dict[str, str]
+
+    def figure(self, column: str) -> float | None:
+        """Return a number, or None for an empty cell."""
+        text = self.values[column]
+        if not text:
+            return None
+        try:
+            figure = float(text)
+        except ValueError:
+            raise self.refusal(column, "a finite number") from None
+        if not math.isfinite(figure):
+            raise self.refusal(column, "a finite number")
+        return figure
+
+    def whole_number(self, column: str) -> int:
+        """Return a whole number."""
+        try:
+            return int(self.values[column])
+        except ValueError:
+            raise self.refusal(column, "a whole number") from None
+
+    def refusal(self, column: str, expected: str) -> DataError:
+        """Return the error for a cell that is not as expected."""
+        value = shorten(self.values[column])
+        return DataError(f"{self.where}: {column}: {value} is not {expected}")
+
+
+def _read_table(path: Path, columns: Sequence[str]) -> Iterable[_Cells]:
+    """Yield the lines of a CSV file below its header, which must name these columns."""
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable ({error})") from error
+
+    # An empty file has no header.
+    lines = csv.reader(io.StringIO(text))
+    header = next(lines, [])
+    if header != list(columns):
+        raise DataError(f"{path}: its header is {shorten(','.join(header))}, not {columns[0]},…")
+
+    # A file that was cut off ends within a line.
+    for cells in lines:
+        where = f"{path}: line {lines.line_num}"
+        if len(cells) != len(columns):
+            raise DataError(f"{where} has {len(cells)} cells, not {len(columns)}")
+        yield _Cells(where, dict(zip(columns, cells, strict=True)))
