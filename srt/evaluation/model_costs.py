@@ -19,6 +19,7 @@ from srt.evaluation.protocols import Item
 from srt.model.decoder import LayerKeysValues
 from srt.model.inference import decode_in_groups, float32_precision
 from srt.model.srt import SRT
+from srt.results.records import ModelCosts, ModelTimes
 
 REPEATS = 5  # timed runs, after one that is not timed
 
@@ -37,7 +38,7 @@ def encode(model: SRT, batch: Batch) -> list[LayerKeysValues]:
 
 
 @torch.no_grad()
-def count_costs(model: SRT, batch: Batch) -> dict[str, int]:
+def count_costs(model: SRT, batch: Batch) -> ModelCosts:
     """Return the parameters, and the operations of encoding a scene and of rendering a frame.
 
     The operations are those of matrix products, convolutions and attention. A multiplication and an
@@ -53,28 +54,28 @@ def count_costs(model: SRT, batch: Batch) -> dict[str, int]:
         keys_values = encode(shape_model, shapes)
     with FlopCounterMode(display=False) as rendering:
         shape_model.decode(keys_values, shapes.rays)
-    return {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "encode_flops": encoding.get_total_flops(),
-        "frame_flops": rendering.get_total_flops(),
-    }
+    return ModelCosts(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        encode_flops=encoding.get_total_flops(),
+        frame_flops=rendering.get_total_flops(),
+    )
 
 
 @torch.no_grad()
-def time_stages(model: SRT, batch: Batch, rays_per_group: int | None) -> dict[str, Any]:
+def time_stages(model: SRT, batch: Batch, rays_per_group: int | None) -> ModelTimes:
     """Return the seconds of encoding a scene and of rendering a frame, and the hardware."""
     # Evaluations run in float32, so the times are those of float32. Rendering a frame starts from
     # an encoded scene.
     device = batch.images.device
     with float32_precision():
         keys_values = encode(model, batch)
-        return {
-            "encode_seconds": median_seconds(lambda: encode(model, batch), device),
-            "frame_seconds": median_seconds(
+        return ModelTimes(
+            encode_seconds=median_seconds(lambda: encode(model, batch), device),
+            frame_seconds=median_seconds(
                 lambda: decode_in_groups(model, keys_values, batch.rays, rays_per_group), device
             ),
-            "hardware": hardware_name(device),
-        }
+            hardware=hardware_name(device),
+        )
 
 
 def median_seconds(work: Callable[[], object], device: torch.device) -> float:

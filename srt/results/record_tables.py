@@ -133,9 +133,7 @@ def read_scenes(path: Path) -> list[ItemScores]:
 
 
 def _read_item(cells: _Cells) -> ItemScores:
-    # Rows without baselines have no figure in any of their columns.
-    baselines = {name: _read_measures(cells, f"{name}_") for name in BASELINES}
-    measured = {name: measures for name, measures in baselines.items() if measures is not None}
+    # Every item has a PSNR.
     scores = _read_measures(cells, "")
     if scores is None:
         raise cells.refusal("psnr", "a finite number")
@@ -149,8 +147,24 @@ def _read_item(cells: _Cells) -> ItemScores:
         class_name=cells.values["class"],
         inputs=inputs,
         scores=scores,
-        baselines=Baselines(**measured) if measured else None,
+        baselines=_read_baselines(cells),
     )
+
+
+def _read_baselines(cells: _Cells) -> Baselines | None:
+    """Return the measures of the baselines; None if their cells are empty."""
+    mean_colour = _read_measures(cells, "mean_colour_")
+    input_view = _read_measures(cells, "input_view_")
+    if mean_colour is None and input_view is None:
+        return None
+
+    # They are measured together.
+    if mean_colour is None:
+        raise cells.refusal("mean_colour_psnr", "a finite number")
+    if input_view is None:
+        raise cells.refusal("input_view_psnr", "a finite number")
+    warped_input = _read_measures(cells, "warped_input_")
+    return Baselines(mean_colour=mean_colour, input_view=input_view, warped_input=warped_input)
 
 
 def _read_measures(cells: _Cells, prefix: str) -> Measures | None:
@@ -198,21 +212,20 @@ class _Cells:
 def _read_table(path: Path, columns: Sequence[str]) -> Iterable[_Cells]:
     """Yield the lines of a CSV file below its header, which must name these columns."""
     try:
-        text = path.read_text()
+        header, *lines = list(csv.reader(io.StringIO(path.read_text()))) or [[]]
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path}: not readable ({error})") from error
 
-    # An empty file has no header.
-    lines = csv.reader(io.StringIO(text))
-    header = next(lines, [])
+    # Columns are found by their names, so all of them must be there.
     if header != list(columns):
-        raise DataError(f"{path}: its header is {shorten(','.join(header))}, not {columns[0]},…")
+        actual, expected = shorten(",".join(header)), shorten(",".join(columns))
+        raise DataError(f"{path}: its header is {actual}, not {expected}")
 
     # A file that was cut off ends within a line.
-    for cells in lines:
-        where = f"{path}: line {lines.line_num}"
+    for number, cells in enumerate(lines, 2):
+        where = f"{path}: line {number}"
         if len(cells) != len(columns):
             raise DataError(f"{where} has {len(cells)} cells, not {len(columns)}")
         yield _Cells(where, dict(zip(columns, cells, strict=True)))

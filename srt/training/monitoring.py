@@ -74,7 +74,7 @@ def measure_validation(training: TrainingState, data: TrainingData, processes: P
         processes=processes,
         mixed_precision=True,
     )
-    return float(sum(row["psnr"] for row in rows) / len(rows))
+    return float(sum(row.scores.psnr for row in rows) / len(rows))
 
 
 def log_pictures(
