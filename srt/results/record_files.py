@@ -47,7 +47,7 @@ def _to_json(value: Any, key: str) -> Any:
     Args:
         key: the file and the dotted name of the value, for errors.
     """
-    if dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             name: _to_json(getattr(value, field.name), _join(key, name))
             for name, field in _fields_by_key(type(value)).items()
@@ -117,7 +117,9 @@ def _read(expected: Any, value: Any, key: str, old: bool) -> Any:
     if get_origin(expected) is dict:
         if not isinstance(value, dict):
             raise _refusal(value, "an object of keys and values", key)
-        return {name: _read(arguments[1], item, _join(key, name), old) for name, item in value.items()}
+        return {
+            name: _read(arguments[1], item, _join(key, name), old) for name, item in value.items()
+        }
 
     # The only tuples are of a fixed length.
     if get_origin(expected) is tuple:

@@ -24,8 +24,8 @@ BASELINES = tuple(field.name for field in dataclasses.fields(Baselines))
 
 # The columns of scenes.csv: those of the item, the model's measures, and those of each baseline.
 PREFIXES = ("", *(f"{name}_" for name in BASELINES))
-SCENE_COLUMNS = ("protocol", "scene", "class", "inputs")
-SCENE_COLUMNS += tuple(prefix + name for prefix in PREFIXES for name in MEASURES)
+_FIGURES = tuple(prefix + name for prefix in PREFIXES for name in MEASURES)
+SCENE_COLUMNS = ("protocol", "scene", "class", "inputs", *_FIGURES)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,7 +49,9 @@ def _class_tables(data: str, protocol: str, departure: str, runs: Sequence[Run])
     for result in comparable_results(runs, protocol):
         columns[f"{result.method}, published"] = published_classes(result)
         notes.append(f"{result.method}, published: {result.source} ({result.mark}).")
-    columns |= {run.name: _run_classes(scores) for run, scores in zip(runs, all_scores, strict=True)}
+    columns |= {
+        run.name: _run_classes(scores) for run, scores in zip(runs, all_scores, strict=True)
+    }
 
     # Evaluations with changed conditions say so in the title.
     conditions = f"{protocol}, {departure}" if departure else protocol

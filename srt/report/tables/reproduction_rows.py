@@ -121,9 +121,7 @@ def _own_rows(
 ) -> Iterator[ReproductionRow]:
     """Yield the cost and the figures of each experiment; without figures if it was not run."""
     # Neither synthetic scenes nor changed protocols compare with published figures.
-    comparable = {
-        run.name: run for run in runs if not run.metrics.synthetic and not run.departure
-    }
+    comparable = {run.name: run for run in runs if not run.metrics.synthetic and not run.departure}
     for plan in plans:
         cost = _step_cost(plan, performance)
         for protocol in plan.evaluate.protocols:

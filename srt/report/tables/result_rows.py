@@ -139,10 +139,12 @@ def result_row(run: Run, protocol: str, equal: EqualCost) -> ResultRow:
         equal: the steps and the seconds at which the runs of this dataset are compared.
     """
     scores = run.metrics.protocols[protocol]
-    measures = {name: scores.value(name) for name in MEASURES}
     return ResultRow(
         **vars(_run_columns(run, protocol, scores)),
-        **measures,
+        psnr=scores.psnr,
+        ssim=scores.ssim,
+        lpips=scores.lpips,
+        lpips_alex=scores.lpips_alex,
         **vars(_published_columns(run, protocol, scores)),
         **vars(_baseline_columns(scores)),
         **vars(_seed_columns(run, protocol)),
@@ -183,13 +185,13 @@ def _published_columns(run: Run, protocol: str, scores: ProtocolScores) -> Publi
     if published and is_comparable(published, run):
         difference = round(scores.psnr - published.psnr, 6)
     return PublishedColumns(
-        published_psnr=published and published.psnr,
-        published_ssim=published and published.ssim,
-        published_lpips=published and published.lpips,
+        published_psnr=published.psnr if published else None,
+        published_ssim=published.ssim if published else None,
+        published_lpips=published.lpips if published else None,
         published_lpips_alex=None,  # no publication that is compared with has it
-        published_method=published and published.method,
-        published_source=published and published.source,
-        published_mark=published and published.mark,
+        published_method=published.method if published else None,
+        published_source=published.source if published else None,
+        published_mark=published.mark if published else None,
         difference_psnr=difference,
     )
 
@@ -200,7 +202,8 @@ def _baseline_columns(scores: ProtocolScores) -> BaselineColumns:
     input_view = scores.baselines.input_view.psnr
 
     # Evaluations from before the peer was added have no figure of it.
-    peer = scores.baselines.warped_input and scores.baselines.warped_input.psnr
+    warped_input = scores.baselines.warped_input
+    peer = warped_input.psnr if warped_input else None
     return BaselineColumns(
         mean_colour_psnr=mean_colour,
         input_view_psnr=input_view,

@@ -84,7 +84,9 @@ def _best_rows(rows: Sequence[ResultRow], name: Measure) -> list[int]:
     # Runs on different items have no best one. Figures that look equal are equally good.
     best = []
     for group in groups.values():
-        values = {n: float(measure_cell(rows[n], name)) for n in group if rows[n].value(name) is not None}
+        values = {
+            n: float(measure_cell(rows[n], name)) for n in group if rows[n].value(name) is not None
+        }
         same_items = len({items_cell(rows[index]) for index in group}) == 1
         if same_items and len(values) > 1:
             optimum = (min if name in LESS_IS_BETTER else max)(values.values())
