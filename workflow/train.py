@@ -32,8 +32,8 @@ from srt.results.records import Training
 from srt.serving import make_example
 from srt.tracking.outbox import LoggedModel
 from srt.tracking.tracker import Tracker
-from srt.training.loop import Requests, fit, learning_curve
-from srt.training.monitoring import TrainingData
+from srt.training.loop import Requests, fit
+from srt.training.monitoring import TrainingData, learning_curve
 from srt.training.state import TrainingState
 from srt.training.states import lock_states, state_folder
 from workflow.common.cli import run

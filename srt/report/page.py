@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from srt import PACKAGE
-from srt.report.format.numbers import format_threads
 from srt.report.format.table import Table, to_markdown
+from srt.report.provenance_sentence import trained_sentence
 from srt.report.tables.datasets import data_label, datasets_tables
-from srt.results.records import Survey, Training
+from srt.results.records import Survey
 from srt.results.runs import Run
 
 TEMPLATES = PACKAGE / "report" / "templates"
@@ -28,9 +28,6 @@ MLFLOW = "http://127.0.0.1:5000/#/models"
 
 # The folder of the benchmark on few cameras, seen from a report's. Its text has this name and .md.
 FEW_CAMERAS = "../camera_overfitting"
-
-# How a recorded commit ends if files differed from it.
-UNCOMMITTED = " and changes"
 
 # The figures of the runs, and the most pixels that a picture on the page is wide.
 FIGURES = ("curves", "compute", "classes")
@@ -277,33 +274,3 @@ def _survey_values(survey: Survey, folder: Path) -> dict[str, Any]:
         "scenes": embed_picture(pictures / "scenes.png"),
         "cameras": embed_picture(pictures / "cameras.png"),
     }
-
-
-def trained_sentence(trainings: Sequence[Training]) -> str:
-    """Return where, when and from which commit runs were trained.
-
-    Older trainings have no date and no commit.
-    """
-    # The first and the last day, or the only one.
-    days = sorted(_distinct_values([training.finished for training in trainings]))
-    period = " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "not recorded"
-
-    # Of the other values, all that differ are named.
-    machines = _distinct_values([training.hardware for training in trainings])
-    hardware = [format_threads(name) for name in machines]
-    commits = _distinct_values([training.commit for training in trainings])
-    short_commits = [_short_commit(commit) for commit in commits]
-    return (
-        f"Trained on {', '.join(hardware)};"
-        f" date: {period}; commit: {', '.join(short_commits) or 'not recorded'}."
-    )
-
-
-def _short_commit(commit: str) -> str:
-    """Return the first seven digits of a commit, and whether files differed from it."""
-    return commit[:7] + (UNCOMMITTED if commit.endswith(UNCOMMITTED) else "")
-
-
-def _distinct_values(values: Sequence[str | None]) -> list[str]:
-    """Return the different values in their order, without those that were not recorded."""
-    return list(dict.fromkeys(value for value in values if value))

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import json
 import math
+import sys
 import types
 import typing
 from pathlib import Path
@@ -145,11 +146,11 @@ def _read_object(kind: type, value: Any, key: str, old: bool) -> Any:
 
 
 def _read_plain(expected: Any, value: Any, key: str) -> Any:
-    """Return a number, a text or a boolean as it is in the file."""
-    # A whole number may stand for a float and stays whole, so that it is printed as before.
+    """Return a number, a text or a boolean. A whole number may stand for a float."""
     names = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
-    accepted = (int, float) if expected is float else (expected,)
-    if type(value) not in accepted or (expected is float and not math.isfinite(value)):
+    if expected is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
+        return float(value)
+    if expected is float or type(value) is not expected:
         raise _refusal(value, names[expected], key)
     return value
 

@@ -144,7 +144,7 @@ class Training:
     validation_psnr: float | None = None  # dB, at best_step; None: never validated
     parameters: int | None = None
     seconds: float  # validation included
-    joules: float | None = None  # of all GPUs
+    joules: int | None = None  # of all GPUs
     peak_gigabytes: float | None = None  # of the GPU with the most memory in use
     hardware: str  # such as `2 x NVIDIA H200`
     seed: int | None = None

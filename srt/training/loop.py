@@ -33,7 +33,6 @@ from srt.data.batch import Batch, make_view_config
 from srt.data.prefetch import iterate_batches
 from srt.data.sampling import Sampler
 from srt.model.decoder import uniforms_per_ray
-from srt.results.record_tables import History, HistoryRow
 from srt.tracking.tracker import Tracker
 from srt.training.cuda_graph import Step, make_step
 from srt.training.energy import CostMeter
@@ -280,25 +279,3 @@ def scene_names(
     if len(scenes) > SCENES_IN_ERROR:
         names += f" and {len(scenes) - SCENES_IN_ERROR} more"
     return names
-
-
-def learning_curve(training: TrainingState) -> History:
-    """Return the PSNR and the learning rate of the steps that were logged or validated.
-
-    No time and no date is in it, so that the same training always has the same curve.
-    """
-    # A step can have a log, a validation or both. What it does not have stays empty.
-    validation = dict(training.validation)
-    logged = {step: (psnr, rate) for step, psnr, rate in training.curve}
-    rows = []
-    for step in sorted(logged.keys() | validation.keys()):
-        psnr, rate = logged.get(step, (None, None))
-        rows.append(
-            HistoryRow(
-                step=round(step),
-                train_psnr=psnr,
-                learning_rate=rate,
-                validation_psnr=validation.get(step),
-            )
-        )
-    return History(tuple(rows))

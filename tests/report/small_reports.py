@@ -4,20 +4,14 @@ import re
 
 from PIL import Image
 from support.paths import PARAMS
-from support.small_runs import write_run
+from support.small_runs import survey_of, write_run
 
 from srt.config.load import load_params
-from srt.config.schema import SPLITS
 from srt.results.record_files import write_record
-from srt.results.records import CameraRanges, PixelStatistics, SplitSurvey, Survey
 from workflow.tabulate import tabulate
 
 PERFORMANCE = PARAMS.parent / "reports" / "performance" / "training.json"
 FEW_CAMERAS = PERFORMANCE.parents[1] / "camera_overfitting"
-
-# The smallest, the median and the largest value of each measure of the cameras.
-RANGE = (1.0, 2.5, 4.0)
-GREY = (0.5, 0.5, 0.5)
 
 
 def make_report(*, profile, outputs, out, params, few_cameras=FEW_CAMERAS):
@@ -42,32 +36,6 @@ def write_survey(folder, dataset, synthetic):
     write_record(folder / "statistics.json", survey_of(dataset, synthetic))
     for picture in ("scenes.png", "cameras.png"):
         Image.new("RGB", (8, 8)).save(folder / picture)
-
-
-def survey_of(dataset, synthetic):
-    """Return the survey of a dataset whose splits are all the same."""
-    split = SplitSurvey(
-        scenes=1234,
-        views=3,
-        image_size=(24, 32),
-        storage="raw",
-        uncompressed_bytes=2_500_000_000,
-        classes={"a": 1000, "b": 234},
-        pixels=PixelStatistics(mean_colour=GREY, std_colour=GREY, minimum=GREY, maximum=GREY),
-        cameras=CameraRanges(
-            distance_to_origin=RANGE,
-            elevation_degrees=RANGE,
-            angle_off_origin_degrees=RANGE,
-            field_of_view_degrees=RANGE,
-        ),
-    )
-    return Survey(
-        dataset=dataset,
-        profile="quick",
-        synthetic=synthetic,
-        source="synthetic" if synthetic else "somewhere",
-        splits=dict.fromkeys(SPLITS, split),
-    )
 
 
 def write_runs(outputs, *settings, **figures):

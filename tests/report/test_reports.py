@@ -28,7 +28,7 @@ from srt.rendering.video import Mp4Writer
 from srt.report.figures import pareto_front
 from srt.report.format.numbers import format_count, format_threads
 from srt.report.format.table import Table, drop_empty_columns
-from srt.report.page import trained_sentence
+from srt.report.provenance_sentence import trained_sentence
 from srt.report.tables.few_cameras import few_cameras_table
 from srt.results.record_tables import ItemScores
 from srt.results.records import Measures

@@ -167,7 +167,7 @@ def trained_on(run, hardware, **figures):
 def test_training_costs_are_gpu_hours_and_the_energy_and_memory_that_were_measured():
     run = make_run("a", {"stelzner": 7})
     one = trained_on(run, "1 x NVIDIA H200", seconds=540.0, joules=None)
-    four = trained_on(run, "4 x NVIDIA H200", seconds=7200.0, joules=3.6e6)
+    four = trained_on(run, "4 x NVIDIA H200", seconds=7200.0, joules=3_600_000)
     with_memory = trained_on(run, "1 x NVIDIA H200", seconds=540.0, peak_gigabytes=6.66)
     cpu = trained_on(run, "x86_64 CPU, 2 threads", seconds=540.0)
 

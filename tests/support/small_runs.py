@@ -1,4 +1,4 @@
-"""Make the records of train and evaluate with invented figures, and write their files."""
+"""Make the records of the stages with invented figures, and write the files of a run."""
 
 import dataclasses
 import math
@@ -6,17 +6,22 @@ import math
 import numpy as np
 from PIL import Image
 
+from srt.config.schema import SPLITS
 from srt.evaluation.scores import summarise
 from srt.rendering.video import Mp4Writer
 from srt.results.record_files import write_record
 from srt.results.record_tables import BASELINES, History, HistoryRow, ItemScores, history_text
 from srt.results.records import (
     Baselines,
+    CameraRanges,
     Measures,
     MeasuringConditions,
     Metrics,
     ModelCosts,
     ModelTimes,
+    PixelStatistics,
+    SplitSurvey,
+    Survey,
     Training,
 )
 from srt.visualization.pictures import comparison_columns, grid
@@ -24,6 +29,10 @@ from srt.visualization.pictures import comparison_columns, grid
 PLAIN = MeasuringConditions(input_views=1, trained_input_views=1, pose_noise=0.0)
 COUNTED = ModelCosts(parameters=74_000_000, encode_flops=31_400_000_000, frame_flops=2_500_000_000)
 TIMES = ModelTimes(encode_seconds=0.0123, frame_seconds=1.5, hardware="NVIDIA H200")
+
+# The smallest, the median and the largest value of each measure of the cameras.
+RANGE = (1.0, 2.5, 4.0)
+GREY = (0.5, 0.5, 0.5)
 
 
 def metrics_of(
@@ -88,6 +97,32 @@ def history_of(curve):
         for step, psnr in curve
     ]
     return History(tuple(rows))
+
+
+def survey_of(dataset, synthetic):
+    """Return the survey of a dataset whose splits are all the same."""
+    split = SplitSurvey(
+        scenes=1234,
+        views=3,
+        image_size=(24, 32),
+        storage="raw",
+        uncompressed_bytes=2_500_000_000,
+        classes={"a": 1000, "b": 234},
+        pixels=PixelStatistics(mean_colour=GREY, std_colour=GREY, minimum=GREY, maximum=GREY),
+        cameras=CameraRanges(
+            distance_to_origin=RANGE,
+            elevation_degrees=RANGE,
+            angle_off_origin_degrees=RANGE,
+            field_of_view_degrees=RANGE,
+        ),
+    )
+    return Survey(
+        dataset=dataset,
+        profile="quick",
+        synthetic=synthetic,
+        source="synthetic" if synthetic else "somewhere",
+        splits=dict.fromkeys(SPLITS, split),
+    )
 
 
 def write_run(folder, *arguments, **options):

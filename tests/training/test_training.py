@@ -31,11 +31,11 @@ from srt.training.cuda_graph import plain_step
 from srt.training.gradients import choose_group_shape, compute_gradients, largest_equal_group
 from srt.training.loop import (
     NotFiniteError,
-    learning_curve,
     learning_rate,
     make_sampler,
     train_step,
 )
+from srt.training.monitoring import learning_curve
 from srt.training.state import MOMENTS, TrainingState
 
 

@@ -32,7 +32,7 @@ from srt.published.config import check_config, published_config
 from srt.results.record_files import write_record
 from srt.results.record_tables import history_text
 from srt.results.records import PublishedOrigin, Training
-from srt.training.loop import learning_curve
+from srt.training.monitoring import learning_curve
 from srt.training.state import TrainingState
 from srt.training.states import (
     SavedState,

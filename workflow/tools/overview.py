@@ -6,7 +6,8 @@ import logging
 from pathlib import Path
 
 from srt.common.files import write_atomically
-from srt.report.page import ProfileSummary, overview_page, trained_sentence
+from srt.report.page import ProfileSummary, overview_page
+from srt.report.provenance_sentence import trained_sentence
 from srt.results.records import Metrics, Training
 from workflow.common.cli import run
 from workflow.common.stage_files import VIDEO, read_result, was_measured

@@ -100,7 +100,7 @@ class MachineColumns:
     encode_seconds: float
     frame_seconds: float
     gpu_hours: float | None
-    joules: float | None
+    joules: int | None
     training_peak_gigabytes: float | None
     training_seconds: float
     hardware: str
