@@ -15,7 +15,6 @@ from typing import Any, get_args
 
 from srt.common.distributed import Processes
 from srt.common.errors import UserError
-from srt.common.files import write_atomically
 from srt.config.load import load_experiment
 from srt.config.schema import Experiment, Protocol
 from srt.data.batch import make_view_config
@@ -29,7 +28,7 @@ from srt.evaluation.scores import extremes, summarise
 from srt.model.srt import SRT
 from srt.model.weights import load_model
 from srt.results.record_files import write_record
-from srt.results.record_tables import ItemScores, scenes_text
+from srt.results.record_tables import ItemScores, write_scenes
 from srt.results.records import (
     Measure,
     MeasuringConditions,
@@ -204,7 +203,7 @@ def write_results(
     write_record(out / "costs.json", time_stages(network, frame, config.train.rays_per_group))
 
     # Whoever finds metrics.json finds all other files as well.
-    write_atomically(out / "scenes.csv", scenes_text(rows).encode())
+    write_scenes(out / "scenes.csv", rows)
     write_record(out / "metrics.json", metrics)
     return metrics
 

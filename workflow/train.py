@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from srt.common.distributed import Processes, StopRequest, describe_cpu
-from srt.common.files import sha256_of, write_atomically
+from srt.common.files import sha256_of
 from srt.common.fingerprint import fingerprint
 from srt.config.load import load_experiment
 from srt.config.schema import Experiment
@@ -27,7 +27,7 @@ from srt.data.packed.reader import Scenes
 from srt.model.srt import SRT, build_model
 from srt.model.weights import save_weights, training_config
 from srt.results.record_files import write_record
-from srt.results.record_tables import history_text
+from srt.results.record_tables import write_history
 from srt.results.records import Training
 from srt.serving import make_example
 from srt.tracking.outbox import LoggedModel
@@ -195,7 +195,7 @@ def write_outputs(
     training: TrainingState, settings: dict[str, Any], out: Path, processes: Processes
 ) -> None:
     """Write the learning curve, what the training cost, and last the best weights."""
-    write_atomically(out / "history.csv", history_text(learning_curve(training)).encode())
+    write_history(out / "history.csv", learning_curve(training))
     write_record(out / "training.json", training_record(training, settings, processes))
 
     # Whoever finds the weights finds the other two files as well.

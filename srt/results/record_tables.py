@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from srt.common.errors import DataError
+from srt.common.files import write_atomically
 from srt.results.curves import Curve
 from srt.results.record_files import shorten
 from srt.results.records import Baselines, Measures
@@ -71,6 +72,11 @@ class ItemScores:
     baselines: Baselines | None  # None: not measured
 
 
+def write_history(path: Path, history: History) -> None:
+    """Write history.csv. Equal histories give equal bytes."""
+    write_atomically(path, history_text(history).encode())
+
+
 def history_text(history: History) -> str:
     """Return the content of history.csv. Figures have six digits."""
     lines = [",".join(HISTORY_COLUMNS)]
@@ -96,24 +102,26 @@ def read_history(path: Path) -> History:
     )
 
 
-def scenes_text(rows: Sequence[ItemScores]) -> str:
-    """Return the content of scenes.csv. Figures have six decimals."""
+def write_scenes(path: Path, rows: Sequence[ItemScores]) -> None:
+    """Write scenes.csv. Figures have six decimals.
+
+    Raises:
+        DataError: a figure is not finite, because the model predicts no finite colours.
+    """
     # Lines end as on Linux, so that the file is equal on every machine.
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(SCENE_COLUMNS)
     for row in rows:
         inputs = " ".join(map(str, row.inputs))
-        writer.writerow([row.protocol, row.scene, row.class_name, inputs, *_figure_cells(row)])
-    return text.getvalue()
+        writer.writerow(
+            [row.protocol, row.scene, row.class_name, inputs, *_figure_cells(row, path)]
+        )
+    write_atomically(path, text.getvalue().encode())
 
 
-def _figure_cells(row: ItemScores) -> list[str]:
-    """Return the cells of an item's measures, the model's first.
-
-    Raises:
-        DataError: a figure is not finite, because the model predicts no finite colours.
-    """
+def _figure_cells(row: ItemScores, path: Path) -> list[str]:
+    """Return the cells of an item's measures, the model's first."""
     baselines = [getattr(row.baselines, name, None) for name in BASELINES]
     cells = []
     for prefix, measures in zip(PREFIXES, (row.scores, *baselines), strict=True):
@@ -121,7 +129,8 @@ def _figure_cells(row: ItemScores) -> list[str]:
             figure = getattr(measures, name, None)
             if figure is not None and not math.isfinite(figure):
                 raise DataError(
-                    f"{row.protocol}, scene {row.scene}: {prefix}{name} {figure} is not finite"
+                    f"{path}: protocol {row.protocol}, scene {row.scene}: {prefix}{name}: {figure}"
+                    " is not a finite number, so the file is not written"
                 )
             cells.append("" if figure is None else f"{figure:.6f}")
     return cells

@@ -14,7 +14,8 @@ from srt.results.record_tables import (
     history_text,
     read_history,
     read_scenes,
-    scenes_text,
+    write_history,
+    write_scenes,
 )
 from srt.results.records import Baselines, Measures
 
@@ -42,7 +43,7 @@ def test_a_history_that_is_written_is_read_again(tmp_path):
         HistoryRow(step=3, train_psnr=15.5, learning_rate=0.0001, validation_psnr=None),
     )
     path = tmp_path / "history.csv"
-    path.write_text(history_text(History(rows)))
+    write_history(path, History(rows))
     history = read_history(path)
     assert history.rows == rows
     assert history.train_psnr == [(3.0, 15.5)]
@@ -52,12 +53,14 @@ def test_a_history_that_is_written_is_read_again(tmp_path):
 def test_items_that_are_written_are_read_again(tmp_path):
     rows = [item(), item("b, of two", baselines=None), item("c", inputs=())]
     path = tmp_path / "scenes.csv"
-    path.write_text(scenes_text(rows))
+    write_scenes(path, rows)
     assert read_scenes(path) == rows
 
 
-def test_items_have_a_column_for_each_measure_and_figures_six_decimals():
-    header, line = scenes_text([item(class_name="cup")]).splitlines()
+def test_items_have_a_column_for_each_measure_and_figures_six_decimals(tmp_path):
+    path = tmp_path / "scenes.csv"
+    write_scenes(path, [item(class_name="cup")])
+    header, line = path.read_text().splitlines()
     assert header.startswith("protocol,scene,class,inputs,psnr,ssim,lpips,lpips_alex,mean_colour_")
     assert line == "pixelnerf,a,cup,0 3" + (1 + len(BASELINES)) * ",24.500000,0.750000,,"
 
@@ -99,7 +102,8 @@ def test_a_damaged_table_of_items_is_refused_by_file_line_and_value(
     tmp_path, before, after, expected
 ):
     path = tmp_path / "scenes.csv"
-    path.write_text(scenes_text([item()]).replace(before, after, 1))
+    write_scenes(path, [item()])
+    path.write_text(path.read_text().replace(before, after, 1))
     with pytest.raises(DataError, match=f"^{re.escape(f'{path}: {expected}')}"):
         read_scenes(path)
 
@@ -111,6 +115,10 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
         read_history(path)
 
 
-def test_a_figure_that_is_not_finite_is_not_written():
-    with pytest.raises(DataError, match=r"pixelnerf, scene b: psnr nan is not finite"):
-        scenes_text([item(), item("b", psnr=float("nan"))])
+def test_a_figure_that_is_not_finite_is_not_written(tmp_path):
+    path = tmp_path / "scenes.csv"
+    with pytest.raises(
+        DataError, match=r"scenes\.csv: .* scene b: psnr: nan is not a finite number"
+    ):
+        write_scenes(path, [item(), item("b", psnr=float("nan"))])
+    assert not path.exists()

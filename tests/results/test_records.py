@@ -190,5 +190,5 @@ def test_a_whole_number_may_stand_for_a_float_unless_it_is_too_large(tmp_path):
     path.write_text(json.dumps(replaced(values, "frame_seconds", 2)))
     assert repr(read_record(path, ModelTimes).frame_seconds) == "2.0"
     path.write_text(json.dumps(replaced(values, "frame_seconds", 10**400)))
-    with pytest.raises(DataError, match="frame_seconds: 10+… is not a finite number"):
+    with pytest.raises(DataError, match=r"frame_seconds: 10+… is not a finite number"):
         read_record(path, ModelTimes)

@@ -30,7 +30,7 @@ from srt.published.checkpoint import (
 )
 from srt.published.config import check_config, published_config
 from srt.results.record_files import write_record
-from srt.results.record_tables import history_text
+from srt.results.record_tables import write_history
 from srt.results.records import PublishedOrigin, Training
 from srt.training.monitoring import learning_curve
 from srt.training.state import TrainingState
@@ -125,7 +125,7 @@ def read_published(
         write_state(training, settings, states)
 
     # These are the files that train writes, so all later stages can read them.
-    write_atomically(out / "history.csv", history_text(learning_curve(training)).encode())
+    write_history(out / "history.csv", learning_curve(training))
     write_record(out / "training.json", record)
     save_weights(model, training.best, settings)
     log.info("wrote %s, after %d steps", model, training.step)
