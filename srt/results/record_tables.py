@@ -114,9 +114,8 @@ def write_scenes(path: Path, rows: Sequence[ItemScores]) -> None:
     writer.writerow(SCENE_COLUMNS)
     for row in rows:
         inputs = " ".join(map(str, row.inputs))
-        writer.writerow(
-            [row.protocol, row.scene, row.class_name, inputs, *_figure_cells(row, path)]
-        )
+        item = (row.protocol, row.scene, row.class_name, inputs)
+        writer.writerow((*item, *_figure_cells(row, path)))
     write_atomically(path, text.getvalue().encode())
 
 
