@@ -14,6 +14,8 @@ from typing import Any
 from srt.common.errors import UserError
 from srt.common.fingerprint import differences
 from srt.config.schema import Experiment, ModelConfig
+from srt.config.strict import read
+from srt.data.batch import ViewConfig
 
 # The sizes of a model that the published code fixes. A config.yaml cannot change them.
 _SIZES = {
@@ -44,6 +46,15 @@ _DECODER_NAMES = {"lightfield": "srt", "isrt": "isrt", "nerf": "vsrt"}
 # Settings that only VSRT uses. The other models ignore them.
 _VSRT_KEYS = ("coarse_samples", "fine_samples", "separate_fine_net")
 
+# Distances between which a dataset's scenes lie, and its input views (srt/data/ there).
+_DISTANCES = {
+    "nmr": (2.0, 4.0),
+    "msn": (0.0, 20.0),
+    "clevr3d": (0.035, 35.0),
+    "obsurf_msn": (0.035, 35.0),
+}
+_INPUT_VIEWS = {"nmr": 1, "msn": 5, "clevr3d": 1, "obsurf_msn": 1}
+
 log = logging.getLogger(__name__)
 
 
@@ -72,6 +83,35 @@ def check_config(config: Any, experiment: Experiment, source: Path) -> None:
     if unequal := differences(ours, training):
         text = "; ".join(unequal)
         log.info("%s: trained with other numbers than %s: %s", source, experiment.name, text)
+
+
+def read_published_run(config: Any, source: Path) -> tuple[ModelConfig, ViewConfig]:
+    """Return the model of a published run, and how it sees scenes.
+
+    Args:
+        config: the values of config.yaml.
+        source: its path, for errors.
+
+    Raises:
+        UserError: if it has settings that nothing here corresponds to.
+    """
+    theirs, _ = _read_config(config, source)
+    dataset = theirs["dataset"]
+    near, far = _DISTANCES[dataset["name"]]
+    options = config["data"].get("kwargs") or {}
+    view_config = ViewConfig(
+        canonical=theirs["model"]["frame"] == "canonical",
+        input_views=options.get("num_input_views", _INPUT_VIEWS[dataset["name"]]),
+        input_stride=dataset["input_stride"],
+        all_targets=dataset["name"] in ("clevr3d", "obsurf_msn"),
+        near=near,
+        far=far,
+    )
+    unused = {"coarse_samples": 128, "fine_samples": 64, "separate_fine_net": False}
+    model = {"conv_init": "torch", **unused, **theirs["model"]}
+    if model["pixel_embedding"] is not None:
+        model["pixel_embedding"] = list(model["pixel_embedding"])
+    return read(ModelConfig, model, f"{source}: model"), view_config
 
 
 def _read_config(config: Any, source: Path) -> tuple[dict[str, Any], dict[str, Any]]:
