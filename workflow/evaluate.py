@@ -7,16 +7,12 @@ machine, so that metrics.json does not.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from srt.common.distributed import Processes
-from srt.common.files import write_atomically
 from srt.config.load import load_experiment
 from srt.config.schema import Experiment, Protocol
 from srt.data.batch import make_view_config
@@ -26,9 +22,18 @@ from srt.evaluation.evaluator import evaluate_items
 from srt.evaluation.lpips import Lpips
 from srt.evaluation.model_costs import count_costs, single_view_batch, time_stages
 from srt.evaluation.protocols import Conditions, Item, protocol_items
-from srt.evaluation.scores import MEASURES, extremes, metrics_text, summarise
+from srt.evaluation.scores import extremes, summarise
 from srt.model.srt import SRT
 from srt.model.weights import load_model
+from srt.results.record_files import write_record
+from srt.results.record_tables import ItemScores, write_scenes
+from srt.results.records import (
+    Measure,
+    MeasuringConditions,
+    Metrics,
+    MetricsHeader,
+    ProtocolScores,
+)
 from srt.visualization.pictures import write_picture
 from workflow.common.cli import run
 from workflow.common.default_paths import DefaultPaths, choose_output
@@ -104,8 +109,7 @@ def evaluate(
 
     # One process writes the files and adds them to the experiment's run in MLflow.
     if processes.main:
-        metrics = header | {"protocols": summaries}
-        write_results(config, metrics, rows, network, scenes, out)
+        metrics = write_results(config, header, summaries, rows, network, scenes, out)
         log_run(config, settings, metrics, data / split, out)
     processes.leave()
 
@@ -127,13 +131,13 @@ def measure_protocols(
     mean_colour: Sequence[float],
     distances: Mapping[str, Lpips],
     processes: Processes,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+) -> tuple[dict[str, ProtocolScores], list[ItemScores]]:
     """Return the summary of each protocol, and a row of figures for each of its items.
 
     Each process measures its share of the items, and all of them return all rows.
     """
-    summaries: dict[str, Any] = {}
-    rows: list[dict[str, Any]] = []
+    summaries: dict[str, ProtocolScores] = {}
+    rows: list[ItemScores] = []
     for protocol in config.evaluate.protocols:
         protocol_rows = evaluate_items(
             network,
@@ -146,7 +150,7 @@ def measure_protocols(
             rays_per_group=config.train.rays_per_group,
             processes=processes,
         )
-        rows += [{"protocol": protocol, **row} for row in protocol_rows]
+        rows += protocol_rows
 
         # The summary says how many items were measured, and of how many.
         all_items = select_items(config, scenes, protocol, None)
@@ -166,28 +170,29 @@ def select_items(
 
 def write_results(
     config: Experiment,
-    metrics: dict[str, Any],
-    rows: list[dict[str, Any]],
+    header: MetricsHeader,
+    scores: dict[str, ProtocolScores],
+    rows: list[ItemScores],
     network: SRT,
     scenes: Scenes,
     out: Path,
-) -> None:
-    """Write the pictures, the times and the rows, and last metrics.json with the costs added."""
+) -> Metrics:
+    """Write the pictures, the times and the rows, and last metrics.json, which is returned."""
     items = write_pictures(config, rows, network, scenes, out)
 
     # Parameters and operations belong to the model, so they are metrics. Times are of this machine.
     frame = single_view_batch(scenes, items[0], make_view_config(config))
-    metrics["costs"] = count_costs(network, frame)
-    seconds = json.dumps(time_stages(network, frame, config.train.rays_per_group), indent=1)
-    write_atomically(out / "costs.json", f"{seconds}\n".encode())
+    metrics = Metrics(**vars(header), costs=count_costs(network, frame), protocols=scores)
+    write_record(out / "costs.json", time_stages(network, frame, config.train.rays_per_group))
 
     # Whoever finds metrics.json finds all other files as well.
-    write_atomically(out / "scenes.csv", rows_to_csv(rows).encode())
-    write_atomically(out / "metrics.json", metrics_text(metrics).encode())
+    write_scenes(out / "scenes.csv", rows)
+    write_record(out / "metrics.json", metrics)
+    return metrics
 
 
 def write_pictures(
-    config: Experiment, rows: list[dict[str, Any]], network: SRT, scenes: Scenes, out: Path
+    config: Experiment, rows: list[ItemScores], network: SRT, scenes: Scenes, out: Path
 ) -> list[Item]:
     """Write both pictures by the last protocol; return the items of comparison.png."""
     protocol = config.evaluate.protocols[-1]
@@ -202,7 +207,7 @@ def write_pictures(
 
     # The best, the median and the worst of the measured scenes, by PSNR.
     items = select_items(config, scenes, protocol, config.evaluate.max_items)
-    positions, labels = extremes([row for row in rows if row["protocol"] == protocol])
+    positions, labels = extremes([row for row in rows if row.protocol == protocol])
     extreme_items = [items[position] for position in positions]
     extreme = compare_views(network, scenes, extreme_items, labels=labels, **options)
 
@@ -212,19 +217,8 @@ def write_pictures(
     return even_items
 
 
-def rows_to_csv(rows: list[dict[str, Any]]) -> str:
-    """Return the rows as CSV with the keys of the first as its header; floats have six decimals."""
-    # Lines end as on Linux, so that the file is equal on every machine.
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()})
-    return text.getvalue()
-
-
 def log_run(
-    config: Experiment, settings: dict[str, Any], metrics: dict[str, Any], data: Path, out: Path
+    config: Experiment, settings: dict[str, Any], metrics: Metrics, data: Path, out: Path
 ) -> None:
     """Add the figures and files to the experiment's run in MLflow."""
     tracker = open_run("evaluate", config.profile, config.name, settings)
@@ -232,37 +226,40 @@ def log_run(
 
     # All are of one step: MLflow then compares runs by bars instead of curves.
     tracker.log_metrics(mlflow_metrics(metrics), step=0)
-    folder = f"evaluation{conditions_path(metrics['conditions'])}"
+    folder = f"evaluation{conditions_path(metrics.conditions)}"
     for name in ("metrics.json", "scenes.csv", "comparison.png", "extremes.png", "costs.json"):
         tracker.log_artifact(out / name, folder)
     tracker.close("FINISHED")
 
 
-def mlflow_metrics(metrics: dict[str, Any]) -> dict[str, float]:
+def mlflow_metrics(metrics: Metrics) -> dict[str, float]:
     """Return the figures of metrics.json by the names that MLflow shows.
 
     Names are like `test/stelzner/psnr` and `test/stelzner/mean_colour_psnr`. Measurements under
     other conditions than the training's have names of their own: with 3 views instead of 5 and
     pose noise 0.1, `test/stelzner/3_views/pose_noise_0.1/psnr`.
     """
-    suffix = conditions_path(metrics["conditions"])
+    suffix = conditions_path(metrics.conditions)
     values: dict[str, float] = {}
-    for protocol, figures in metrics["protocols"].items():
+    for protocol, scores in metrics.protocols.items():
         # A protocol does not measure everything; what it does not measure is None.
-        prefix = f"{metrics['split']}/{protocol}{suffix}/"
-        values |= {prefix + name: figures[name] for name in MEASURES if figures[name] is not None}
-        for name, baseline in figures["baselines"].items():
-            values[f"{prefix}{name}_psnr"] = baseline["psnr"]
-    return values | {f"size/{name}": figure for name, figure in metrics["costs"].items()}
+        prefix = f"{metrics.split}/{protocol}{suffix}/"
+        for name in get_args(Measure):
+            figure = scores.value(name)
+            if figure is not None:
+                values[prefix + name] = figure
+        for name, baseline in vars(scores.baselines).items():
+            values[f"{prefix}{name}_psnr"] = baseline.psnr
+    return values | {f"size/{name}": figure for name, figure in vars(metrics.costs).items()}
 
 
-def conditions_path(conditions: Mapping[str, Any]) -> str:
+def conditions_path(conditions: MeasuringConditions) -> str:
     """Return what differs from the training as a path like `/3_views/pose_noise_0.1`, or empty."""
     path = ""
-    if conditions["input_views"] != conditions["trained_input_views"]:
-        path += f"/{conditions['input_views']}_views"
-    if conditions["pose_noise"]:
-        path += f"/pose_noise_{conditions['pose_noise']}"
+    if conditions.input_views != conditions.trained_input_views:
+        path += f"/{conditions.input_views}_views"
+    if conditions.pose_noise:
+        path += f"/pose_noise_{conditions.pose_noise}"
     return path
 
 

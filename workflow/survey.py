@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from srt.common.files import sha256_of, write_atomically
+from srt.common.files import sha256_of
 from srt.config.load import load_dataset
 from srt.config.schema import SPLITS, SYNTHETIC
 from srt.data.packed.reader import Scenes, read_split_header
 from srt.report.dataset_summary import camera_figure, contact_sheet, split_summary
+from srt.results.record_files import write_record
+from srt.results.records import SplitSurvey, Survey
 from srt.tracking.tracker import open_tracker
 from srt.visualization.pictures import write_picture
 from workflow.common.cli import run
@@ -57,19 +57,18 @@ def survey(
     write_picture(out / "cameras.png", camera_figure(splits, title))
 
     # Whoever finds the statistics finds both pictures as well.
-    summary = {
-        "dataset": dataset,
-        "profile": paths.profile,
-        "synthetic": synthetic,
-        "source": config.source,
-        "splits": summarise_splits(splits, data),
-    }
-    text = json.dumps(summary, indent=1) + "\n"
-    write_atomically(out / "statistics.json", text.encode())
+    summary = Survey(
+        dataset=dataset,
+        profile=paths.profile,
+        synthetic=synthetic,
+        source=config.source,
+        splits=summarise_splits(splits, data),
+    )
+    write_record(out / "statistics.json", summary)
     log_survey(paths.profile, dataset, data, out)
 
 
-def summarise_splits(splits: Mapping[str, Scenes], data: Path) -> dict[str, Any]:
+def summarise_splits(splits: Mapping[str, Scenes], data: Path) -> dict[str, SplitSurvey]:
     """Return for each split the number of its scenes, and sums over its pixels and cameras."""
     summaries = {}
     for split, scenes in splits.items():

@@ -10,7 +10,6 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from srt.common.errors import UserError
 from srt.common.files import write_atomically
@@ -33,11 +32,12 @@ from srt.report.tables.reproduction import (
     reproduction_page,
     reproduction_table,
 )
-from srt.report.tables.reproduction_rows import reproduction_rows
-from srt.report.tables.result_rows import Row, result_rows
+from srt.report.tables.reproduction_rows import ReproductionRow, reproduction_rows
+from srt.report.tables.result_rows import ResultRow, result_rows
 from srt.report.tables.results import results_table
 from srt.report.tables.seeds import seeds_table
 from srt.report.tables.trainings import trainings_table
+from srt.results.records import Survey
 from srt.results.runs import Run
 from srt.visualization.pictures import write_picture
 from workflow.common.cli import run
@@ -151,18 +151,18 @@ def choose_scale(runs: Sequence[Run], profile: str) -> str:
     """Return the profile whose experiments the reproduction table compares with the runs."""
     # Published figures stand beside runs of published data. Synthetic runs stand alone, and the
     # table then says what the published scale would cost.
-    only_synthetic = all(run.metrics["synthetic"] for run in runs)
+    only_synthetic = all(run.metrics.synthetic for run in runs)
     return PUBLISHED_SCALE if only_synthetic else profile
 
 
 def make_report(
     profile: str,
     runs: list[Run],
-    rows: Sequence[Row],
-    reproduced: Sequence[Row],
+    rows: Sequence[ResultRow],
+    reproduced: Sequence[ReproductionRow],
     remarks: Sequence[str],
     data: list[str],
-    surveys: list[dict[str, Any]],
+    surveys: list[Survey],
     few_cameras: Path,
 ) -> Report:
     """Return the report with all its tables. The remarks stand below the results."""
@@ -188,7 +188,9 @@ def make_report(
     )
 
 
-def write_report(report: Report, rows: Sequence[Row], reproduced: Sequence[Row], out: Path) -> None:
+def write_report(
+    report: Report, rows: Sequence[ResultRow], reproduced: Sequence[ReproductionRow], out: Path
+) -> None:
     """Write the figures and the texts; the page comes last, because it contains the figures."""
     runs, profile = report.runs, report.profile
     write_picture(out / "curves.png", learning_curves(runs, profile))
@@ -212,19 +214,19 @@ def with_notes(table: Table, notes: Sequence[str]) -> Table:
     return dataclasses.replace(table, notes=[*table.notes, *notes])
 
 
-def write_best_videos(out: Path, rows: Sequence[Row], frames: int) -> None:
+def write_best_videos(out: Path, rows: Sequence[ResultRow], frames: int) -> None:
     """Write the teaser from the videos of the runs that gain most, if there are any videos."""
     videos = [out / "runs" / name / VIDEO for name in best_runs(rows)]
     if videos := [video for video in videos if video.is_file()]:
         write_teaser(out / "teaser.gif", videos, frames)
 
 
-def best_runs(rows: Sequence[Row]) -> list[str]:
+def best_runs(rows: Sequence[ResultRow]) -> list[str]:
     """Return the runs of the teaser: the one of each dataset that gains most, the best first."""
-    best: dict[str, Row] = {}
-    for row in sorted(rows, key=lambda row: -row["gain_psnr"]):
-        best.setdefault(row["dataset"], row)
-    return [row["run"] for row in best.values()][:TEASERS]
+    best: dict[str, ResultRow] = {}
+    for row in sorted(rows, key=lambda row: -row.gain_psnr):
+        best.setdefault(row.dataset, row)
+    return [row.run for row in best.values()][:TEASERS]
 
 
 def log_table(profile: str, experiment: str, model: Path, table: Path, timeout: float) -> None:

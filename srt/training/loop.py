@@ -277,19 +277,3 @@ def scene_names(
     if len(scenes) > SCENES_IN_ERROR:
         names += f" and {len(scenes) - SCENES_IN_ERROR} more"
     return names
-
-
-def learning_curve(training: TrainingState) -> str:
-    """Return the content of history.csv: PSNR and learning rate of the steps that were logged.
-
-    No time and no date is in it, so that the same training always writes the same bytes.
-    """
-    # A step can have a log, a validation or both. What it does not have stays empty.
-    validation = dict(training.validation)
-    logged = {step: (psnr, rate) for step, psnr, rate in training.curve}
-    lines = ["step,train_psnr,learning_rate,validation_psnr"]
-    for step in sorted(logged.keys() | validation.keys()):
-        psnr, rate = (f"{value:.6g}" for value in logged[step]) if step in logged else ("", "")
-        validation_psnr = f"{validation[step]:.6g}" if step in validation else ""
-        lines.append(f"{step:.0f},{psnr},{rate},{validation_psnr}")
-    return "\n".join(lines) + "\n"

@@ -6,7 +6,6 @@ turn them into our weights and our resume state.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from pathlib import Path
@@ -30,7 +29,10 @@ from srt.published.checkpoint import (
     write_checkpoint,
 )
 from srt.published.config import check_config, published_config
-from srt.training.loop import learning_curve
+from srt.results.record_files import write_record
+from srt.results.record_tables import write_history
+from srt.results.records import PublishedOrigin, Training
+from srt.training.monitoring import learning_curve
 from srt.training.state import TrainingState
 from srt.training.states import (
     SavedState,
@@ -41,6 +43,7 @@ from srt.training.states import (
 )
 from workflow.common.cli import run
 from workflow.common.default_paths import DefaultPaths
+from workflow.common.stage_files import read_result
 from workflow.common.tracked_run import ROOT
 
 UNKNOWN = "unknown"  # for the digest of the packed data, where there is none
@@ -112,8 +115,12 @@ def read_published(
     training = training_from_checkpoint(content, experiment, data is not None, checkpoint)
 
     # training.json says where the weights come from.
-    file = {"checkpoint": checkpoint.name, "sha256": sha256_of(checkpoint)}
-    cost = training_summary(training, {**file, **checkpoint_origin(content, checkpoint)})
+    origin = PublishedOrigin(
+        checkpoint=checkpoint.name,
+        sha256=sha256_of(checkpoint),
+        **checkpoint_origin(content, checkpoint),
+    )
+    record = published_record(training, origin)
 
     # A resume state is for the data that the training goes on with.
     settings = training_config(experiment, UNKNOWN if data is None else digest_of(data))
@@ -123,8 +130,8 @@ def read_published(
         write_state(training, settings, states)
 
     # These are the files that train writes, so all later stages can read them.
-    write_atomically(out / "history.csv", learning_curve(training).encode())
-    write_atomically(out / "training.json", (json.dumps(cost, indent=1) + "\n").encode())
+    write_history(out / "history.csv", learning_curve(training))
+    write_record(out / "training.json", record)
     save_weights(model, training.best, settings)
     log.info("wrote %s, after %d steps", model, training.step)
 
@@ -154,20 +161,20 @@ def write_state(training: TrainingState, settings: dict[str, Any], states: Path)
         save_state(folder, training.state(), settings)
 
 
-def training_summary(training: TrainingState, published: dict[str, Any]) -> dict[str, Any]:
+def published_record(training: TrainingState, origin: PublishedOrigin) -> Training:
     """Return training.json as train writes it, and in it where the weights come from."""
     # The published code starts with minus infinity, which JSON does not have.
     psnr = training.best_psnr
-    return {
-        "experiment": training.experiment.name,
-        "steps": training.step,
-        "best_step": training.best_step,
-        "validation_psnr": psnr if math.isfinite(psnr) else None,
-        "parameters": sum(parameter.numel() for parameter in training.model.parameters()),
-        "seconds": training.seconds,
-        "hardware": "not recorded (published run)",
-        "published": published,
-    }
+    return Training(
+        experiment=training.experiment.name,
+        steps=training.step,
+        best_step=training.best_step,
+        validation_psnr=psnr if math.isfinite(psnr) else None,
+        parameters=sum(parameter.numel() for parameter in training.model.parameters()),
+        seconds=training.seconds,
+        hardware="not recorded (published run)",
+        published=origin,
+    )
 
 
 def write_published(
@@ -187,13 +194,14 @@ def write_published(
         refuse_to_replace(path)
 
     weights, settings = load_own_weights(out / "model.safetensors", experiment)
-    cost = read_cost(out / "training.json")
+    record = read_result(out / "training.json", Training)
     state = load_latest_state(state_folder(states, experiment, settings), settings)
-    training = restore_training(experiment, state, weights, cost)
+    training = restore_training(experiment, state, weights, record)
 
     # A run that was imported goes back under its own number.
-    published = cost.get("published", {"epoch_it": 0, "run_id": None})
-    content = checkpoint_from_training(training, published["epoch_it"], published["run_id"])
+    origin = record.published
+    epoch, run_id = (origin.epoch_it, origin.run_id) if origin else (0, None)
+    content = checkpoint_from_training(training, epoch, run_id)
     write_checkpoint(checkpoint, content)
     write_atomically(config, text.encode())
     source = "the best weights, no optimiser" if state is None else "the last weights and optimiser"
@@ -219,13 +227,13 @@ def restore_training(
     experiment: Experiment,
     state: SavedState | None,
     weights: dict[str, torch.Tensor],
-    cost: dict[str, Any],
+    record: Training,
 ) -> TrainingState:
     """Return our training as its newest state has it, or with the best weights without a state.
 
     Args:
         weights: the best ones, from model.safetensors.
-        cost: the content of training.json, which says how these weights came to be.
+        record: how these weights came to be.
     """
     training = TrainingState(experiment, torch.device("cpu"))
     if state is not None:
@@ -234,20 +242,11 @@ def restore_training(
 
     # A training without any validation has no PSNR.
     training.model.load_state_dict(weights)
-    training.step = cost["best_step"]
-    training.seconds = cost["seconds"]
-    psnr = cost["validation_psnr"]
+    training.step = record.best_step
+    training.seconds = record.seconds
+    psnr = record.validation_psnr
     training.best_psnr = -math.inf if psnr is None else psnr
     return training
-
-
-def read_cost(path: Path) -> dict[str, Any]:
-    """Return the content of training.json."""
-    try:
-        cost: dict[str, Any] = json.loads(path.read_text())
-        return cost | {key: cost[key] for key in ("best_step", "seconds", "validation_psnr")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not as train writes it ({error!r})") from error
 
 
 def refuse_to_replace(path: Path) -> None:
