@@ -219,9 +219,13 @@ def _dataset(file: _File, name: str, profile: str | None) -> DatasetConfig:
 
 
 def _check_sections(
-    values: dict[str, Any], types: dict[str, type], where: str, partial: bool
+    values: dict[str, Any], types: dict[str, Any], where: str, partial: bool
 ) -> None:
-    """Check the keys and types of each section. A partial one may lack keys."""
+    """Check the keys and types of each section. A partial one may lack keys.
+
+    Args:
+        types: dataclasses, or other types that `read` accepts.
+    """
     refuse_unknown_keys(values, types, f"{where}.")
     for key, expected in types.items():
         if key in values:

@@ -34,7 +34,7 @@ def check_experiment_model(value: Any, models: Collection[str], where: str) -> N
         check_name(value, models, where)
         return
     if "name" not in value:
-        raise ConfigError(f"{where}: the key name is missing; it says which model this is")
+        raise ConfigError(f"{where}: the key name is missing")
     name = check_name(value["name"], models, f"{where}.name")
     refuse_unknown_keys(value, ["name", *keys_of_models([name])], f"{where}.")
     read(MODELS[name], value, where, partial=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from srt.common.errors import UserError
 from srt.common.fingerprint import differences
-from srt.config.schema import Experiment, ModelConfig
+from srt.config.schema import Experiment, ModelConfig, VsrtConfig
 
 # The sizes of a model that the published code fixes. A config.yaml cannot change them.
 _SIZES = {
@@ -40,9 +40,6 @@ _DECODERS: dict[str, dict[str, Any]] = {
 
 # The published name of each decoder -> our name of the model.
 _DECODER_NAMES = {"lightfield": "srt", "isrt": "isrt", "nerf": "vsrt"}
-
-# Settings that only VSRT uses. The other models ignore them.
-_VSRT_KEYS = ("coarse_samples", "fine_samples", "separate_fine_net")
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +117,9 @@ def _published_data(experiment: Experiment) -> dict[str, Any]:
 def _published_model(model: ModelConfig) -> dict[str, Any]:
     """Return the section `model` of config.yaml."""
     decoders = {ours: theirs for theirs, ours in _DECODER_NAMES.items()}
-    fine_net = {"use_fine_net": model.separate_fine_net} if model.name == "vsrt" else {}
+    fine_net = {}
+    if isinstance(model, VsrtConfig):
+        fine_net["use_fine_net"] = model.separate_fine_net
     return {
         "encoder": "isrt" if model.name == "isrt" else "srt",
         "encoder_kwargs": {
@@ -153,9 +152,10 @@ def _published_training(experiment: Experiment) -> dict[str, Any]:
         "decay_it": train.decay_steps,
         "lr_warmup": train.warmup_steps,
     }
-    if experiment.model.name == "vsrt":
-        training["num_coarse_samples"] = experiment.model.coarse_samples
-        training["num_fine_samples"] = experiment.model.fine_samples
+    model = experiment.model
+    if isinstance(model, VsrtConfig):
+        training["num_coarse_samples"] = model.coarse_samples
+        training["num_fine_samples"] = model.fine_samples
     return training
 
 
@@ -164,8 +164,6 @@ def _our_data_and_model(experiment: Experiment) -> dict[str, Any]:
     # How convolutions are initialised does not matter once they are trained.
     model = dataclasses.asdict(experiment.model)
     del model["conv_init"]
-    if experiment.model.name != "vsrt":
-        model = {key: value for key, value in model.items() if key not in _VSRT_KEYS}
 
     dataset = experiment.dataset
     data = {"name": experiment.dataset_name, "input_stride": dataset.input_stride}
