@@ -13,11 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from srt.evaluation import evaluator
-from srt.model import inference
+from srt.model import inference, scene
 from srt.model.encoder import Encoder
 from srt.model.positional_encoding import encode_inputs, ray_inputs
-from srt.rendering import frames
 from srt.training import gradients
 
 
@@ -48,7 +46,7 @@ def plainly() -> Iterator[None]:
         attention = "torch.nn.functional.scaled_dot_product_attention"
         stack.enter_context(mock.patch(attention, materialised_attention))
         stack.enter_context(mock.patch.object(Encoder, "first_convolution", published_first_layer))
-        for module in (evaluator, gradients, inference, frames):
+        for module in (gradients, inference, scene):
             no_precision = mock.Mock(side_effect=lambda device: contextlib.nullcontext())
             stack.enter_context(mock.patch.object(module, "training_precision", no_precision))
         yield

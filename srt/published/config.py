@@ -13,7 +13,9 @@ from typing import Any
 
 from srt.common.errors import UserError
 from srt.common.fingerprint import differences
+from srt.config.model_layers import read_model
 from srt.config.schema import Experiment, ModelConfig, VsrtConfig
+from srt.data.batch import ViewConfig
 
 # The sizes of a model that the published code fixes. A config.yaml cannot change them.
 _SIZES = {
@@ -40,6 +42,15 @@ _DECODERS: dict[str, dict[str, Any]] = {
 
 # The published name of each decoder -> our name of the model.
 _DECODER_NAMES = {"lightfield": "srt", "isrt": "isrt", "nerf": "vsrt"}
+
+# Distances between which a dataset's scenes lie, and its input views (srt/data/ there).
+_DISTANCES = {
+    "nmr": (2.0, 4.0),
+    "msn": (0.0, 20.0),
+    "clevr3d": (0.035, 35.0),
+    "obsurf_msn": (0.035, 35.0),
+}
+_INPUT_VIEWS = {"nmr": 1, "msn": 5, "clevr3d": 1, "obsurf_msn": 1}
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +80,34 @@ def check_config(config: Any, experiment: Experiment, source: Path) -> None:
     if unequal := differences(ours, training):
         text = "; ".join(unequal)
         log.info("%s: trained with other numbers than %s: %s", source, experiment.name, text)
+
+
+def read_published_run(config: Any, source: Path) -> tuple[ModelConfig, ViewConfig]:
+    """Return the model of a published run, and how it sees scenes.
+
+    Args:
+        config: the values of config.yaml.
+        source: its path, for errors.
+
+    Raises:
+        UserError: if it has settings that nothing here corresponds to.
+    """
+    theirs, _ = _read_config(config, source)
+    dataset = theirs["dataset"]
+    near, far = _DISTANCES[dataset["name"]]
+    options = config["data"].get("kwargs") or {}
+    view_config = ViewConfig(
+        canonical=theirs["model"]["frame"] == "canonical",
+        input_views=options.get("num_input_views", _INPUT_VIEWS[dataset["name"]]),
+        input_stride=dataset["input_stride"],
+        all_targets=dataset["name"] in ("clevr3d", "obsurf_msn"),
+        near=near,
+        far=far,
+    )
+    model = {"conv_init": "torch", **theirs["model"]}
+    if model["pixel_embedding"] is not None:
+        model["pixel_embedding"] = list(model["pixel_embedding"])
+    return read_model(model["name"], model, f"{source}: model"), view_config
 
 
 def _read_config(config: Any, source: Path) -> tuple[dict[str, Any], dict[str, Any]]:

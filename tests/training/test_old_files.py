@@ -110,7 +110,7 @@ def test_an_old_file_of_weights_gives_its_model(tmp_path, variant):
     assert config_differences(make_config(experiment), settings) == []
 
     # A model in MLflow's registry is such a file.
-    assert _load_pyfunc(str(path)).model.state_dict().keys() == expected.keys()
+    assert _load_pyfunc(str(path)).network.state_dict().keys() == expected.keys()
 
 
 def test_what_a_model_uses_is_compared_in_old_files_too(experiment, tmp_path):
