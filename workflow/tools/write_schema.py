@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from srt.config.load import params_schema
+from srt.config.params_schema import params_schema
 from workflow import REPOSITORY
 from workflow.common.cli import run
 
