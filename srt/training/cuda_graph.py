@@ -55,8 +55,8 @@ class StepGraph:
 
     def __init__(self, model: SRT) -> None:
         torch.backends.cudnn.benchmark = True
-        self.model, encoder = model, model.encoder
-        for module in (encoder.pixel_channels, encoder.camera_and_pixels, *encoder.layers):
+        self.model = model
+        for module in model.encoder.compiled_parts():
             module.compile()
         self.decoder = CompiledDecoder(model.decoder)
         self.steps = 0

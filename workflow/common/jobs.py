@@ -18,6 +18,7 @@ from srt.common.code_digest import code_digests, combined_digest
 from srt.common.fingerprint import fingerprint
 from srt.config.load import load_dataset, load_experiments, load_params, load_weights
 from srt.config.schema import Experiment, Params
+from srt.data.raw.layouts import check_layouts
 
 PUBLISHED_SCALE = "paper"  # the profile whose training steps give the cost of a reproduction
 DATASET_STAGES = ("fetch", "pack", "survey")
@@ -58,6 +59,7 @@ def plan_jobs(params: Path, profile: str | None = None) -> dict[tuple[str, str],
             it. Nothing runs before all of it is right.
     """
     file = load_params(params)
+    check_layouts(params)
     profile = profile or file.profile
     jobs = [
         *data_jobs(file, params, profile),
