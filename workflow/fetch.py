@@ -29,7 +29,13 @@ from srt.data.download.partial import cached_sha256
 from srt.data.download.untar import extract_tar
 from srt.data.download.unzip import extract_zip, find_folder_of
 from srt.data.raw.common import chosen_classes
-from srt.data.raw.layouts import LAYOUTS, check_layout, check_layouts, read_classes
+from srt.data.raw.layouts import (
+    LAYOUTS,
+    check_layout,
+    check_layouts,
+    load_writer,
+    read_classes,
+)
 from workflow.common.cli import run
 from workflow.common.raw_manifest import (
     count_files,
@@ -143,8 +149,7 @@ def make_synthetic(config: DatasetConfig, name: str, seed: int, folder: Path) ->
     scenes = folder / "scenes"
     partial = folder / ".scenes.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    write = LAYOUTS[config.layout].load().write_synthetic
-    assert write is not None  # the layout was checked to have synthetic scenes
+    write = load_writer(config.layout)
     write(partial, config=config, name=name, seed=seed, workers=count_cpus())
 
     # Replace those of an earlier run.

@@ -23,7 +23,6 @@ from srt.common.files import sha256_of
 from srt.config.load import load_dataset
 from srt.config.schema import DatasetConfig
 from srt.data.download import partial
-from srt.data.raw.layouts import LAYOUTS
 from workflow import fetch as stage
 from workflow.common import cli
 
@@ -186,9 +185,7 @@ def replace_writer(
     monkeypatch: pytest.MonkeyPatch, layout: str, write: Callable[..., None]
 ) -> None:
     """Write synthetic scenes of a layout with this function."""
-    entry = LAYOUTS[layout]
-    code = entry.load()._replace(write_synthetic=write)
-    monkeypatch.setitem(LAYOUTS, layout, dataclasses.replace(entry, load=lambda: code))
+    monkeypatch.setattr(stage, "load_writer", {layout: write}.get)
 
 
 def test_the_command_line_writes_the_manifest_last(

@@ -57,7 +57,7 @@ class _Dataset(NamedTuple):
     """An archive, and the names of the two parts of the dataset in it."""
 
     archive: Path
-    index: str
+    index_name: str
     images: str
 
 
@@ -85,9 +85,9 @@ def _extract_members(
             target.parent.mkdir(exist_ok=True)
             os.replace(temporary, target)
     _check_end(tar)
-    if not (folder / dataset.index).is_file():
+    if not (folder / dataset.index_name).is_file():
         raise FetchError(
-            f"{dataset.archive}: holds no {dataset.index}; is it the dataset's archive?"
+            f"{dataset.archive}: holds no {dataset.index_name}; is it the dataset's archive?"
         )
 
 
@@ -123,8 +123,8 @@ def _locate_member(
 
     # Only the index and the images are part of the dataset.
     location: tuple[str, ...]
-    if path.name == dataset.index:
-        top, location = path.parent, (dataset.index,)
+    if path.name == dataset.index_name:
+        top, location = path.parent, (dataset.index_name,)
     elif path.parent.name == dataset.images:
         top, location = path.parent.parent, (dataset.images, path.name)
     else:

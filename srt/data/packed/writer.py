@@ -34,7 +34,7 @@ from srt.data.packed.shards import (
     write_split,
 )
 from srt.data.raw.common import SceneInfo
-from srt.data.raw.layouts import LAYOUTS
+from srt.data.raw.layouts import LAYOUTS, load_reader
 
 
 def pack(
@@ -80,7 +80,7 @@ def _pack(
 ) -> None:
     """Write the packed dataset `out`; leave errors of the file system as they are."""
     # List all scenes first: most faults of the raw data are found before any work is done.
-    reader = LAYOUTS[config.layout].load().reader
+    reader = load_reader(config.layout)
     splits = {split: reader.list_scenes(root, split, config, view_list) for split in SPLITS}
     _refuse_leaks(root, splits)
 
@@ -204,7 +204,7 @@ def _missing_shards(
     """Yield the shards of a split that are still to be written."""
     # The images of a shard get their name last: if they are there, the shard is finished.
     size, suffix = scenes_per_shard(config), SUFFIXES[config.storage]
-    read_scene = LAYOUTS[config.layout].load().reader.read_scene
+    read_scene = load_reader(config.layout).read_scene
     for number, start in enumerate(range(0, len(scenes), size)):
         images = folder / f"images-{number:05d}{suffix}"
         record = folder / f"record-{number:05d}.npz"

@@ -5,16 +5,17 @@ docs/extending.md does this step by step. The stages ask this register and know 
 name.
 
 Reading and writing need PyTorch and other packages that take seconds to import. An entry therefore
-has a function that imports them; all else that it says costs nothing.
+names its modules, and they are imported when they are used. For the same reason the code of one
+layout is no code of the others' jobs: a dataset is not packed again when another reader changes.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from srt.config.load import load_dataset, load_params
 from srt.config.schema import SYNTHETIC, DatasetConfig
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from srt.data.raw.common import RawScene, SceneInfo
 
 
+@runtime_checkable
 class Reader(Protocol):
     """A module that reads a layout."""
 
@@ -36,6 +38,7 @@ class Reader(Protocol):
         """Return the images and cameras of a scene."""
 
 
+@runtime_checkable
 class SceneWriter(Protocol):
     """A function that writes synthetic scenes in a layout."""
 
@@ -45,24 +48,13 @@ class SceneWriter(Protocol):
         """Write the scenes of a dataset of this name into `root`."""
 
 
-class LayoutCode(NamedTuple):
-    """The code of a layout."""
-
-    reader: Reader
-
-    # Writes synthetic scenes; None: the layout has only published ones.
-    write_synthetic: SceneWriter | None = None
-
-    # Returns class id -> name; None: `subset.classes` cannot be chosen.
-    read_classes: Callable[[Path], dict[str, str]] | None = None
-
-
 @dataclass(frozen=True, kw_only=True)
 class RawLayout:
     """An entry of the register. Only the first two fields are needed for data in a folder."""
 
-    # Imports the layout's code and returns it.
-    load: Callable[[], LayoutCode]
+    # The module that reads the layout. If `subset` has `classes`, it has `read_classes(root)` too,
+    # which returns class id -> name.
+    reader: str
 
     # The file in the dataset's top folder that describes the dataset.
     index: str
@@ -74,8 +66,10 @@ class RawLayout:
     # Keys of `subset` that the layout has, beside `max_scenes`.
     subset: tuple[str, ...] = ()
 
-    # The sorts of synthetic scenes (`synthetic.scene`) that can be written in this layout.
+    # The sorts of synthetic scenes (`synthetic.scene`) that can be written in this layout, and the
+    # function that writes them: a `SceneWriter`, by its module and name.
     scenes: tuple[str, ...] = ()
+    writer: str | None = None
 
     # The address of a dataset is a folder of TFDS shards in a bucket, and not an archive.
     bucket: bool = False
@@ -90,78 +84,67 @@ class RawLayout:
     packages: tuple[str, ...] = ()
 
 
-def _nmr() -> LayoutCode:
-    from srt.data.raw import nmr
-    from srt.data.synthetic.as_nmr import write_nmr
-
-    return LayoutCode(nmr, write_nmr, nmr.read_classes)
-
-
-def _obsurf() -> LayoutCode:
-    from srt.data.raw import obsurf
-    from srt.data.synthetic.as_obsurf import write_obsurf
-
-    return LayoutCode(obsurf, write_obsurf)
-
-
-def _msn() -> LayoutCode:
-    from srt.data.raw import msn
-    from srt.data.synthetic.as_msn import write_msn
-
-    return LayoutCode(msn, write_msn)
-
-
-def _generated() -> LayoutCode:
-    from srt.data.raw import generated
-
-    return LayoutCode(generated, generated.write_generated)
-
-
 # Scenes of several objects on a ground.
 GROUND_SCENES = ("solids", "objects", "clutter")
 
 # By the name that a dataset's `layout` in params.yaml has.
 LAYOUTS: dict[str, RawLayout] = {
     "nmr": RawLayout(
-        load=_nmr,
+        reader="srt.data.raw.nmr",
         index="metadata.yaml",
         refuses=("ranges",),
         subset=("classes",),
         scenes=("object",),
+        writer="srt.data.synthetic.as_nmr.write_nmr",
     ),
     "obsurf": RawLayout(
-        load=_obsurf,
+        reader="srt.data.raw.obsurf",
         index="metadata.npz",
         needs=("ranges",),
         refuses=("view_list",),
         scenes=GROUND_SCENES,
+        writer="srt.data.synthetic.as_obsurf.write_obsurf",
         tar_folder="images",
     ),
     "msn": RawLayout(
-        load=_msn,
+        reader="srt.data.raw.msn",
         index="dataset_info.json",
         refuses=("view_list",),
         subset=("shards",),
         scenes=GROUND_SCENES,
+        writer="srt.data.synthetic.as_msn.write_msn",
         bucket=True,
         packages=("tensorflow-cpu",),
     ),
     "generated": RawLayout(
-        load=_generated,
+        reader="srt.data.raw.generated",
         index="recipe.json",
         refuses=("ranges", "view_list"),
         scenes=("object", "object_anywhere", *GROUND_SCENES),
+        writer="srt.data.raw.generated.write_generated",
         renders_when_packed=True,
         packages=("torch",),
     ),
 }
 
 
+def load_reader(layout: str) -> Reader:
+    """Import and return the module that reads a layout."""
+    return cast(Reader, importlib.import_module(LAYOUTS[layout].reader))
+
+
+def load_writer(layout: str) -> SceneWriter:
+    """Import and return the function that writes synthetic scenes. The layout must have one."""
+    writer = LAYOUTS[layout].writer
+    assert writer is not None
+    module, _, name = writer.rpartition(".")
+    return cast(SceneWriter, getattr(importlib.import_module(module), name))
+
+
 def read_classes(root: Path, layout: str) -> dict[str, str]:
-    """Return class id -> name of the data in `root`. Its layout was checked to have classes."""
-    read = LAYOUTS[layout].load().read_classes
-    assert read is not None
-    return read(root)
+    """Return class id -> name of the data in `root`. The layout must have classes."""
+    reader = importlib.import_module(LAYOUTS[layout].reader)
+    return cast(dict[str, str], reader.read_classes(root))
 
 
 def check_layouts(params: Path) -> None:

@@ -11,7 +11,7 @@ from support.paths import PARAMS, REPOSITORY
 from srt.config.load import load_params
 from srt.config.schema import DatasetConfig, SubsetConfig, SyntheticConfig
 from srt.config.strict import ConfigError
-from srt.data.raw.layouts import LAYOUTS, check_layouts
+from srt.data.raw.layouts import LAYOUTS, check_layouts, load_reader, load_writer
 
 SCENES = typing.get_args(typing.get_type_hints(SyntheticConfig)["scene"])
 
@@ -23,11 +23,12 @@ def test_every_dataset_of_every_profile_fits_its_layout():
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_the_code_of_a_layout_is_all_that_its_entry_promises(name):
     layout = LAYOUTS[name]
-    code = layout.load()
-    assert callable(code.reader.list_scenes)
-    assert callable(code.reader.read_scene)
-    assert (code.write_synthetic is not None) == bool(layout.scenes)
-    assert (code.read_classes is not None) == ("classes" in layout.subset)
+    reader = load_reader(name)
+    assert callable(reader.list_scenes)
+    assert callable(reader.read_scene)
+    assert hasattr(reader, "read_classes") == ("classes" in layout.subset)
+    assert not layout.scenes or callable(load_writer(name))
+    assert bool(layout.writer) == bool(layout.scenes)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
