@@ -34,10 +34,10 @@ from benchmarks.few_camera_scenes import make_scenes, nearest_camera_angles, rot
 from srt.common.devices import best_device
 from srt.common.distributed import Processes
 from srt.config.load import load_experiment
-from srt.config.schema import Experiment
+from srt.config.schema import Experiment, VsrtConfig
 from srt.data.batch import make_full_view_batch, make_view_config
 from srt.data.packed.reader import Scenes
-from srt.model.inference import decode_in_groups, training_precision
+from srt.evaluation.evaluator import predict
 from srt.training import loop
 from srt.training.cuda_graph import make_step
 from srt.training.loop import learning_rate
@@ -69,7 +69,7 @@ def train(
     """Train for so many seconds. Return the model, and what its training took."""
     state = TrainingState(experiment, processes.device)
     sampler = loop.make_sampler(experiment, processes)
-    compute_step = make_step(state.model, processes.device)
+    compute_step = make_step(state.model, processes.device, experiment.train.rays_per_group)
     start, loss = time.perf_counter(), torch.zeros(())
     compile_seconds = 0.0
     while True:
@@ -104,12 +104,8 @@ def measure(
         # View 0 is the input, all others are targets.
         scene, inputs = torch.tensor([index], device=device), torch.zeros(1, 1).long().to(device)
         batch = make_full_view_batch(scenes, scene, inputs, targets, view_config)
-        with training_precision(device):
-            tokens = state.model.encode(batch.images, batch.image_origins, batch.image_directions)
-            keys_values = state.model.decoder.scene_keys_values(tokens)
-            rays = experiment.train.rays_per_group
-            prediction = decode_in_groups(state.model, keys_values, batch.rays, rays)
-            predicted = prediction.colours.float()
+        rays = experiment.train.rays_per_group
+        predicted = predict(state.model, batch, rays, mixed_precision=True).colours
 
         error = (predicted.clamp(0, 1) - batch.colours).square().view(scenes.views - 1, -1)
         rows.append((-10 * error.mean(dim=1).clamp_min(1e-9).log10()).cpu().numpy())
@@ -274,7 +270,7 @@ def make_experiment(model: str, profile: str) -> Experiment:
     """Return a model of the profile's size, with a recipe for minutes instead of weeks."""
     experiment = load_experiment(REPOSITORY / "params.yaml", PUBLISHED[model], profile)
     sizes = dataclasses.replace(experiment.model, frame="canonical", conv_init="he")
-    if model == "vsrt":
+    if isinstance(sizes, VsrtConfig):
         coarse, fine = (48, 24) if profile == "paper" else (8, 4)
         sizes = dataclasses.replace(sizes, coarse_samples=coarse, fine_samples=fine)
     rays = {"srt": 1024, "isrt": 1024, "vsrt": 64} if profile == "paper" else {"srt": 64}

@@ -44,11 +44,11 @@ def measure_curve(
     sampler = loop.make_sampler(experiment, ALONE)
     points, start = [], time.perf_counter()
     with contextlib.nullcontext() if fast else plainly():
-        compute_step = (
-            cuda_graph.make_step(state.model, ALONE.device)
-            if fast
-            else cuda_graph.plain_step(state.model)
-        )
+        rays = train.rays_per_group
+        if fast:
+            compute_step = cuda_graph.make_step(state.model, ALONE.device, rays)
+        else:
+            compute_step = cuda_graph.plain_step(state.model, rays)
         for batch in iterate_batches(sampler, data.train, 0, train.steps):
             rate = learning_rate(state.step, train)
             loop.train_step(state, compute_step, batch, rate)

@@ -42,7 +42,7 @@ def compute_outputs(model: SRT, batch: Batch, bfloat16: bool) -> dict[str, Tenso
 
     # So many queries hold all rays in one group.
     model.zero_grad(set_to_none=True)
-    gradients.compute_gradients(model, model.decoder, batch, SCENES * RAYS * 512)
+    gradients.compute_gradients(model, batch, SCENES * RAYS * 512)
     flat = [
         parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None
     ]

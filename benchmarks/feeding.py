@@ -40,7 +40,7 @@ ALONE = Processes(0, 1, torch.device("cuda"), None)
 def step_time(experiment: Experiment, feed: Iterator[Batch], steps: int) -> float:
     """Return the milliseconds of a training step, the median of rounds of so many steps."""
     state = TrainingState(experiment, ALONE.device)
-    compute_step = cuda_graph.make_step(state.model, ALONE.device)
+    compute_step = cuda_graph.make_step(state.model, ALONE.device, experiment.train.rays_per_group)
     times = []
     for _ in range(ROUNDS + 1):
         start = time.perf_counter()

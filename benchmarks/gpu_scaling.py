@@ -58,9 +58,10 @@ class Stepper:
         self, experiment: Experiment, scenes: Scenes, processes: Processes, exchange: bool = True
     ) -> None:
         self.state = TrainingState(experiment, processes.device)
-        self.compute_step = make_step(self.state.model, processes.device)
-        parameters = self.state.model.parameters()
-        self.reduction = processes.reduction(parameters) if exchange else None
+        model = self.state.model
+        reduction = processes.reduction(model.parameters()) if exchange else None
+        rays = experiment.train.rays_per_group
+        self.compute_step = make_step(model, processes.device, rays, reduction)
         sampler = loop.make_sampler(experiment, processes)
         self.feed = iterate_batches(sampler, scenes, 0, ENDLESS)
 
@@ -68,7 +69,7 @@ class Stepper:
         """Make a step, and return the loss of this process."""
         state = self.state
         rate = learning_rate(state.step, state.experiment.train)
-        loss = loop.train_step(state, self.compute_step, next(self.feed), rate, self.reduction)
+        loss = loop.train_step(state, self.compute_step, next(self.feed), rate)
         state.step += 1
         return loss
 

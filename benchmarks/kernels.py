@@ -52,7 +52,7 @@ def prepare_step(experiment: Experiment, scenes: Scenes) -> Callable[[], None]:
     """Return a training step that has been compiled and recorded."""
     state = TrainingState(experiment, ALONE.device)
     feed = iterate_batches(loop.make_sampler(experiment, ALONE), scenes, 0, ENDLESS)
-    compute_step = cuda_graph.make_step(state.model, ALONE.device)
+    compute_step = cuda_graph.make_step(state.model, ALONE.device, experiment.train.rays_per_group)
 
     def step() -> None:
         loop.train_step(state, compute_step, next(feed), 1e-4)

@@ -13,11 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from srt.evaluation import evaluator
-from srt.model import inference
+from srt.model import inference, scene
 from srt.model.encoder import PatchEncoder
 from srt.model.positional_encoding import encode_inputs, ray_inputs
-from srt.rendering import frames
 from srt.training import gradients
 
 
@@ -50,7 +48,7 @@ def plainly() -> Iterator[None]:
         stack.enter_context(
             mock.patch.object(PatchEncoder, "first_convolution", published_first_layer)
         )
-        for module in (evaluator, gradients, inference, frames):
+        for module in (gradients, inference, scene):
             no_precision = mock.Mock(side_effect=lambda device: contextlib.nullcontext())
             stack.enter_context(mock.patch.object(module, "training_precision", no_precision))
         yield

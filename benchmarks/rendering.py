@@ -22,11 +22,10 @@ from benchmarks.plain import plainly
 from benchmarks.training import paper
 from srt.config.schema import Experiment
 from srt.data.batch import Batch
+from srt.evaluation.evaluator import encode_batch
 from srt.geometry.rays import Rays
-from srt.model.decoder import LayerKeysValues
-from srt.model.inference import decode_in_groups, training_precision
+from srt.model.inference import decode_in_groups
 from srt.model.srt import SRT, build_model
-from srt.rendering.frames import FrameDecoder
 
 FRAMES = [  # experiment, height, width
     ("nmr_srt", 64, 64),
@@ -73,13 +72,6 @@ def random_batch(experiment: Experiment, scenes: int, rays: int) -> Batch:
     )
 
 
-def encode_scenes(model: SRT, batch: Batch) -> list[LayerKeysValues]:
-    """Return the keys and values to which rays attend."""
-    with training_precision(DEVICE):
-        tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
-        return model.decoder.scene_keys_values(tokens)
-
-
 def measure(model: SRT, batch: Batch, way: str) -> dict[str, float]:
     """Return the milliseconds of encoding and of a frame, and the peak memory."""
     torch.cuda.reset_peak_memory_stats()
@@ -91,10 +83,9 @@ def measure(model: SRT, batch: Batch, way: str) -> dict[str, float]:
             encoding = median_ms(lambda: model.decoder.scene_keys_values(model.encode(*tokens)))
             frame = median_ms(lambda: decode_in_groups(model, keys_values, rays, 32768))
         else:
-            keys_values = encode_scenes(model, batch)
-            encoding = median_ms(lambda: encode_scenes(model, batch))
-            decoder = FrameDecoder(model, keys_values, None)
-            frame = median_ms(lambda: decoder(rays))
+            scene = encode_batch(model, batch, None, mixed_precision=True)
+            encoding = median_ms(lambda: encode_batch(model, batch, None, mixed_precision=True))
+            frame = median_ms(lambda: scene.decode_recorded(rays))
     peak = torch.cuda.max_memory_allocated() / 1e9
     return {"encode_ms": encoding, "frame_ms": frame, "peak_gb": peak}
 

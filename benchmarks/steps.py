@@ -39,7 +39,7 @@ def step_costs(experiment: Experiment, scenes: Scenes) -> tuple[float, float]:
     scene_bytes = torch.cuda.memory_allocated()
     state = TrainingState(experiment, ALONE.device)
     sampler = loop.make_sampler(experiment, ALONE)
-    compute_step = cuda_graph.make_step(state.model, ALONE.device)
+    compute_step = cuda_graph.make_step(state.model, ALONE.device, experiment.train.rays_per_group)
 
     # Steps with negative numbers compile, and are not timed.
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(TIMED_STEPS)]

@@ -111,9 +111,11 @@ def measure_training(
     state = TrainingState(experiment, ALONE.device)
     sampler = loop.make_sampler(experiment, ALONE)
     model, feed = state.model, iterate_batches(sampler, scenes, 0, ENDLESS)
-    compute_step = (
-        cuda_graph.make_step(model, ALONE.device) if fast else cuda_graph.plain_step(model)
-    )
+    rays = experiment.train.rays_per_group
+    if fast:
+        compute_step = cuda_graph.make_step(model, ALONE.device, rays)
+    else:
+        compute_step = cuda_graph.plain_step(model, rays)
 
     def step() -> None:
         loop.train_step(state, compute_step, next(feed), 1e-4)

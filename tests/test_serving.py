@@ -9,7 +9,7 @@ from support import tiny_training
 
 from srt.data.batch import make_full_view_batch, make_view_config
 from srt.data.packed.reader import Scenes
-from srt.model.inference import decode_in_groups
+from srt.evaluation.evaluator import predict
 from srt.model.srt import build_model
 from srt.model.weights import save_weights
 from srt.serving import _load_pyfunc, make_example
@@ -41,9 +41,7 @@ def render_as_evaluation(network, scenes, view_config):
     """Return the target view of the first scene, rendered as an evaluation renders it."""
     scene, inputs, targets = (torch.tensor(index) for index in ([0], [[0]], [[TARGET]]))
     batch = make_full_view_batch(scenes, scene, inputs, targets, view_config)
-    tokens = network.encode(batch.images, batch.image_origins, batch.image_directions)
-    keys_values = network.decoder.scene_keys_values(tokens)
-    prediction = decode_in_groups(network, keys_values, batch.rays, 4096)
+    prediction = predict(network, batch, rays_per_group=4096)
     return to_uint8(prediction.colours.view(1, scenes.height, scenes.width, 3))
 
 

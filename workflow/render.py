@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from srt.common.devices import best_device
 from srt.common.errors import UserError
@@ -20,18 +21,19 @@ from srt.config.schema import Layout, Motion, RenderConfig, shard_numbers
 from srt.config.strict import ConfigError, read
 from srt.data.batch import ViewConfig, make_view_config
 from srt.data.packed.reader import Scenes
+from srt.model.scene import View
 from srt.model.srt import SRT
 from srt.model.weights import load_model
 from srt.rendering.frames import (
-    EncodedScene,
-    Frame,
+    StartingPoint,
     check_scenes,
-    encode_scene,
     frame_size,
     render_frames,
+    start_from,
 )
 from srt.rendering.video import WRITERS, prefetch_frames
 from srt.visualization.pictures import (
+    DepthMap,
     SheetRow,
     compose_frame,
     contact_sheet,
@@ -160,8 +162,8 @@ class RenderedScene(NamedTuple):
     """A scene, and what the camera sees on its way around it."""
 
     number: int
-    scene: EncodedScene
-    frames: Iterable[Frame]
+    start: StartingPoint
+    frames: Iterable[View]
 
 
 def render_scenes(
@@ -177,12 +179,10 @@ def render_scenes(
     size = frame_size(scenes, video.height, video.width)
     for index in video.scenes:
         # A scene is encoded once; its frames only decode.
-        scene = encode_scene(model, scenes, index, view_config)
-        frames = render_frames(
-            model, scene, video.motion, video.frames, video.fade, size, rays_per_group
-        )
+        start = start_from(model, scenes, index, view_config, rays_per_group)
+        frames = render_frames(start, video.motion, video.frames, video.fade, size)
         progress = tqdm(frames, f"scene {index}", video.frames, unit="frame")
-        yield RenderedScene(index, scene, progress)
+        yield RenderedScene(index, start, progress)
 
 
 def write_rendering(out: Path, rendered: Iterable[RenderedScene], video: RenderConfig) -> None:
@@ -202,12 +202,16 @@ def video_frames(
 ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     """Yield the frames of all scenes as the video shows them: inputs, render and depth in a row."""
     for rendered_scene in rendered:
-        scene = rendered_scene.scene
+        start = rendered_scene.start
         # The inputs are the same beside every frame.
-        inputs = to_uint8(scene.images)
+        inputs = to_uint8(start.images)
         for colours, depth in rendered_scene.frames:
             render = to_uint8(colours)
-            depth_picture = None if depth is None else depth_map(depth, scene.near, scene.far)
+            depth_picture = (
+                None
+                if depth is None
+                else depth_map(depth, start.scene.frame.near, start.scene.frame.far)
+            )
             if with_inputs:
                 yield compose_frame(inputs, render, depth_picture)
             elif depth_picture is None:
@@ -216,20 +220,29 @@ def video_frames(
                 yield np.hstack((render, depth_picture.picture))
 
 
+def draw_depth(depth: Tensor, start: StartingPoint) -> DepthMap:
+    """Return depths as a picture whose scale is from the scene's near to its far distance."""
+    return depth_map(depth, start.scene.frame.near, start.scene.frame.far)
+
+
 def sheet_row(rendered_scene: RenderedScene) -> SheetRow:
     """Return all frames of a scene as a row of a contact sheet."""
-    scene = rendered_scene.scene
+    start = rendered_scene.start
     frames = list(rendered_scene.frames)
 
     # Only volume rendering (VSRT) gives a depth. One scale holds for all frames of the row.
     depths = [frame.depth for frame in frames if frame.depth is not None]
-    depth = depth_map(torch.stack(depths), scene.near, scene.far) if depths else None
+    depth = (
+        depth_map(torch.stack(depths), start.scene.frame.near, start.scene.frame.far)
+        if depths
+        else None
+    )
 
     # A row has its inputs on the left, and its frames in the order of the motion.
-    inputs = "input" if len(scene.images) == 1 else "inputs"
+    inputs = "input" if len(start.images) == 1 else "inputs"
     return SheetRow(
         title=f"scene {rendered_scene.number}: {inputs}",
-        inputs=to_uint8(scene.images),
+        inputs=to_uint8(start.images),
         renders=to_uint8(torch.stack([frame.colours for frame in frames])),
         depth=depth,
     )

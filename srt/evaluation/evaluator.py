@@ -26,7 +26,7 @@ from srt.evaluation.lpips import Lpips
 from srt.evaluation.protocols import Item, add_pose_noise
 from srt.evaluation.scores import measure
 from srt.model.decoder import Prediction
-from srt.model.inference import decode_in_groups, float32_precision, training_precision
+from srt.model.scene import Scene, SceneFrame, encode_scene
 from srt.model.srt import SRT
 
 
@@ -40,22 +40,36 @@ class ItemImages:
     depths: Float[Tensor, "t h w"] | None  # along the rays; None: the model predicts no depth
 
 
-@torch.no_grad()
+def encode_batch(
+    model: SRT, batch: Batch, rays_per_group: int | None, mixed_precision: bool = False
+) -> Scene:
+    """Return the scenes of a batch, encoded from its input images.
+
+    Args:
+        rays_per_group: the queries that are decoded at once; None: as many as fit.
+        mixed_precision: multiply in the precision of training on this device; False: in float32.
+    """
+    return encode_scene(
+        model,
+        batch.images,
+        batch.image_origins,
+        batch.image_directions,
+        SceneFrame(batch.near, batch.far),
+        mixed_precision=mixed_precision,
+        queries_per_group=rays_per_group,
+    )
+
+
 def predict(
     model: SRT, batch: Batch, rays_per_group: int | None, mixed_precision: bool = False
 ) -> Prediction:
     """Return the model's colours, in float32, and depth along the target rays of a batch.
 
     Args:
-        rays_per_group: the queries that are decoded at once; None: as many as fit.
-        mixed_precision: multiply in the precision of training on this device; False: in float32.
+        rays_per_group, mixed_precision: see `encode_batch`.
     """
-    # Encode the scenes once, then decode their rays in groups that fit into memory.
-    device = batch.images.device
-    with training_precision(device) if mixed_precision else float32_precision():
-        tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
-        keys_values = model.decoder.scene_keys_values(tokens)
-        prediction = decode_in_groups(model, keys_values, batch.rays, rays_per_group)
+    scene = encode_batch(model, batch, rays_per_group, mixed_precision)
+    prediction = scene.decode(batch.rays)
     return prediction._replace(colours=prediction.colours.float())
 
 

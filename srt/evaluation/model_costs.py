@@ -15,12 +15,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from srt.common.distributed import describe_cpu
 from srt.data.batch import Batch, ViewConfig, make_full_view_batch
 from srt.data.packed.reader import Scenes
+from srt.evaluation.evaluator import encode_batch
 from srt.evaluation.protocols import Item
-from srt.model.decoder import LayerKeysValues
-from srt.model.inference import decode_in_groups, float32_precision
 from srt.model.srt import SRT
 
 REPEATS = 5  # timed runs, after one that is not timed
+ALL_RAYS = 2**40  # more than any batch has: all are decoded at once
 
 
 def single_view_batch(scenes: Scenes, item: Item, view_config: ViewConfig) -> Batch:
@@ -28,12 +28,6 @@ def single_view_batch(scenes: Scenes, item: Item, view_config: ViewConfig) -> Ba
     scene = torch.tensor([item.scene], device=scenes.device)
     inputs = torch.tensor([item.inputs], device=scenes.device)
     return make_full_view_batch(scenes, scene, inputs, inputs[:, :1], view_config)
-
-
-def encode(model: SRT, batch: Batch) -> list[LayerKeysValues]:
-    """Return what rays attend to, which is computed once for a scene."""
-    tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
-    return model.decoder.scene_keys_values(tokens)
 
 
 @torch.no_grad()
@@ -50,9 +44,9 @@ def count_costs(model: SRT, batch: Batch) -> dict[str, int]:
     shape_model = copy.deepcopy(model).to("meta")
 
     with FlopCounterMode(display=False) as encoding:
-        keys_values = encode(shape_model, shapes)
+        scene = encode_batch(shape_model, shapes, ALL_RAYS)
     with FlopCounterMode(display=False) as rendering:
-        shape_model.decode(keys_values, shapes.rays)
+        scene.decode(shapes.rays)
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "encode_flops": encoding.get_total_flops(),
@@ -60,21 +54,19 @@ def count_costs(model: SRT, batch: Batch) -> dict[str, int]:
     }
 
 
-@torch.no_grad()
 def time_stages(model: SRT, batch: Batch, rays_per_group: int | None) -> dict[str, Any]:
     """Return the seconds of encoding a scene and of rendering a frame, and the hardware."""
     # Evaluations run in float32, so the times are those of float32. Rendering a frame starts from
     # an encoded scene.
     device = batch.images.device
-    with float32_precision():
-        keys_values = encode(model, batch)
-        return {
-            "encode_seconds": median_seconds(lambda: encode(model, batch), device),
-            "frame_seconds": median_seconds(
-                lambda: decode_in_groups(model, keys_values, batch.rays, rays_per_group), device
-            ),
-            "hardware": hardware_name(device),
-        }
+    scene = encode_batch(model, batch, rays_per_group)
+    return {
+        "encode_seconds": median_seconds(
+            lambda: encode_batch(model, batch, rays_per_group), device
+        ),
+        "frame_seconds": median_seconds(lambda: scene.decode(batch.rays), device),
+        "hardware": hardware_name(device),
+    }
 
 
 def median_seconds(work: Callable[[], object], device: torch.device) -> float:

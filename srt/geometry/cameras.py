@@ -7,11 +7,56 @@ centre is its index + 0.5, so the direction of pixel (row i, column j) is R K⁻
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from srt.common.shapes import Float, Int
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Where pinhole cameras stand, and what they show in images of one size.
+
+    One object can hold any number of cameras, in the leading dimensions of its tensors.
+    """
+
+    intrinsics: Float[Tensor, "*views 3 3"]
+    camera_to_world: Float[Tensor, "*views 4 4"]
+    height: int  # of the image, in pixels
+    width: int
+
+    def to(self, device: torch.device) -> Camera:
+        """Return the cameras on a device."""
+        tensors = self.intrinsics.to(device), self.camera_to_world.to(device)
+        return Camera(*tensors, self.height, self.width)
+
+    def rays(self) -> tuple[Float[Tensor, "*views 3"], Float[Tensor, "*views height width 3"]]:
+        """Return each camera's origin and the unit directions of its rays, in the world."""
+        return camera_rays(self.intrinsics, self.camera_to_world, self.height, self.width)
+
+    def moved(self, world_to_frame: Float[Tensor, "*#views 4 4"]) -> Camera:
+        """Return the cameras in the coordinates of another frame."""
+        poses = world_to_frame @ self.camera_to_world
+        return Camera(self.intrinsics, poses, self.height, self.width)
+
+    def resized(self, height: int, width: int) -> Camera:
+        """Return the cameras with images of another size, which show the same width of the scene.
+
+        See `resize_intrinsics`.
+        """
+        size = self.height, self.width
+        intrinsics = resize_intrinsics(self.intrinsics, size, (height, width))
+        return Camera(intrinsics, self.camera_to_world, height, width)
+
+    def strided(self, stride: int) -> Camera:
+        """Return the cameras of images that are reduced to every `stride`-th row and column."""
+        first = stride // 2
+        height, width = (len(range(first, size, stride)) for size in (self.height, self.width))
+        intrinsics = stride_intrinsics(self.intrinsics, stride)
+        return Camera(intrinsics, self.camera_to_world, height, width)
 
 
 def pixel_directions(

@@ -29,7 +29,8 @@ from torch import Tensor
 
 from srt.common.errors import UserError
 from srt.common.files import write_atomically
-from srt.config.schema import Experiment
+from srt.config.schema import Experiment, ModelConfig
+from srt.model.srt import SRT
 from srt.published.tensor_names import published_order
 from srt.training.loop import learning_rate
 from srt.training.state import MOMENTS, TrainingState
@@ -122,7 +123,9 @@ def training_from_checkpoint(
     """
     # The weights, from which a moving average begins anew.
     training = TrainingState(experiment, torch.device("cpu"))
-    training.model.load_state_dict(_weights(content, training, source))
+    owner = f"{experiment.name}'s model"
+    weights = published_weights(content, training.model, experiment.model, owner, source)
+    training.model.load_state_dict(weights)
     if training.ema:
         training.ema = {n: p.detach().clone() for n, p in training.model.named_parameters()}
     if optimizer:
@@ -182,10 +185,22 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def _weights(content: dict[str, Any], training: TrainingState, source: Path) -> dict[str, Tensor]:
-    """Return the weights by our names, exactly those that the model has."""
-    expected = training.model.state_dict()
-    order = published_order(training.experiment.model, expected)
+def published_weights(
+    content: dict[str, Any], network: SRT, config: ModelConfig, owner: str, source: Path
+) -> dict[str, Tensor]:
+    """Return a checkpoint's weights by our names, exactly those that a network has.
+
+    Args:
+        content: what `read_checkpoint` returns.
+        config: of the network.
+        owner: what the network is, for errors.
+        source: the checkpoint's file, for errors.
+
+    Raises:
+        UserError: if tensors are missing, are too many or have other shapes.
+    """
+    expected = network.state_dict()
+    order = published_order(config, expected)
     published = {
         f"{module}.{name}": tensor
         for module in ("encoder", "decoder")
@@ -193,11 +208,10 @@ def _weights(content: dict[str, Any], training: TrainingState, source: Path) -> 
     }
 
     # The checkpoint must have every tensor of the model, and no other.
-    model = f"{training.experiment.name}'s model"
     if missing := [theirs for theirs, _ in order if theirs not in published]:
-        raise UserError(f"{source}: {', '.join(missing)} of {model} missing")
+        raise UserError(f"{source}: {', '.join(missing)} of {owner} missing")
     if unknown := sorted(published.keys() - dict(order).keys()):
-        raise UserError(f"{source}: {', '.join(unknown)}: not of {model}")
+        raise UserError(f"{source}: {', '.join(unknown)}: not of {owner}")
 
     # Two names of one tensor must have equal values: VSRT's fine net may be its coarse net.
     weights: dict[str, Tensor] = {}

@@ -13,7 +13,9 @@ from typing import Any
 
 from srt.common.errors import UserError
 from srt.common.fingerprint import differences
-from srt.config.schema import Experiment, ModelConfig
+from srt.config.model_layers import read_model
+from srt.config.schema import Experiment, ModelConfig, VsrtConfig
+from srt.data.batch import ViewConfig
 
 # The sizes of a model that the published code fixes. A config.yaml cannot change them.
 _SIZES = {
@@ -41,8 +43,14 @@ _DECODERS: dict[str, dict[str, Any]] = {
 # The published name of each decoder -> our name of the model.
 _DECODER_NAMES = {"lightfield": "srt", "isrt": "isrt", "nerf": "vsrt"}
 
-# Settings that only VSRT uses. The other models ignore them.
-_VSRT_KEYS = ("coarse_samples", "fine_samples", "separate_fine_net")
+# Distances between which a dataset's scenes lie, and its input views (srt/data/ there).
+_DISTANCES = {
+    "nmr": (2.0, 4.0),
+    "msn": (0.0, 20.0),
+    "clevr3d": (0.035, 35.0),
+    "obsurf_msn": (0.035, 35.0),
+}
+_INPUT_VIEWS = {"nmr": 1, "msn": 5, "clevr3d": 1, "obsurf_msn": 1}
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +80,34 @@ def check_config(config: Any, experiment: Experiment, source: Path) -> None:
     if unequal := differences(ours, training):
         text = "; ".join(unequal)
         log.info("%s: trained with other numbers than %s: %s", source, experiment.name, text)
+
+
+def read_published_run(config: Any, source: Path) -> tuple[ModelConfig, ViewConfig]:
+    """Return the model of a published run, and how it sees scenes.
+
+    Args:
+        config: the values of config.yaml.
+        source: its path, for errors.
+
+    Raises:
+        UserError: if it has settings that nothing here corresponds to.
+    """
+    theirs, _ = _read_config(config, source)
+    dataset = theirs["dataset"]
+    near, far = _DISTANCES[dataset["name"]]
+    options = config["data"].get("kwargs") or {}
+    view_config = ViewConfig(
+        canonical=theirs["model"]["frame"] == "canonical",
+        input_views=options.get("num_input_views", _INPUT_VIEWS[dataset["name"]]),
+        input_stride=dataset["input_stride"],
+        all_targets=dataset["name"] in ("clevr3d", "obsurf_msn"),
+        near=near,
+        far=far,
+    )
+    model = {"conv_init": "torch", **theirs["model"]}
+    if model["pixel_embedding"] is not None:
+        model["pixel_embedding"] = list(model["pixel_embedding"])
+    return read_model(model["name"], model, f"{source}: model"), view_config
 
 
 def _read_config(config: Any, source: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -120,7 +156,9 @@ def _published_data(experiment: Experiment) -> dict[str, Any]:
 def _published_model(model: ModelConfig) -> dict[str, Any]:
     """Return the section `model` of config.yaml."""
     decoders = {ours: theirs for theirs, ours in _DECODER_NAMES.items()}
-    fine_net = {"use_fine_net": model.separate_fine_net} if model.name == "vsrt" else {}
+    fine_net = {}
+    if isinstance(model, VsrtConfig):
+        fine_net["use_fine_net"] = model.separate_fine_net
     return {
         "encoder": "isrt" if model.name == "isrt" else "srt",
         "encoder_kwargs": {
@@ -153,9 +191,10 @@ def _published_training(experiment: Experiment) -> dict[str, Any]:
         "decay_it": train.decay_steps,
         "lr_warmup": train.warmup_steps,
     }
-    if experiment.model.name == "vsrt":
-        training["num_coarse_samples"] = experiment.model.coarse_samples
-        training["num_fine_samples"] = experiment.model.fine_samples
+    model = experiment.model
+    if isinstance(model, VsrtConfig):
+        training["num_coarse_samples"] = model.coarse_samples
+        training["num_fine_samples"] = model.fine_samples
     return training
 
 
@@ -164,8 +203,6 @@ def _our_data_and_model(experiment: Experiment) -> dict[str, Any]:
     # How convolutions are initialised does not matter once they are trained.
     model = dataclasses.asdict(experiment.model)
     del model["conv_init"]
-    if experiment.model.name != "vsrt":
-        model = {key: value for key, value in model.items() if key not in _VSRT_KEYS}
 
     dataset = experiment.dataset
     data = {"name": experiment.dataset_name, "input_stride": dataset.input_stride}

@@ -1,14 +1,13 @@
 """The frames of a camera that moves around a scene. The scene is encoded only once.
 
-`encode_scene` returns what rays attend to, and `render_frames` yields one frame after the other.
-Both run in the precision of training. v input views, h x w pixels of a frame.
+`start_from` encodes a scene, and `render_frames` yields one frame after the other. Both run in the
+precision of training. v input views, h x w pixels of a frame.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,11 +17,8 @@ from srt.common.shapes import Float
 from srt.config.schema import RenderConfig
 from srt.data.batch import ViewConfig, make_full_view_batch, read_full_images
 from srt.data.packed.reader import Scenes
-from srt.geometry.cameras import camera_rays, resize_intrinsics, rigid_inverse
-from srt.geometry.rays import Rays
-from srt.model.decoder import LayerKeysValues, Prediction
-from srt.model.inference import decode_in_groups, training_precision
-from srt.model.positional_encoding import to_float32
+from srt.geometry.cameras import Camera, rigid_inverse
+from srt.model.scene import Scene, SceneFrame, View, encode_scene
 from srt.model.srt import SRT
 from srt.rendering.trajectories import camera_path
 
@@ -32,71 +28,12 @@ WORTH_COMPILING = 100
 
 
 @dataclass(frozen=True)
-class EncodedScene:
-    """What rendering needs of a scene: the input views, and what rays attend to."""
+class StartingPoint:
+    """Where a camera's motion around a scene starts: the input views, and the first of them."""
 
     images: Float[Tensor, "v height width 3"]
-    keys_values: list[LayerKeysValues]
-    position: Float[Tensor, "3"]  # of the first input camera, in the world
-    intrinsics: Float[Tensor, "3 3"]  # of the first input camera
-    to_frame: Float[Tensor, "4 4"]  # from the world to the coordinates that the model uses
-    near: float  # the scene lies between these distances from a camera
-    far: float
-
-
-class Frame(NamedTuple):
-    """A rendered frame."""
-
-    colours: Float[Tensor, "h w 3"]
-    depth: Float[Tensor, "h w"] | None  # along the rays; None: the model predicts no depth
-
-
-class FrameDecoder:
-    """Decodes frames of one size. On a GPU the first frame is recorded, and later ones replay it.
-
-    A frame of a small model spends its time on the launches of kernels. As a CUDA graph, they are
-    one launch.
-    """
-
-    def __init__(
-        self, model: SRT, keys_values: list[LayerKeysValues], rays_per_group: int | None
-    ) -> None:
-        self.model = model
-        self.keys_values = keys_values
-        self.rays_per_group = rays_per_group
-        self.graph: torch.cuda.CUDAGraph | None = None
-
-    def __call__(self, rays: Rays) -> Prediction:
-        """Return colours and depth along the rays, in float32 or more precise."""
-        if not rays.origins.is_cuda:
-            return self._decode(rays)
-        if self.graph is None:
-            self._record(rays)
-        assert self.graph is not None
-
-        # The graph reads and writes fixed addresses: copy the rays there and the results away.
-        self.rays.origins.copy_(rays.origins)
-        self.rays.directions.copy_(rays.directions)
-        self.graph.replay()
-        depth = None if self.prediction.depth is None else self.prediction.depth.clone()
-        return Prediction(self.prediction.colours.clone(), depth)
-
-    def _record(self, rays: Rays) -> None:
-        """Record the decoding of as many rays in a CUDA graph."""
-        self.rays = rays._replace(origins=rays.origins.clone(), directions=rays.directions.clone())
-
-        # The first call compiles kernels and chooses algorithms, which no graph can hold.
-        self._decode(self.rays)
-
-        # In this mode, other threads may call CUDA during the recording.
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-            self.prediction = self._decode(self.rays)
-
-    def _decode(self, rays: Rays) -> Prediction:
-        with training_precision(rays.origins.device):
-            prediction = decode_in_groups(self.model, self.keys_values, rays, self.rays_per_group)
-        return prediction._replace(colours=to_float32(prediction.colours))
+    camera: Camera  # of the first input view
+    scene: Scene
 
 
 def check_scenes(scenes: Scenes, config: RenderConfig) -> None:
@@ -141,45 +78,51 @@ def frame_size(scenes: Scenes, height: int | None, width: int | None) -> tuple[i
     return height, width or max(1, round(height * scenes.width / scenes.height))
 
 
-@torch.no_grad()
-def encode_scene(model: SRT, scenes: Scenes, index: int, view_config: ViewConfig) -> EncodedScene:
-    """Return a scene that is encoded from its first input view and the views after it."""
+def start_from(
+    model: SRT,
+    scenes: Scenes,
+    index: int,
+    view_config: ViewConfig,
+    rays_per_group: int | None = None,
+) -> StartingPoint:
+    """Return a scene that is encoded from its first input view and the views after it.
+
+    Args:
+        rays_per_group: the queries that are decoded at once; None: as many as fit.
+    """
     # The first input view leads, and the other views follow in their order.
     first = first_input_view(scenes, index)
     ordered = [first] + [view for view in range(scenes.views) if view != first]
-    scene = torch.tensor([index], device=scenes.device)  # (1)
+    number = torch.tensor([index], device=scenes.device)  # (1)
     inputs = torch.tensor([ordered[: view_config.input_views]], device=scenes.device)  # (1, v)
 
-    # Encode the inputs. The batch has no target views.
-    batch = make_full_view_batch(scenes, scene, inputs, inputs[:, :0], view_config)
-    with training_precision(scenes.device):
-        tokens = model.encode(batch.images, batch.image_origins, batch.image_directions)
-        keys_values = model.decoder.scene_keys_values(tokens)
-
     # In the canonical frame, the first input camera is the origin and its axes are the axes.
-    all_intrinsics, all_poses = scenes.cameras(scene)
-    pose = all_poses[0, first]  # (4, 4)
-    return EncodedScene(
-        images=read_full_images(scenes, scene, inputs),
-        keys_values=keys_values,
-        position=pose[:3, 3],
-        intrinsics=all_intrinsics[0, first],
-        to_frame=rigid_inverse(pose) if view_config.canonical else torch.eye(4).to(pose),
+    intrinsics, poses = scenes.cameras(number)
+    pose = poses[0, first]  # (4, 4)
+    frame = SceneFrame(
         near=view_config.near,
         far=view_config.far,
+        world_to_frame=rigid_inverse(pose) if view_config.canonical else None,
     )
 
+    # Encode the inputs. The batch has no target views.
+    batch = make_full_view_batch(scenes, number, inputs, inputs[:, :0], view_config)
+    scene = encode_scene(
+        model,
+        batch.images,
+        batch.image_origins,
+        batch.image_directions,
+        frame,
+        mixed_precision=True,
+        queries_per_group=rays_per_group,
+    )
+    camera = Camera(intrinsics[0, first], pose, scenes.height, scenes.width)
+    return StartingPoint(read_full_images(scenes, number, inputs), camera, scene)
 
-@torch.no_grad()
+
 def render_frames(
-    model: SRT,
-    scene: EncodedScene,
-    motion: str,
-    frames: int,
-    fade: bool,
-    size: tuple[int, int],
-    rays_per_group: int | None,
-) -> Iterator[Frame]:
+    start: StartingPoint, motion: str, frames: int, fade: bool, size: tuple[int, int]
+) -> Iterator[View]:
     """Yield the frames of a camera that starts at the first input view and moves.
 
     Args:
@@ -187,25 +130,17 @@ def render_frames(
         frames: their number.
         fade: start and stop softly.
         size: height and width of a frame.
-        rays_per_group: the queries that are decoded at once; None: as many as fit.
     """
     # Many frames repay the compiler's time.
-    if scene.position.is_cuda and frames >= WORTH_COMPILING:
-        model.decoder.compile(dynamic=False)
-    decode = FrameDecoder(model, scene.keys_values, rays_per_group)
+    camera = start.camera
+    if camera.camera_to_world.is_cuda and frames >= WORTH_COMPILING:
+        start.scene.model.decoder.compile(dynamic=False)
 
     # Each frame has its own camera: the motion gives its pose in the world and its focal length.
-    poses, focal_scale = camera_path(motion, scene.position, frames, fade)  # (frames, 4, 4)
-    view_size = scene.images.shape[1], scene.images.shape[2]
-    for pose, scale in zip(scene.to_frame @ poses, focal_scale):
-        intrinsics = resize_intrinsics(scene.intrinsics, view_size, size)
+    position = camera.camera_to_world[:3, 3]
+    poses, focal_scale = camera_path(motion, position, frames, fade)  # (frames, 4, 4)
+    resized = camera.resized(*size)
+    for pose, scale in zip(poses, focal_scale):
+        intrinsics = resized.intrinsics.clone()
         intrinsics[(0, 1), (0, 1)] *= scale
-
-        # One ray for each pixel, in the coordinates that the model uses.
-        origin, directions = camera_rays(intrinsics, pose, *size)  # (3), (h, w, 3)
-        directions = directions.view(1, -1, 3)  # (1, h w, 3)
-        rays = Rays(origin.expand_as(directions), directions, scene.near, scene.far)
-        prediction = decode(rays)
-
-        depth = None if prediction.depth is None else prediction.depth.view(size)
-        yield Frame(prediction.colours.view(*size, 3), depth)
+        yield start.scene.render(Camera(intrinsics, pose, *size))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,24 +14,40 @@ from srt.common.distributed import Reduction
 from srt.data.batch import Batch
 from srt.geometry.rays import Rays
 from srt.model.decoder import Decoder, LayerKeysValues, Prediction
+from srt.model.recording import RecordedCall
 from srt.model.srt import SRT
 from srt.training.gradients import compute_gradients
 
-# Takes a batch, the rays of a group (None: as many as fit) and the reduction over the processes.
-Step = Callable[[Batch, int | None, Reduction | None], Tensor]
+# The steps before the recorded one: they compile kernels and choose algorithms.
+WARMUPS = 2
+
+# Takes a batch, adds its gradients to the parameters' and returns the loss.
+Step = Callable[[Batch], Tensor]
 
 
-def make_step(model: SRT, device: torch.device) -> Step:
-    """Return what gives a model the gradients of a batch and returns the loss.
+def make_step(
+    model: SRT,
+    device: torch.device,
+    rays_per_group: int | None = None,
+    reduction: Reduction | None = None,
+) -> Step:
+    """Return the step of a training: on a GPU a `StepGraph`, elsewhere `plain_step`.
 
-    On a GPU this is a `StepGraph`, elsewhere `plain_step`.
+    Args:
+        rays_per_group, reduction: see `compute_gradients`.
     """
-    return StepGraph(model) if device.type == "cuda" else plain_step(model)
+    if device.type == "cuda":
+        return StepGraph(model, rays_per_group, reduction)
+    return plain_step(model, rays_per_group, reduction)
 
 
-def plain_step(model: SRT) -> Step:
+def plain_step(
+    model: SRT, rays_per_group: int | None = None, reduction: Reduction | None = None
+) -> Step:
     """Return a step that is neither compiled nor recorded."""
-    return functools.partial(compute_gradients, model, model.decoder)
+    return functools.partial(
+        compute_gradients, model, rays_per_group=rays_per_group, reduction=reduction
+    )
 
 
 class CompiledDecoder:
@@ -49,49 +67,43 @@ class StepGraph:
     """The step of a training on a GPU: its kernels are launched as one CUDA graph.
 
     The compiler fuses the decoder and parts of the encoder, because memory traffic bounds them.
-    Convolutions are not bound by it and stay as they are. A step of a small model spends its time
-    on thousands of launches, so the third step is recorded and all later ones replay it.
+    Convolutions are not bound by it and stay as they are.
+
+    Args:
+        rays_per_group, reduction: see `compute_gradients`.
     """
 
-    def __init__(self, model: SRT) -> None:
+    def __init__(
+        self, model: SRT, rays_per_group: int | None, reduction: Reduction | None = None
+    ) -> None:
         torch.backends.cudnn.benchmark = True
-        self.model = model
         for module in model.encoder.compiled_parts():
             module.compile()
+        self.model = model
+        self.rays_per_group = rays_per_group
+        self.reduction = reduction
         self.decoder = CompiledDecoder(model.decoder)
-        self.steps = 0
-        self.batch: Batch | None = None  # in the memory that the graph reads
-        self.graph: torch.cuda.CUDAGraph | None = None
+        self.gradients: list[Tensor | None] = []
+        self.sizes: Batch | None = None  # a batch like all others
+        self.compute = RecordedCall(self._compute, warmups=WARMUPS)
 
-    def __call__(
-        self, batch: Batch, rays_per_group: int | None, reduction: Reduction | None
-    ) -> Tensor:
-        """Return the loss. The gradients are in the same memory after every step."""
-        # The graph reads fixed addresses, so every batch is copied to those of the first one.
-        if self.batch is None:
-            self.batch = batch.clone()
-        for name, value in batch.tensors().items():
-            getattr(self.batch, name).copy_(value)
-
-        # The first two steps compile kernels and choose algorithms, which no graph can hold.
-        self.steps += 1
-        if self.steps <= 2:
-            return self._compute(rays_per_group, reduction)
-
-        # The third step is recorded. Threads that read data ahead go on meanwhile.
-        parameters = list(self.model.parameters())
-        if self.graph is None:
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-                self.loss = self._compute(rays_per_group, reduction)
-            self.gradients = [parameter.grad for parameter in parameters]
+    def __call__(self, batch: Batch) -> Tensor:
+        """Return the loss. The gradients are in the same memory after every recorded step."""
+        self.sizes = self.sizes or batch
+        (loss,) = self.compute(*batch.tensors().values())
 
         # The optimiser has dropped the gradients since: they get back the memory that was recorded.
-        self.graph.replay()
-        for parameter, gradient in zip(parameters, self.gradients):
+        for parameter, gradient in zip(self.model.parameters(), self.gradients):
             parameter.grad = gradient
-        return self.loss.clone()
+        return loss.clone()
 
-    def _compute(self, rays_per_group: int | None, reduction: Reduction | None) -> Tensor:
-        assert self.batch is not None
-        return compute_gradients(self.model, self.decoder, self.batch, rays_per_group, reduction)
+    def _compute(self, *tensors: Tensor) -> list[Tensor]:
+        """Compute the gradients of the batch that consists of these tensors; return the loss."""
+        assert self.sizes is not None
+        values: Any = dict(zip(self.sizes.tensors(), tensors))
+        batch = dataclasses.replace(self.sizes, **values)
+        loss = compute_gradients(
+            self.model, batch, self.rays_per_group, self.reduction, self.decoder
+        )
+        self.gradients = [parameter.grad for parameter in self.model.parameters()]
+        return [loss]

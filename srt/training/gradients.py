@@ -27,10 +27,10 @@ PIXELS_PER_RAY = 20
 
 def compute_gradients(
     model: SRT,
-    decoder: Decoder,
     batch: Batch,
-    rays_per_group: int | None,
+    rays_per_group: int | None = None,
     reduction: Reduction | None = None,
+    decoder: Decoder | None = None,
 ) -> Tensor:
     """Add the gradients of the loss to the parameters' and return the loss for the log.
 
@@ -38,10 +38,10 @@ def compute_gradients(
     coarse colours to what is differentiated, but not to what is returned.
 
     Args:
-        decoder: the model's decoder, or the same compiled.
         rays_per_group: the queries that are decoded at once; None: as many as fit.
         reduction: turns the gradients into those of all processes, each of which has an equal share
             of the batch. The returned loss stays this process' own.
+        decoder: the model's decoder, compiled; None: as it is.
     """
     # The encoder's memory grows with the input pixels, so scenes are encoded in groups as well.
     rays_per_group = rays_per_group or queries_that_fit(batch.images.device)
@@ -59,7 +59,7 @@ def compute_gradients(
         share = group.colours.numel() / batch.colours.numel()
         exchange = reduction if group is groups[-1] else None
         loss += share * backward_scene_group(
-            model, decoder, group, rays_per_group, share / processes, exchange
+            model, decoder or model.decoder, group, rays_per_group, share / processes, exchange
         )
     return loss
 

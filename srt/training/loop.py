@@ -26,7 +26,7 @@ from typing import Any
 
 from torch import Tensor
 
-from srt.common.distributed import Processes, Reduction, StopRequest
+from srt.common.distributed import Processes, StopRequest
 from srt.common.errors import UserError
 from srt.config.schema import Experiment, TrainConfig
 from srt.data.batch import Batch, make_view_config
@@ -85,8 +85,8 @@ def fit(
 
     # Prepare what every step needs: its batch, its gradients, and their sum over the processes.
     sampler = make_sampler(experiment, processes)
-    compute_step = make_step(training.model, processes.device)
     reduction = processes.reduction(training.model.parameters())
+    compute_step = make_step(training.model, processes.device, train.rays_per_group, reduction)
     costs = CostMeter(training, processes)
     look_before_first_step(training, data, tracker, processes, requests)
 
@@ -95,7 +95,7 @@ def fit(
         for batch in iterate_batches(sampler, data.train, training.step, end):
             # Update the weights. A step counts as done from here on.
             rate = learning_rate(training.step, train)
-            training.loss_sum += train_step(training, compute_step, batch, rate, reduction)
+            training.loss_sum += train_step(training, compute_step, batch, rate)
             training.step += 1
             bar.update()
 
@@ -161,19 +161,16 @@ def train_step(
     compute_step: Step,
     batch: Batch,
     rate: float,
-    reduction: Reduction | None = None,
 ) -> Tensor:
     """Update the weights once and return the loss, on the device, without waiting for it.
 
     Args:
         compute_step: what `make_step` returns.
         rate: the learning rate.
-        reduction: adds up the gradients of all processes; None for a process alone.
     """
     # Gradients are added to those of the parameters, so there must be none from the last step.
     training.optimizer.zero_grad(set_to_none=True)
-    rays = training.experiment.train.rays_per_group
-    loss = compute_step(batch, rays, reduction)
+    loss = compute_step(batch)
     training.update(rate, loss)
     return loss
 

@@ -9,15 +9,14 @@ from support.tiny_training import CPU, SIZE, VARIANTS, one_thread, tiny_experime
 
 from srt.data.batch import make_view_config
 from srt.data.packed.reader import Scenes
+from srt.evaluation.evaluator import encode_batch
 from srt.evaluation.model_costs import (
     count_costs,
-    encode,
     median_seconds,
     single_view_batch,
     time_stages,
 )
 from srt.evaluation.protocols import Item
-from srt.model.inference import decode_in_groups
 from srt.model.srt import build_model
 
 
@@ -72,11 +71,11 @@ def test_the_operations_are_those_of_all_products(scenes, tmp_path, operations, 
     costs = count_costs(model, frame)
 
     operations[0] = 0
-    keys_values = encode(model, frame)
+    scene = encode_batch(model, frame, 100)
     assert costs["encode_flops"] == operations[0]
 
     operations[0] = 0
-    decode_in_groups(model, keys_values, frame.rays, 100)
+    scene.decode(frame.rays)
     assert costs["frame_flops"] == operations[0]
 
 

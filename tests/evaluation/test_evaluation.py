@@ -215,7 +215,7 @@ def test_products_may_be_in_mixed_precision_but_cameras_are_exact(
 ):
     # A CPU trains in float32, so let it use bfloat16 here.
     monkeypatch.setattr(
-        "srt.evaluation.evaluator.training_precision",
+        "srt.model.scene.training_precision",
         lambda device: torch.autocast(device.type, torch.bfloat16),
     )
 

@@ -29,7 +29,7 @@ from srt.data.packed.reader import Scenes
 from srt.evaluation.evaluator import predict
 from srt.model.srt import build_model
 from srt.model.weights import save_weights
-from srt.rendering.frames import encode_scene, frame_size, render_frames
+from srt.rendering.frames import frame_size, render_frames, start_from
 from srt.rendering.trajectories import MOTIONS
 from srt.tracking.tracker import Tracker
 
@@ -91,8 +91,8 @@ def model_and_scenes(request, tmp_path_factory, packed):
 
 def first_frame(model, scenes, view_config, size):
     """Return the colours of the first frame of a motion around scene 1."""
-    scene = encode_scene(model, scenes, 1, view_config)
-    return next(render_frames(model, scene, "rotate", 4, False, size, RAYS_PER_GROUP)).colours
+    start = start_from(model, scenes, 1, view_config, RAYS_PER_GROUP)
+    return next(render_frames(start, "rotate", 4, False, size)).colours
 
 
 def test_a_path_starts_with_the_view_of_an_upright_camera_at_the_inputs_position(model_and_scenes):
@@ -124,8 +124,8 @@ def test_a_frame_of_any_size_shows_the_same_rays(model_and_scenes):
 @pytest.mark.parametrize("motion", MOTIONS)
 def test_every_motion_has_its_number_of_frames_and_moves(model_and_scenes, motion):
     model, scenes, view_config = model_and_scenes
-    scene = encode_scene(model, scenes, 0, view_config)
-    frames = list(render_frames(model, scene, motion, 4, False, (SIZE, SIZE), RAYS_PER_GROUP))
+    start = start_from(model, scenes, 0, view_config, RAYS_PER_GROUP)
+    frames = list(render_frames(start, motion, 4, False, (SIZE, SIZE)))
     assert len(frames) == 4
     for frame in frames[1:]:
         assert (frames[0].colours - frame.colours).abs().max() > 1e-3
@@ -138,8 +138,8 @@ def test_params_yaml_can_name_every_motion():
 def test_only_a_volumetric_model_predicts_depth_and_it_is_between_near_and_far(variant):
     view_config = make_view_config(variant.experiment)
     scenes = Scenes(variant.arguments["data"] / "test", CPU)
-    scene = encode_scene(variant.model, scenes, 0, view_config)
-    frame = next(render_frames(variant.model, scene, "rotate", 4, False, (6, 8), RAYS_PER_GROUP))
+    start = start_from(variant.model, scenes, 0, view_config, RAYS_PER_GROUP)
+    frame = next(render_frames(start, "rotate", 4, False, (6, 8)))
     if variant.experiment.model.name != "vsrt":
         assert frame.depth is None
     else:

@@ -112,7 +112,7 @@ def test_gradients_in_groups_equal_those_of_all_rays_at_once(all_rays_at_once, r
         return model.decoder(keys_values, rays)
 
     decode.scene_keys_values = model.decoder.scene_keys_values
-    loss = compute_gradients(model, decode, batch, rays_per_group)
+    loss = compute_gradients(model, batch, rays_per_group, decoder=decode)
     torch.testing.assert_close(loss, error, rtol=1e-12, atol=0)
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-12, atol=1e-12, msg=name)
@@ -282,9 +282,9 @@ def test_no_state_of_a_loss_that_is_not_finite_is_saved(
 def test_a_gradient_that_is_not_finite_ends_the_training_even_if_the_loss_is_finite(
     experiment, data, tmp_path, monkeypatch
 ):
-    def make_bad_step(model, device):
-        def step(*arguments):
-            loss = compute_gradients(model, model.decoder, *arguments)
+    def make_bad_step(model, device, rays_per_group, reduction):
+        def step(batch):
+            loss = compute_gradients(model, batch, rays_per_group, reduction)
             next(iter(model.parameters())).grad[0] = float("inf")
             return loss
 

@@ -83,7 +83,7 @@ def test_the_seed_makes_synthetic_scenes_and_trainings_again(planned):
 
 
 def test_a_new_experiment_makes_no_other_again(planned):
-    after = planned({"experiments.second": {"dataset": "nmr"}})
+    after = planned({"experiments.second": {"dataset": "nmr", "model": "srt"}})
     assert changed(planned(), after) == {"train@second", "evaluate@second", "render@second"}
 
 

@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from support.old_form import rewrite_in_old_form
 from support.tiny_training import change_train, tiny_experiment
 
 import workflow.common.tracked_run
@@ -164,6 +165,12 @@ def test_a_model_of_other_parameters_is_stale_and_the_parameters_are_named(lab):
     assert row == f"nmr_srt stale – – – – – {why}"
     many = change_train(lab.experiment, learning_rate=0.5, steps=10, batch_size=3, decay_steps=7)
     assert lab.row(many).endswith("; 1 more")
+
+
+def test_a_model_of_version_0_2_0_is_of_the_same_parameters(lab):
+    lab.train()
+    rewrite_in_old_form(lab.files.out / "model.safetensors")
+    assert lab.row().startswith("nmr_srt trained 8 of 8")
 
 
 def test_a_model_of_other_data_is_stale(lab):

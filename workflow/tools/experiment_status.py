@@ -17,7 +17,7 @@ import safetensors
 from srt.common.files import sha256_of
 from srt.common.fingerprint import differences
 from srt.config.schema import Experiment
-from srt.model.weights import read_weights_header, training_config
+from srt.model.weights import config_differences, read_weights_header, training_config
 from srt.report.format.numbers import format_duration
 from srt.tracking.outbox import flatten, read_events
 from srt.training.states import is_locked, latest_progress, state_folder
@@ -144,7 +144,7 @@ def why_obsolete(weights: Path, settings: dict[str, Any] | None) -> str | None:
         return f"{weights} is not readable: delete it"
     if settings is None:
         return "its data is not packed"
-    changes = differences(settings, model_settings)
+    changes = config_differences(settings, model_settings)
     return f"its model is of other settings: {shorten_list(changes)}" if changes else ""
 
 

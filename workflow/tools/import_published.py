@@ -17,11 +17,15 @@ import yaml
 
 from srt.common.errors import UserError
 from srt.common.files import sha256_of, write_atomically
-from srt.common.fingerprint import differences
 from srt.config.load import load_experiment
 from srt.config.schema import Experiment
 from srt.config.strict import load_yaml
-from srt.model.weights import load_weights, save_weights, training_config
+from srt.model.weights import (
+    config_differences,
+    load_weights,
+    save_weights,
+    training_config,
+)
 from srt.published.checkpoint import (
     checkpoint_from_training,
     checkpoint_origin,
@@ -205,7 +209,7 @@ def load_own_weights(
     """
     # Which data the model was trained on may differ from now, but no other setting.
     weights, settings = load_weights(model)
-    if changes := differences(training_config(experiment, settings["data"]), settings):
+    if changes := config_differences(training_config(experiment, settings["data"]), settings):
         raise UserError(f"{model}: of another configuration: {'; '.join(changes)}")
     return weights, settings
 

@@ -6,7 +6,7 @@ these have changed; a test fails until the file is up to date.
 
 import json
 
-from srt.config.load import params_schema
+from srt.config.params_schema import params_schema
 from workflow import REPOSITORY
 
 TARGET = REPOSITORY / "workflow" / "schemas" / "params.schema.json"
