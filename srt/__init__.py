@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from srt.geometry.cameras import Camera
-    from srt.pretrained import load
     from srt.model.scene import Scene, View
+    from srt.pretrained import load
     from srt.serving import TrainedModel, make_cameras
 
 # The folder of this package. A model in MLflow's registry carries a copy of it.

@@ -85,12 +85,12 @@ class TrainedModel:
         world_to_frame = None
         if self.view_config.canonical:
             world_to_frame = rigid_inverse(cameras.camera_to_world[0])  # (4, 4)
-            cameras = cameras.moved(world_to_frame)
+            cameras = cameras.to_frame(world_to_frame)
 
         # The model sees every n-th pixel of the input images, as in training.
         stride = self.view_config.input_stride
         small = pixels[None, :, stride // 2 :: stride, stride // 2 :: stride]
-        origins, directions = cameras.strided(stride).rays()  # (v, 3), (v, h/n, w/n, 3)
+        origins, directions = cameras.stride(stride).rays()  # (v, 3), (v, h/n, w/n, 3)
         return encode_scene(
             self.network,
             small.float() / 255 if small.dtype == torch.uint8 else small,
@@ -116,7 +116,7 @@ class TrainedModel:
         targets = make_cameras(
             inputs["target_intrinsics"], inputs["target_camera_to_world"], height, width
         )
-        return to_uint8(self.encode(images, cameras).render(targets.to(self.device)).colours)
+        return to_uint8(self.encode(images, cameras).render(targets).colours)
 
 
 def _load_pyfunc(path: str) -> TrainedModel:
@@ -235,7 +235,7 @@ def check_cameras(cameras: Camera, images: Tensor) -> Camera:
     if (cameras.height, cameras.width) != (height, width):
         raise UserError(
             f"the cameras are of images of {cameras.height} x {cameras.width} pixels, but the"
-            f" images have {height} x {width}: camera.resized({height}, {width}) adapts them"
+            f" images have {height} x {width}: camera.resize({height}, {width}) adapts them"
         )
     return cameras
 

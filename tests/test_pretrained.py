@@ -151,7 +151,7 @@ def test_a_mistake_is_answered_with_what_to_do(run, mistake):
 
 def test_cameras_of_another_image_size_are_refused(run):
     model = srt.load(run[0], "cpu")
-    with pytest.raises(UserError, match=r"resized\(8, 8\)"):
+    with pytest.raises(UserError, match=r"resize\(8, 8\)"):
         model.encode(np.zeros((1, 8, 8, 3), np.uint8), srt.make_cameras(K, IDENTITY, 16, 16))
 
 

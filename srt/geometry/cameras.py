@@ -37,12 +37,12 @@ class Camera:
         """Return each camera's origin and the unit directions of its rays, in the world."""
         return camera_rays(self.intrinsics, self.camera_to_world, self.height, self.width)
 
-    def moved(self, world_to_frame: Float[Tensor, "*#views 4 4"]) -> Camera:
+    def to_frame(self, world_to_frame: Float[Tensor, "*#views 4 4"]) -> Camera:
         """Return the cameras in the coordinates of another frame."""
         poses = world_to_frame @ self.camera_to_world
         return Camera(self.intrinsics, poses, self.height, self.width)
 
-    def resized(self, height: int, width: int) -> Camera:
+    def resize(self, height: int, width: int) -> Camera:
         """Return the cameras with images of another size, which show the same width of the scene.
 
         See `resize_intrinsics`.
@@ -51,7 +51,7 @@ class Camera:
         intrinsics = resize_intrinsics(self.intrinsics, size, (height, width))
         return Camera(intrinsics, self.camera_to_world, height, width)
 
-    def strided(self, stride: int) -> Camera:
+    def stride(self, stride: int) -> Camera:
         """Return the cameras of images that are reduced to every `stride`-th row and column."""
         first = stride // 2
         height, width = (len(range(first, size, stride)) for size in (self.height, self.width))

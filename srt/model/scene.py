@@ -95,13 +95,15 @@ class Scene:
         Args:
             camera: one or several cameras, in the world.
             size: height and width of the images; None: those of the cameras. Images of another size
-                show the same width of the scene (`Camera.resized`).
+                show the same width of the scene (`Camera.resize`).
         """
-        # Bring the cameras to the size of the images and to the model's coordinates.
+        # Bring the cameras to the model's device, to the size of the images and to the model's
+        # coordinates.
+        camera = camera.to(next(self.model.parameters()).device)
         if size is not None:
-            camera = camera.resized(*size)
+            camera = camera.resize(*size)
         if self.frame.world_to_frame is not None:
-            camera = camera.moved(self.frame.world_to_frame)
+            camera = camera.to_frame(self.frame.world_to_frame)
 
         # One ray for each pixel. The rays of all cameras are those of one scene.
         origins, directions = camera.rays()  # (*views, 3), (*views, h, w, 3)

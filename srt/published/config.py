@@ -247,7 +247,6 @@ def _their_model(model: dict[str, Any], training: dict[str, Any]) -> dict[str, A
     start_octave = encoder_options.pop("pos_start_octave", 0)
     if decoder_options.pop("pos_start_octave", 0) != start_octave:
         raise UserError("model: encoder_kwargs and decoder_kwargs differ in pos_start_octave")
-
     _drop_harmless(encoder_options)
 
     # The sizes, with the published defaults.

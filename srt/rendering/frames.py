@@ -139,7 +139,7 @@ def render_frames(
     # Each frame has its own camera: the motion gives its pose in the world and its focal length.
     position = camera.camera_to_world[:3, 3]
     poses, focal_scale = camera_path(motion, position, frames, fade)  # (frames, 4, 4)
-    resized = camera.resized(*size)
+    resized = camera.resize(*size)
     for pose, scale in zip(poses, focal_scale):
         intrinsics = resized.intrinsics.clone()
         intrinsics[(0, 1), (0, 1)] *= scale

@@ -49,9 +49,11 @@ def test_frames_of_any_size_come_back(tmp_path, height, width):
 
 
 def test_equal_frames_give_equal_bytes(tmp_path):
-    write_video(tmp_path / "a.mp4", smooth_frames(240, 320, 12))
-    write_video(tmp_path / "b.mp4", smooth_frames(240, 320, 12))
-    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    contents = set()
+    for _ in range(6):
+        write_video(tmp_path / "a.mp4", smooth_frames(240, 320, 12))
+        contents.add((tmp_path / "a.mp4").read_bytes())
+    assert len(contents) == 1
 
 
 def test_a_browser_finds_the_index_before_the_frames(tmp_path):
