@@ -14,6 +14,7 @@ from srt.common.errors import UserError
 from srt.config.load import load_dataset
 from srt.config.schema import DatasetConfig, SubsetConfig
 from srt.data.packed.writer import pack
+from srt.data.raw.layouts import LAYOUTS, check_layouts
 from workflow.common.cli import run
 from workflow.common.default_paths import load_default_paths
 
@@ -42,6 +43,7 @@ def pack_dataset(
             manifest.json is written last.
         params: the configuration.
     """
+    check_layouts(params)
     config = load_dataset(params, dataset, profile)
     paths = load_default_paths(profile, params)
     raw = raw or paths.raw(dataset)
@@ -71,10 +73,10 @@ def pack_dataset(
 
 def count_workers(config: DatasetConfig) -> int:
     """Return how many processes pack the dataset: one on each core, or fewer if they share GPUs."""
-    if config.layout != "generated":
+    if not LAYOUTS[config.layout].renders_when_packed:
         return count_cpus()
 
-    # Generated scenes are rendered while they are packed. Only these need PyTorch.
+    # Only scenes that are rendered while they are packed need GPUs.
     import torch
 
     from workflow.common.gpus import claim_gpus

@@ -15,6 +15,7 @@ from srt.common.errors import UserError
 from srt.common.files import write_atomically
 from srt.config.load import load_experiments, load_params
 from srt.config.schema import SPLITS, Experiment
+from srt.data.raw.layouts import LAYOUTS, check_layouts
 from srt.model.weights import load_weights
 from srt.rendering.teaser import write_teaser
 from srt.report.figures import class_bars, learning_curves, quality_by_compute
@@ -90,6 +91,7 @@ def tabulate(
         params: the configuration.
         partial: leave out experiments that were not measured, and videos that are missing.
     """
+    check_layouts(params)
     paths = load_default_paths(profile, params)
     profile, out = paths.profile, out or paths.report
     outputs, surveys = outputs or paths.outputs, surveys or paths.surveys
@@ -249,7 +251,8 @@ def describe_data(experiments: Sequence[Experiment]) -> list[str]:
         dataset = experiment.dataset
         if experiment.synthetic and dataset.synthetic:
             counts = [f"{getattr(dataset.synthetic, split)} {split}" for split in SPLITS]
-            form = "" if dataset.layout == "generated" else " in the published layout"
+            rendered = LAYOUTS[dataset.layout].renders_when_packed
+            form = "" if rendered else " in the published layout"
             source = f"synthetic scenes{form} ({', '.join(counts)})"
         else:
             source = f"the data of {dataset.source}"

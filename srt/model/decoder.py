@@ -151,7 +151,7 @@ class LightFieldDecoder(SceneQueries):
         colours = fused_decoder.apply_perceptron(self.colour, features)  # (b, r, 3)
 
         # SRT ends in a sigmoid. ISRT omits it (OSRT, appendix A.4).
-        return Prediction(colours.sigmoid() if self.config.name == "srt" else colours)
+        return Prediction(colours if self.config.name == "isrt" else colours.sigmoid())
 
 
 class PointNet(SceneQueries):

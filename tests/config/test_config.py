@@ -164,27 +164,6 @@ def test_a_name_that_yaml_does_not_read_as_text_is_refused(tmp_path, section, na
         ("datasets.msn.near", -0.1, "near -0.1 is not in 0..20.0 (far)"),
         ("models.vsrt.coarse_samples", 1, "models.vsrt: coarse_samples 1 is less than 2"),
         ("datasets.clevr3d.ranges.val", [5, 5], "val [5, 5] is not a range of scenes"),
-        ("datasets.clevr3d.ranges", None, "layout obsurf has no lists of scenes, so ranges"),
-        (
-            "profiles.quick.datasets.msn.synthetic.scene",
-            "object",
-            "'object' cannot be written in layout msn",
-        ),
-        (
-            "profiles.quick.datasets.nmr.synthetic.scene",
-            "solids",
-            "'solids' cannot be written in layout nmr",
-        ),
-        (
-            "profiles.quick.datasets.nmr.synthetic.scene",
-            "object_anywhere",
-            "cannot be written in layout nmr",
-        ),
-        (
-            "profiles.bench.datasets.nmr.source",
-            "renders.zip",
-            "a dataset of layout generated is synthetic",
-        ),
         ("datasets.msn.subset", subset(shards="3-1"), "shards '3-1' is neither like `0-3,7` nor"),
         ("datasets.msn.subset", subset(shards="0-"), "shards '0-' is neither like `0-3,7` nor"),
         ("datasets.msn.subset", subset(max_scenes=0), "max_scenes 0 is not positive"),

@@ -67,7 +67,7 @@ WRONG_VALUES = [
     ("datasets.clevr3d.ranges", [0, 70000]),
     ("datasets.clevr3d.ranges.val", [70000]),
     ("defaults.dataset.storage", "zip"),
-    ("datasets.nmr.layout", "nrm"),
+    ("datasets.nmr.layout", 5),
     ("datasets.nmr.synthetic", 5),
     ("datasets.nmr.view_list", True),
     ("weights.lpips_vgg.sha256", 39792300),
