@@ -22,6 +22,7 @@ TOOLS = {
     "deliver": "send MLflow what still waits",
     "overview": "write the page that links all reports",
     "import_published": "convert a run folder of stelzner/srt, and back",
+    "write_api": "write the reference of the library, docs/api.md",
     "write_schema": "write the JSON schema of params.yaml",
 }
 COMMANDS = {**STAGES, **TOOLS}

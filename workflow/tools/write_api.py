@@ -1,7 +1,5 @@
 """Write docs/api.md, the reference of the public functions and classes, from their docstrings.
 
-    python -m workflow.tools.write_api
-
 Run it after a change of a public docstring or signature; a test holds the page equal to them.
 """
 
@@ -47,7 +45,9 @@ The conventions of cameras are in [srt/geometry/cameras.py](../srt/geometry/came
 
 
 def write_api(*, out: Path = PAGE) -> None:
-    """Write the page.
+    """Write docs/api.md, the reference of the library, from its docstrings.
+
+        python -m workflow.tools.write_api
 
     Args:
         out: the page's file.
