@@ -34,9 +34,9 @@ def test_kernels_are_in_torchvisions_order_under_torchvisions_names(
 
 def test_both_spellings_of_numpys_modules_are_read() -> None:
     old, new = b"numpy.core.multiarray", b"numpy._core.multiarray"
-    text = pickle.dumps(small_weights(), protocol=2)
-    contents = {text.replace(new, old), text.replace(old, new)} if new in text else {text}
-    assert len({convert_backbone(content)[1] for content in contents}) == 1
+    text = pickle.dumps(small_weights(), protocol=3).replace(new, old)  # names are whole lines
+    assert old in text
+    assert convert_backbone(text) == convert_backbone(text.replace(old, new))
 
 
 class Attack:
@@ -67,7 +67,7 @@ def test_a_pickle_that_names_anything_else_is_refused_by_that_name(
 
 @pytest.mark.parametrize("content", [b"", b"text", WEIGHTS[:-100], pickle.dumps([1])])
 def test_a_file_that_is_no_pickle_of_a_network_is_refused(content: bytes) -> None:
-    with pytest.raises(DataError, match="not a pickle of arrays|not one network"):
+    with pytest.raises(DataError, match=r"not a pickle of arrays|not one network"):
         convert_backbone(content)
 
 
