@@ -22,7 +22,7 @@ from srt.common.devices import count_cpus
 from srt.common.errors import UserError
 from srt.common.files import CANNOT_WRITE, write_atomically
 from srt.config.load import load_dataset, load_params, load_weights
-from srt.config.schema import SYNTHETIC, DatasetConfig, SubsetConfig, WeightsConfig
+from srt.config.schema import SYNTHETIC, DatasetConfig, SubsetConfig
 from srt.data.download.bucket import fetch_bucket, https_address
 from srt.data.download.http import download
 from srt.data.download.partial import cached_sha256
@@ -36,6 +36,7 @@ from srt.data.raw.layouts import (
     load_writer,
     read_classes,
 )
+from workflow.common.backbone_files import fetch_weights
 from workflow.common.cli import run
 from workflow.common.default_paths import load_default_paths, weights_manifest
 from workflow.common.raw_manifest import (
@@ -84,7 +85,7 @@ def fetch(
     with explain_full_disk(out.parent):
         if is_weights:
             refuse_options(name, options)
-            manifest = fetch_weights(load_weights(params, name, profile), out.parent)
+            manifest = fetch_weights(load_weights(params, name, profile), name, out.parent)
         else:
             config = with_subset(load_dataset(params, name, profile), options)
             manifest = fetch_dataset(config, name, file.seed, out.parent)
@@ -253,16 +254,6 @@ def delete_files_of_another_archive(root: Path, digest: str) -> None:
     if marker.is_file() and marker.read_text() != digest:
         shutil.rmtree(root, ignore_errors=True)
     write_atomically(marker, digest.encode())
-
-
-def fetch_weights(config: WeightsConfig, folder: Path) -> dict[str, Any]:
-    """Download a weight file and return the manifest; a profile may use none."""
-    # A profile that measures no LPIPS needs no download.
-    if config.source is None:
-        return {"source": None, "file": None}
-    file = Path(urlsplit(config.source).path).name
-    digest = download(config.source, folder / file, sha256=config.sha256)
-    return {"source": config.source, "file": file, "sha256": digest}
 
 
 def nothing_at_source(config: DatasetConfig) -> str:

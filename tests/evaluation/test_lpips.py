@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from skimage import data
 from torch import Tensor
 
@@ -120,6 +121,23 @@ def test_lpips_is_that_of_a_plain_implementation(
     for x, y in zip(2 * prediction.permute(0, 3, 1, 2) - 1, 2 * target.permute(0, 3, 1, 2) - 1):
         expected.append(plain_lpips(lpips.network, state, x, y))
     np.testing.assert_allclose(lpips(prediction, target), expected, rtol=1e-5)
+
+
+def test_the_convolutions_in_safetensors_are_read_like_the_published_file(
+    random_lpips: tuple[Lpips, dict[str, Tensor]], tmp_path: Path, rng: torch.Generator
+) -> None:
+    lpips, state = random_lpips
+    convolutions = {key: value for key, value in state.items() if key.startswith("features.")}
+    save_file(convolutions, tmp_path / "unnamed")
+    digest = hashlib.sha256((tmp_path / "unnamed").read_bytes()).hexdigest()
+    name = f"{STEM[lpips.network]}-{digest[:8]}.safetensors"
+    other = Lpips((tmp_path / "unnamed").rename(tmp_path / name), lpips.network)
+    prediction, target = torch.rand(2, 2, 32, 40, 3, generator=rng)
+    assert torch.equal(lpips(prediction, target), other(prediction, target))
+
+    # In float32, which is faster on a CPU, the distance is nearly the same.
+    distances = other.float()(prediction, target)
+    torch.testing.assert_close(distances, lpips(prediction, target), rtol=1e-4, atol=1e-6)
 
 
 def test_lpips_is_zero_for_equal_images_and_grows_with_noise(

@@ -35,6 +35,7 @@ TINY = {
         "picture_every": 6,
         "checkpoint_every": 2,
     },
+    "profiles.quick.weights": {name: {"source": None} for name in ("lpips_vgg", "lpips_alex")},
     "profiles.quick.render": {"frames": 4, "fps": 4, "scenes": [0], "height": 16, "width": 16},
 }
 

@@ -48,6 +48,10 @@ TIMEOUT = (10.0, 60.0)
 log = logging.getLogger(__name__)
 
 
+class UnavailableError(FetchError):
+    """The source cannot be reached, or it does not have what was asked for."""
+
+
 def download(url: str, target: Path, *, sha256: str | None) -> str:
     """Fetch `target` from `url` unless it exists, and return its sha256.
 
@@ -123,9 +127,9 @@ class Retries:
             advice: what the error says to do.
         """
         self.failures = 0 if progressed else self.failures + 1
-        reason = _hide_secrets(reason)
+        reason = hide_secrets(reason)
         if self.failures == TRIES:
-            raise FetchError(
+            raise UnavailableError(
                 f"{self.url}: {TRIES} tries brought nothing new; the last: {reason}. {advice}"
             )
         wait = FIRST_WAIT * 2**self.failures
@@ -234,7 +238,7 @@ def _refuse_unusable_answer(answer: Response, partial_file: PartialFile) -> None
     if status == 416 and partial_file.size:
         raise partial_file.discard_for_length("has no more")
     if status not in (200, 206):
-        raise FetchError(f"{url}: status {status} {answer.reason}; check the address")
+        raise UnavailableError(f"{url}: status {status} {answer.reason}; check the address")
     if answer.headers.get("Content-Encoding", "identity") != "identity":
         raise FetchError(f"{url}: sent compressed, though the plain file was requested")
 
@@ -264,7 +268,7 @@ def public_address(url: str) -> str:
     return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"
 
 
-def _hide_secrets(text: str) -> str:
+def hide_secrets(text: str) -> str:
     """Return the text of an error without users, passwords and queries of addresses."""
     without_users = re.sub(r"//[^/\s]*@", "//", text)
     return re.sub(r"\?[^\s'\")]+", "?...", without_users)

@@ -130,7 +130,10 @@ def _notes(rows: Sequence[ResultRow], has_best: bool) -> list[str]:
             " tells."
         )
     if any(measure_cell(row, name) == NOT_MEASURED for row in rows for name in MEASURES):
-        notes.append(f"LPIPS {NOT_MEASURED}: the profile names no weights of its backbone.")
+        notes.append(
+            f"LPIPS {NOT_MEASURED}: the profile names no weights of its backbone, or they could not"
+            " be fetched (docs/data.md says what to do)."
+        )
     return notes
 
 
