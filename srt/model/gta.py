@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srt.common.shapes import Float
+from srt.geometry.camera_channels import GtaChannels, PropeChannels
 from srt.geometry.rays import Rays
-from srt.geometry.representations import GtaChannels, PropeChannels
 from srt.geometry.token_cameras import TokenCameras, patch_cameras
 from srt.model.attention import KeysValues
 from srt.model.camera_attention import CameraDecoderLayer, CameraEncoderLayer
