@@ -80,7 +80,9 @@ def load_record(name):
 def reference_weights(name):
     """Return the weights with which the outputs were recorded, by their published names."""
     manifest = json.loads((REFERENCE / f"manifest_{name}.json").read_text())
-    return {tensor: reference_values(tensor, shape) for tensor, shape in manifest["tensors"].items()}
+    return {
+        tensor: reference_values(tensor, shape) for tensor, shape in manifest["tensors"].items()
+    }
 
 
 def reference_values(tensor, shape):
