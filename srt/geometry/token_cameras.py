@@ -56,15 +56,15 @@ def patch_cameras(
         rows, columns: of patches in an image.
     """
     # The position of a patch is that of its centre.
-    kind = {"device": world_to_camera.device, "dtype": world_to_camera.dtype}
-    row_numbers = (torch.arange(rows, **kind) + 0.5) / rows
-    column_numbers = (torch.arange(columns, **kind) + 0.5) / columns
-    grid = torch.stack(torch.meshgrid(row_numbers, column_numbers, indexing="ij"), dim=-1)
+    device, dtype = world_to_camera.device, world_to_camera.dtype
+    row_centres = (torch.arange(rows, device=device, dtype=dtype) + 0.5) / rows
+    column_centres = (torch.arange(columns, device=device, dtype=dtype) + 0.5) / columns
+    grid = torch.stack(torch.meshgrid(row_centres, column_centres, indexing="ij"), dim=-1)
 
     # All images have the same patches.
     scenes, views = world_to_camera.shape[:2]
     coordinates = grid.flatten(0, 1).repeat(views, 1).expand(scenes, -1, -1)  # (b, n, 2)
-    numbers = torch.arange(views, device=world_to_camera.device)
+    numbers = torch.arange(views, device=device)
     indices = numbers.repeat_interleave(rows * columns, output_size=coordinates.shape[1])  # (n)
     return TokenCameras(
         world_to_camera, indices.expand(scenes, -1), coordinates, normalised_intrinsics

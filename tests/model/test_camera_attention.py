@@ -124,6 +124,39 @@ def test_values_are_seen_from_the_querys_camera(channels):
     assert (outputs[0] - outputs[1]).abs().max() > 0.1
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("distance", [0.0, 1.0, 10.0])
+@pytest.mark.parametrize(
+    "tokens", [70, 600]
+)  # our own kernel attends to the few, cuDNN to the many
+def test_bfloat16_attention_on_a_gpu_is_as_precise_as_without_cameras(channels, tokens, distance):
+    # A learned scale keeps what is far away within the range of the channels.
+    scale = torch.tensor(1 / max(distance, 1.0), dtype=torch.float64)
+    cameras = random_cameras(2, tokens, seed=1, distance=distance)
+    exact = [random_numbers(2, tokens, 3, 32, seed=seed).bfloat16().double() for seed in (2, 3, 4)]
+    ours = [values.cuda().bfloat16() for values in exact]
+    dy = random_numbers(2, tokens, 96, seed=5)
+
+    def output_and_gradients(cameras, scale, inputs):
+        query, key, value = [values.requires_grad_() for values in inputs]
+        representation = channels.represent(cameras).scale_translations(scale)
+        keys_values = world_keys_values(key, value, representation)
+        output = attend_from_cameras(query, keys_values, representation)
+        return (output, *torch.autograd.grad(output, inputs, dy.to(output)))
+
+    # On the GPU, cameras are in float32, as they are in training.
+    single = TokenCameras(
+        cameras.world_to_camera.float().cuda(),
+        cameras.view_index.cuda(),
+        cameras.coordinates.float().cuda(),
+        cameras.normalised_intrinsics.float().cuda(),
+    )
+    expected = output_and_gradients(cameras, scale, exact)
+    for actual, precise in zip(output_and_gradients(single, scale.cuda().float(), ours), expected):
+        assert actual.dtype == torch.bfloat16
+        assert (actual.cpu().double() - precise).norm() < 1e-2 * precise.norm()
+
+
 PROPE = np.load(REFERENCE / "attention_prope.npz")
 
 
