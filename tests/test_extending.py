@@ -117,7 +117,7 @@ def test_the_models_of_the_page_train_and_are_evaluated(extend, tmp_path, headin
     for key, value in getattr(model, part).state_dict().items():
         assert not torch.equal(value, untrained[key]), key
     assert len(rows) == 3
-    assert all(math.isfinite(row["psnr"]) for row in rows)
+    assert all(math.isfinite(row.scores.psnr) for row in rows)
 
 
 def write_rooms(folder, splits):
