@@ -17,18 +17,16 @@ help:
 results: .venv/installed
 	@echo "== the whole pipeline; what is made already is not made again"
 	snakemake --cores all results $(ARGS)
-	python -m workflow.tools.overview --reports reports
+	python -m workflow.tools.overview
 	@echo "== done: see reports/index.html and reports/*/results.md, outputs/, and 'mlflow ui'"
 
 reports: .venv/installed
 	@echo "== every table and figure again, from the result files beside them; git shows no change"
 	@for runs in reports/*/runs; do \
-	  report=$$(dirname $$runs); \
-	  python -m workflow.tabulate --profile $$(basename $$report) --outputs $$runs \
-	    --surveys $$report/datasets --performance reports/performance/training.json \
-	    --few-cameras reports/camera_overfitting --partial --out $$report || exit 1; \
+	  profile=$$(basename $$(dirname $$runs)); \
+	  python -m workflow.tabulate --profile $$profile --outputs $$runs --partial || exit 1; \
 	done
-	python -m workflow.tools.overview --reports reports
+	python -m workflow.tools.overview
 
 test: .venv/installed
 	@echo "== the tests, one process a core; '-m slow' has the long ones"

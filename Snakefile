@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from srt.common.errors import UserError
+from srt.data.raw.layouts import LAYOUTS
 from workflow.common.jobs import has_gpu, plan_jobs
 
 # What each job depends on besides its input files: the values that it reads and its code. A wrong
@@ -48,7 +49,8 @@ def growing(amount):
 
 def is_generated(wildcards):
     """Return whether the scenes of a dataset are rendered while they are packed."""
-    return JOBS["pack", wildcards.dataset].values["dataset"]["layout"] == "generated"
+    layout = JOBS["pack", wildcards.dataset].values["dataset"]["layout"]
+    return LAYOUTS[layout].renders_when_packed
 
 
 def cores(wildcards):

@@ -11,28 +11,24 @@ Shapes: b scenes, n queries, m tokens, h heads of d channels.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import itertools
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-import triton
 from torch import Tensor
 from torch.nn.attention import sdpa_kernel
 
+from benchmarks.command_line import make_parser
 from srt.model.attention import join_heads
 from srt.model.inference import ATTENTION_BACKENDS
-from srt.model.kernels.triton_attention import (
-    FORWARD,
-    QUERY_GRADIENT,
-    TOKEN_GRADIENT,
-    BlockShape,
-    backward,
-    forward,
-)
+
+# Triton is on machines with a GPU only, so functions import it: the help needs no GPU.
+if TYPE_CHECKING:
+    from srt.model.kernels.triton_attention import BlockShape
 
 SIZES = {  # scenes, queries, tokens
     "SRT, MSN, decoder": (16, 8192, 320),
@@ -46,9 +42,7 @@ SIZES = {  # scenes, queries, tokens
 }
 HEADS, DIM = 12, 64
 SCALE = DIM**-0.5
-SHAPES = [
-    BlockShape(*numbers) for numbers in itertools.product((64, 128), (32, 64, 128), (4, 8), (2, 3))
-]
+SHAPES = list(itertools.product((64, 128), (32, 64, 128), (4, 8), (2, 3)))
 
 
 def pytorch_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -73,22 +67,35 @@ def random_tensors(scenes: int, count: int, tokens: int) -> list[Tensor]:
 
 def milliseconds(work: Callable[[], object]) -> float:
     """Return the median time of a function on the GPU, in milliseconds."""
-    median: float = triton.testing.do_bench(work, return_mode="median")
+    from triton.testing import do_bench
+
+    median: float = do_bench(work, return_mode="median")
     return median
 
 
 def best_shape(work: Callable[[BlockShape], object]) -> tuple[float, BlockShape]:
     """Return the time of the fastest shape, and the shape."""
+    from triton.runtime import OutOfResources
+
+    from srt.model.kernels.triton_attention import BlockShape
+
     # Some shapes need more shared memory than the GPU has.
     times = []
-    for shape in SHAPES:
-        with contextlib.suppress(triton.runtime.OutOfResources):
+    for shape in itertools.starmap(BlockShape, SHAPES):
+        with contextlib.suppress(OutOfResources):
             times.append((milliseconds(functools.partial(work, shape)), shape))
     return min(times)
 
 
 def compare(tensors: list[Tensor]) -> str:
     """Return the times of cuDNN and of our kernels as text, with the fastest shapes of ours."""
+    from srt.model.kernels.triton_attention import (
+        QUERY_GRADIENT,
+        TOKEN_GRADIENT,
+        backward,
+        forward,
+    )
+
     # PyTorch, which calls cuDNN.
     query, key, value, dout = tensors
     inputs = [tensor.clone().requires_grad_() for tensor in (query, key, value)]
@@ -121,7 +128,9 @@ def compare(tensors: list[Tensor]) -> str:
 
 def main() -> None:
     """Print the milliseconds of cuDNN and of our kernels for all sizes."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    make_parser(__doc__).parse_args()
+    from srt.model.kernels.triton_attention import FORWARD, QUERY_GRADIENT, TOKEN_GRADIENT
+
     shapes = [tuple(shape) for shape in (FORWARD, QUERY_GRADIENT, TOKEN_GRADIENT)]
     print(torch.cuda.get_device_name(), *shapes)
     for name, size in SIZES.items():

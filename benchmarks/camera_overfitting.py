@@ -30,11 +30,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.command_line import make_parser
 from benchmarks.few_camera_scenes import make_scenes, nearest_camera_angles, rotate_items
 from srt.common.devices import best_device
 from srt.common.distributed import Processes
 from srt.config.load import load_experiment
-from srt.config.schema import Experiment
+from srt.config.schema import Experiment, VsrtConfig
 from srt.data.batch import make_full_view_batch, make_view_config
 from srt.data.packed.reader import Scenes
 from srt.evaluation.evaluator import predict
@@ -179,7 +180,7 @@ def sheet(rows: list[tuple[str, np.ndarray]], views: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     """Write results.json, psnr_by_angle.png and views.png."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--objects", type=int, default=2000)
     parser.add_argument("--test-objects", type=int, default=48)
@@ -270,7 +271,7 @@ def make_experiment(model: str, profile: str) -> Experiment:
     """Return a model of the profile's size, with a recipe for minutes instead of weeks."""
     experiment = load_experiment(REPOSITORY / "params.yaml", PUBLISHED[model], profile)
     sizes = dataclasses.replace(experiment.model, frame="canonical", conv_init="he")
-    if model == "vsrt":
+    if isinstance(sizes, VsrtConfig):
         coarse, fine = (48, 24) if profile == "paper" else (8, 4)
         sizes = dataclasses.replace(sizes, coarse_samples=coarse, fine_samples=fine)
     rays = {"srt": 1024, "isrt": 1024, "vsrt": 64} if profile == "paper" else {"srt": 64}

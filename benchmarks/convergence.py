@@ -8,7 +8,6 @@ nmr_srt of profile quick, with more steps.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import itertools
@@ -17,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command_line import make_parser
 from benchmarks.plain import plainly
 from benchmarks.training import ALONE
 from srt.config.load import load_experiment
@@ -86,7 +86,7 @@ def draw(curves: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     """Print the curves, and write them."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])

@@ -9,7 +9,6 @@ these errors are those of any training in bfloat16.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import json
@@ -21,6 +20,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from benchmarks.command_line import make_parser
 from benchmarks.plain import plainly
 from benchmarks.rendering import DEVICE, random_batch
 from benchmarks.training import paper
@@ -76,7 +76,7 @@ def batch_in_float64(batch: Batch) -> Batch:
 
 def main() -> None:
     """Print a table, and write it as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     rows = []

@@ -9,7 +9,6 @@ median of several rounds. As in training, the host waits for the GPU only at the
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
 import json
@@ -22,6 +21,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.command_line import make_parser
 from benchmarks.packed import write_packed
 from srt.common.distributed import Processes
 from srt.config.load import load_experiment
@@ -64,7 +64,7 @@ def compare(experiment: Experiment, scenes: Scenes, steps: int) -> dict[str, Any
 
 def main() -> None:
     """Print a table and, as the last line, JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--msn-scenes", type=int, default=6000)
     arguments = parser.parse_args()

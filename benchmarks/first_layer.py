@@ -11,15 +11,14 @@ Shapes: n images of c channels, h x w pixels. In memory, channels come last.
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from benchmarks.attention_speed import milliseconds
+from benchmarks.command_line import make_parser
 from srt.model.encoder import CameraAndPixels
-from srt.model.kernels.triton_camera import add_camera, add_camera_backward
 
 SIZES = {"SRT, MSN": (160, 96, 128, 128), "SRT, NMR": (256, 96, 64, 64)}
 
@@ -34,6 +33,9 @@ def random_tensors(*shape: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def compare(pixels: Tensor, camera: Tensor, dy: Tensor) -> str:
     """Return the milliseconds of both, forward and backward, as text."""
+    # Triton is on machines with a GPU only.
+    from srt.model.kernels.triton_camera import add_camera, add_camera_backward
+
     # Without autocast, the module uses plain operations and not our kernels.
     inputs = [pixels.clone().requires_grad_(), camera.clone().requires_grad_()]
     compiled = torch.compile(CameraAndPixels(), dynamic=False)
@@ -53,7 +55,7 @@ def compare(pixels: Tensor, camera: Tensor, dy: Tensor) -> str:
 
 def main() -> None:
     """Print the milliseconds of the compiler's kernels and of ours for all sizes."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    make_parser(__doc__).parse_args()
     print(torch.cuda.get_device_name())
     for name, shape in SIZES.items():
         print(f"{name}: {compare(*random_tensors(*shape))}")

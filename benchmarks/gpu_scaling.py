@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.command_line import make_parser
 from benchmarks.packed import write_packed
 from benchmarks.training import ENDLESS, paper, time_steps, with_size
 from srt.common.distributed import Processes, join_processes
@@ -166,7 +167,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     """Print the ratios, and write JSON and a figure."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="packed; of profile bench's nmr")
     parser.add_argument("--settings", nargs="*", default=list(SETTINGS))
     parser.add_argument("--steps", type=int, default=300)

@@ -8,7 +8,6 @@ RuntimeError if a step waits for the device: the host could then not prepare the
 
 from __future__ import annotations
 
-import argparse
 import collections
 import tempfile
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import torch
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.command_line import make_parser
 from benchmarks.training import ALONE, COMPILING, ENDLESS, SETTINGS, packed_scenes, paper, with_size
 from srt.config.schema import Experiment
 from srt.data.packed.reader import Scenes
@@ -84,7 +84,7 @@ def kernel_times(step: Callable[[], None]) -> dict[str, float]:
 
 def main() -> None:
     """Print the times of groups and of single kernels for each setting."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--settings", nargs="*", default=list(SETTINGS))
     arguments = parser.parse_args()
     torch.backends.cudnn.benchmark = True

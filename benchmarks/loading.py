@@ -15,7 +15,6 @@ all files are in the page cache. A figure is the median of several rounds.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import tempfile
@@ -28,6 +27,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.command_line import make_parser
 from benchmarks.packed import write_packed
 from srt.data.batch import ViewConfig
 from srt.data.packed.reader import Scenes
@@ -151,7 +151,7 @@ def measure(folder: Path, count: int, rounds: int) -> dict[str, float]:
 
 def main() -> None:
     """Print a table and, as the last line, JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--scenes", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()

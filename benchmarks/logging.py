@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.command_line import make_parser
 from srt.tracking.delivery import deliver
 from srt.tracking.tracker import Tracker, open_tracker
 
@@ -92,7 +93,7 @@ def measure_store(state: str, arguments: argparse.Namespace) -> dict[str, float]
 
 def main() -> None:
     """Print a table and, as the last line, JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--every", type=int, default=100)
     parser.add_argument("--size", type=int, default=512, help="of the matrix that a step squares")

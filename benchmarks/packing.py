@@ -9,7 +9,6 @@ repeated must end with the same bytes.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import hashlib
 import io
@@ -28,6 +27,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.command_line import make_parser
 from benchmarks.packed import DRAWN, draw_image
 from srt.common.devices import count_cpus
 from srt.config.load import load_dataset
@@ -185,7 +185,7 @@ def measure_resumption(folder: Path, config: DatasetConfig, seconds: float) -> d
 
 def main() -> None:
     """Print the figures as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--scenes", type=int, default=10_000)
     parser.add_argument("--storage", choices=("raw", "compressed"), default="raw")
     arguments = parser.parse_args()

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from srt.model import inference, scene
-from srt.model.encoder import Encoder
+from srt.model.encoder import PatchEncoder
 from srt.model.positional_encoding import encode_inputs, ray_inputs
 from srt.training import gradients
 
@@ -28,7 +28,7 @@ def materialised_attention(
 
 
 def published_first_layer(
-    encoder: Encoder, images: Tensor, origins: Tensor, directions: Tensor
+    encoder: PatchEncoder, images: Tensor, origins: Tensor, directions: Tensor
 ) -> Tensor:
     """Return the first layer as published: a convolution of all channels of all pixels."""
     # Each pixel has the position of its camera, (b, v, h, w, 3).
@@ -45,7 +45,9 @@ def plainly() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         attention = "torch.nn.functional.scaled_dot_product_attention"
         stack.enter_context(mock.patch(attention, materialised_attention))
-        stack.enter_context(mock.patch.object(Encoder, "first_convolution", published_first_layer))
+        stack.enter_context(
+            mock.patch.object(PatchEncoder, "first_convolution", published_first_layer)
+        )
         for module in (gradients, inference, scene):
             no_precision = mock.Mock(side_effect=lambda device: contextlib.nullcontext())
             stack.enter_context(mock.patch.object(module, "training_precision", no_precision))

@@ -8,7 +8,6 @@ runs. `compiled` is ours with a compiled decoder, which takes some seconds to st
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import statistics
@@ -18,6 +17,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.command_line import make_parser
 from benchmarks.plain import plainly
 from benchmarks.training import paper
 from srt.config.schema import Experiment
@@ -93,7 +93,7 @@ def measure(model: SRT, batch: Batch, way: str) -> dict[str, float]:
 @torch.no_grad()
 def main() -> None:
     """Print a table, and write it as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []

@@ -9,7 +9,6 @@ and saved states is not included, nor is the memory of the scenes.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import statistics
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.command_line import make_parser
 from benchmarks.training import ALONE, COMPILING, packed_scenes
 from srt.config.load import load_experiment
 from srt.config.schema import Experiment
@@ -58,7 +58,7 @@ def step_costs(experiment: Experiment, scenes: Scenes) -> tuple[float, float]:
 
 def main() -> None:
     """Print a line of params.yaml for each experiment."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--profile", required=True)
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--experiments", nargs="+", required=True)

@@ -1,6 +1,7 @@
 """Compares ways to store packed images: size, and scenes that one core reads in a second.
 
-    pip install array_record zarr && python -m benchmarks.storage > reports/storage.md
+    pip install array_record zarr
+    python -m benchmarks.storage > reports/storage.md
 
 A read is what training needs of an MSN scene: 5 whole views and 8192 pixels of the 5 others, in
 random order of the scenes. Scenes are the synthetic ones of `srt/data/synthetic/scenes.py`, at
@@ -9,7 +10,6 @@ random order of the scenes. Scenes are the synthetic ones of `srt/data/synthetic
 
 from __future__ import annotations
 
-import argparse
 import io
 import statistics
 import sys
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.command_line import make_parser
 from benchmarks.packed import write_images
 from srt.data.packed.images import METHOD, QUALITY, compress
 from srt.data.packed.reader import Scenes
@@ -169,7 +170,7 @@ def measure(folder: Path, images: np.ndarray, rounds: int) -> list[str]:
 
 def main() -> None:
     """Print the comparison as a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--scenes", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()

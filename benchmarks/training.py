@@ -14,7 +14,6 @@ With --cards, the memory is restricted to that of smaller cards.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import copy
 import dataclasses
@@ -31,6 +30,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.command_line import make_parser
 from benchmarks.packed import write_packed
 from benchmarks.plain import plainly
 from srt.common.distributed import Processes
@@ -232,7 +232,7 @@ def measure_cards(folder: Path, names: list[str], sizes: list[int]) -> Iterator[
 
 def main() -> None:
     """Print a table, and write JSON after each of its rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--settings", nargs="*", default=list(SETTINGS))
     parser.add_argument("--rays-per-group", type=int, nargs="*", default=[None])
     parser.add_argument("--cards", type=int, nargs="*", default=[])

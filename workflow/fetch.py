@@ -13,7 +13,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,10 +28,17 @@ from srt.data.download.http import download
 from srt.data.download.partial import cached_sha256
 from srt.data.download.untar import extract_tar
 from srt.data.download.unzip import extract_zip, find_folder_of
-from srt.data.raw.nmr import chosen_classes, read_classes
+from srt.data.raw.common import chosen_classes
+from srt.data.raw.layouts import (
+    LAYOUTS,
+    check_layout,
+    check_layouts,
+    load_writer,
+    read_classes,
+)
 from workflow.common.cli import run
+from workflow.common.default_paths import load_default_paths, weights_manifest
 from workflow.common.raw_manifest import (
-    INDEX,
     count_files,
     describe_files,
     is_address,
@@ -41,9 +48,9 @@ from workflow.common.raw_manifest import (
 
 def fetch(
     *,
-    profile: str,
     name: str,
-    out: Path,
+    profile: str | None = None,
+    out: Path | None = None,
     params: Path = Path("params.yaml"),
     shards: str | None = None,
     classes: str | None = None,
@@ -51,10 +58,12 @@ def fetch(
 ) -> None:
     """Fetch a dataset or a weight file of params.yaml.
 
+        python -m workflow.fetch --name nmr
+
     Args:
-        profile: of params.yaml.
         name: of the dataset or weight file in params.yaml.
-        out: the manifest, which says where the data is and what it is; written last.
+        profile: of params.yaml; by default the one that the file names.
+        out: the manifest, by default data/<profile>/{raw,weights}/<name>/manifest.json.
         params: the configuration.
         shards: of each split, like 0-3,7; only these are fetched (layout msn).
         classes: ids or names with commas between; only these are unpacked (layout nmr).
@@ -62,6 +71,10 @@ def fetch(
     """
     # Whatever is wrong in params.yaml is named now, not hours later.
     file = load_params(params)
+    check_layouts(params)
+    paths = load_default_paths(profile, params)
+    is_weights = name in file.weights
+    out = out or (weights_manifest(paths.weights, name) if is_weights else paths.raw(name))
 
     # A part of a dataset is enough to try things out.
     class_names = tuple(text.strip() for text in classes.split(",")) if classes else None
@@ -69,7 +82,7 @@ def fetch(
     options = {key: value for key, value in options.items() if value is not None}
 
     with explain_full_disk(out.parent):
-        if name in file.weights:
+        if is_weights:
             refuse_options(name, options)
             manifest = fetch_weights(load_weights(params, name, profile), out.parent)
         else:
@@ -102,20 +115,12 @@ def with_subset(config: DatasetConfig, options: dict[str, Any]) -> DatasetConfig
     """Return the configuration with the options in place of these values of its subset."""
     values = dataclasses.asdict(config.subset) if config.subset else {}
     values = {"classes": None, "shards": None, "max_scenes": None} | values | options
-    refuse_keys_of_other_layouts(values, config.layout)
 
     # No subset and a subset without limits mean the same, but only the first is written like that.
     limited = any(value is not None for value in values.values())
-    return dataclasses.replace(config, subset=SubsetConfig(**values) if limited else None)
-
-
-def refuse_keys_of_other_layouts(values: dict[str, Any], layout: str) -> None:
-    """Raise UserError if a subset limits what the dataset's layout does not have."""
-    for key, only_layout in (("classes", "nmr"), ("shards", "msn")):
-        value = values[key]
-        if value is not None and layout != only_layout:
-            text = ",".join(value) if isinstance(value, tuple) else str(value)
-            raise UserError(f"subset.{key} {text}: layout {layout} has no {key}; leave it out")
+    config = dataclasses.replace(config, subset=SubsetConfig(**values) if limited else None)
+    check_layout(config)
+    return config
 
 
 def fetch_dataset(config: DatasetConfig, name: str, seed: int, folder: Path) -> dict[str, Any]:
@@ -128,7 +133,7 @@ def fetch_dataset(config: DatasetConfig, name: str, seed: int, folder: Path) -> 
     folder.mkdir(parents=True, exist_ok=True)
     if config.source == SYNTHETIC:
         return make_synthetic(config, name, seed, folder)
-    if config.layout == "msn" and is_address(config.source):
+    if LAYOUTS[config.layout].bucket and is_address(config.source):
         return fetch_shards(config, folder)
     if is_address(config.source) or Path(config.source).suffix in (".zip", ".tar"):
         return fetch_archive(config, folder)
@@ -150,33 +155,13 @@ def make_synthetic(config: DatasetConfig, name: str, seed: int, folder: Path) ->
     scenes = folder / "scenes"
     partial = folder / ".scenes.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    write = synthetic_writer(config.layout)
+    write = load_writer(config.layout)
     write(partial, config=config, name=name, seed=seed, workers=count_cpus())
 
     # Replace those of an earlier run.
     shutil.rmtree(scenes, ignore_errors=True)
     os.replace(partial, scenes)
     return {"source": SYNTHETIC, "seed": seed, **describe_files(scenes, config, folder)}
-
-
-def synthetic_writer(layout: str) -> Callable[..., None]:
-    """Return the function that writes synthetic scenes in a raw layout."""
-    # Only the module that is needed is imported.
-    if layout == "nmr":
-        from srt.data.synthetic.as_nmr import write_nmr
-
-        return write_nmr
-    if layout == "obsurf":
-        from srt.data.synthetic.as_obsurf import write_obsurf
-
-        return write_obsurf
-    if layout == "generated":
-        from srt.data.raw.generated import write_generated
-
-        return write_generated
-    from srt.data.synthetic.as_msn import write_msn
-
-    return write_msn
 
 
 def fetch_shards(config: DatasetConfig, folder: Path) -> dict[str, Any]:
@@ -208,8 +193,10 @@ def fetch_archive(config: DatasetConfig, folder: Path) -> dict[str, Any]:
     # Unpack it, or what an earlier run has not unpacked.
     root = folder / archive.stem
     delete_files_of_another_archive(root, digest)
+    layout = LAYOUTS[config.layout]
     if archive.suffix == ".tar":
-        extract_tar(archive, root)
+        assert layout.tar_folder is not None  # the layout was checked to be in tars
+        extract_tar(archive, root, layout.index, layout.tar_folder)
     else:
         unpack_zip(archive, root, config)
     return {
@@ -245,14 +232,14 @@ def find_archive(config: DatasetConfig, folder: Path) -> tuple[Path, str | None]
 def unpack_zip(archive: Path, root: Path, config: DatasetConfig) -> None:
     """Unpack the dataset, or only the subset's classes, into `root`."""
     # The archive's own top folder has any name, but it holds the index.
-    index = INDEX[config.layout]
+    index = LAYOUTS[config.layout].index
     top = find_folder_of(archive, index)
 
     # The index, which is unpacked first, says which folder a class has.
     members = None
     if config.subset and config.subset.classes:
         extract_zip(archive, root, strip=top, only=(index,))
-        members = (index, *chosen_classes(read_classes(root), config, archive))
+        members = (index, *chosen_classes(read_classes(root, config.layout), config, archive))
     extract_zip(archive, root, strip=top, only=members)
 
 

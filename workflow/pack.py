@@ -14,7 +14,9 @@ from srt.common.errors import UserError
 from srt.config.load import load_dataset
 from srt.config.schema import DatasetConfig, SubsetConfig
 from srt.data.packed.writer import pack
+from srt.data.raw.layouts import LAYOUTS, check_layouts
 from workflow.common.cli import run
+from workflow.common.default_paths import load_default_paths
 
 # Where scenes are generated, processes render them on the GPU: so many on each, as its memory is
 # shared by all of them.
@@ -22,20 +24,34 @@ RENDERERS_PER_GPU = 12
 
 
 def pack_dataset(
-    *, profile: str, dataset: str, raw: Path, out: Path, params: Path = Path("params.yaml")
+    *,
+    dataset: str,
+    profile: str | None = None,
+    raw: Path | None = None,
+    out: Path | None = None,
+    params: Path = Path("params.yaml"),
 ) -> None:
     """Pack a dataset of params.yaml.
 
+        python -m workflow.pack --dataset nmr
+
     Args:
-        profile: of params.yaml.
         dataset: its name in params.yaml.
-        raw: manifest.json that fetch wrote.
-        out: the packed dataset's folder; its manifest.json is written last.
+        profile: of params.yaml; by default the one that the file names.
+        raw: manifest.json that fetch wrote; by default data/<profile>/raw/<dataset>/manifest.json.
+        out: the packed dataset's folder, by default data/<profile>/packed/<dataset>; its
+            manifest.json is written last.
         params: the configuration.
     """
+    check_layouts(params)
     config = load_dataset(params, dataset, profile)
+    paths = load_default_paths(profile, params)
+    raw = raw or paths.raw(dataset)
     if not raw.is_file():
-        raise UserError(f"{raw}: there is no such file; run `python -m workflow.fetch` first")
+        raise UserError(
+            f"{raw}: there is no such file; run `python -m workflow.fetch --profile {paths.profile}"
+            f" --name {dataset}` first"
+        )
 
     # The manifest says which subset was fetched: options of fetch may have changed that of
     # params.yaml.
@@ -49,7 +65,7 @@ def pack_dataset(
         raw.parent / manifest["folder"],
         raw.parent / view_list if view_list else None,
         config,
-        out,
+        out or paths.packed(dataset),
         provenance=manifest,
         workers=count_workers(config),
     )
@@ -57,10 +73,10 @@ def pack_dataset(
 
 def count_workers(config: DatasetConfig) -> int:
     """Return how many processes pack the dataset: one on each core, or fewer if they share GPUs."""
-    if config.layout != "generated":
+    if not LAYOUTS[config.layout].renders_when_packed:
         return count_cpus()
 
-    # Generated scenes are rendered while they are packed. Only these need PyTorch.
+    # Only scenes that are rendered while they are packed need GPUs.
     import torch
 
     from workflow.common.gpus import claim_gpus

@@ -11,19 +11,27 @@ from pathlib import Path
 
 from srt.common.files import write_atomically
 from workflow.common.cli import run
+from workflow.common.default_paths import load_default_paths
 from workflow.common.jobs import plan_jobs
 
 
-def plan(*, profile: str, out: Path, params: Path = Path("params.yaml")) -> None:
+def plan(
+    *, profile: str | None = None, out: Path | None = None, params: Path = Path("params.yaml")
+) -> None:
     """Check params.yaml and write the plan of a profile.
 
+        python -m workflow.plan
+
     Args:
-        profile: of params.yaml.
-        out: the folder of the plan: `train/nmr_srt.json` in it is that job's file.
+        profile: of params.yaml; by default the one that the file names.
+        out: the folder of the plan, by default plan/<profile>: `train/nmr_srt.json` in it is that
+            job's file.
         params: the configuration.
     """
     # A wrong value stops here, before the old plan is deleted.
     jobs = plan_jobs(params, profile)
+
+    out = out or load_default_paths(profile, params).plan
 
     # Files of experiments that are no longer in params.yaml go.
     shutil.rmtree(out, ignore_errors=True)

@@ -42,7 +42,9 @@ from srt.visualization.pictures import (
     write_picture,
 )
 from workflow.common.cli import run
+from workflow.common.default_paths import DefaultPaths, choose_output
 from workflow.common.gpus import claim_gpus
+from workflow.common.stage_files import VIDEO
 from workflow.common.tracked_run import open_run
 
 SHEET_FRAMES = 8  # of each scene at most, unless the command line says how many
@@ -50,11 +52,11 @@ SHEET_FRAMES = 8  # of each scene at most, unless the command line says how many
 
 def render(
     *,
-    profile: str,
     experiment: str,
-    data: Path,
-    model: Path,
-    out: Path,
+    profile: str | None = None,
+    data: Path | None = None,
+    model: Path | None = None,
+    out: Path | None = None,
     split: Literal["train", "val", "test"] = "test",
     motion: Motion | None = None,
     fade: bool | None = None,
@@ -67,12 +69,15 @@ def render(
 ) -> None:
     """Render a video of an experiment's model. The defaults are what params.yaml says.
 
+        python -m workflow.render --experiment nmr_srt
+
     Args:
-        profile: of params.yaml.
         experiment: its name in params.yaml.
-        data: the packed dataset's folder.
-        model: the weights that train wrote.
-        out: the video, .mp4 or .gif, or the contact sheet, .png.
+        profile: of params.yaml; by default the one that the file names.
+        data: the packed dataset's folder, by default data/<profile>/packed/<dataset>.
+        model: the weights, by default outputs/<profile>/<experiment>/model.safetensors.
+        out: the video, .mp4 or .gif, or the contact sheet, .png, by default video.mp4 beside the
+            model; needed where one of the next options replaces what params.yaml says.
         split: which scenes.
         motion: of the camera.
         fade: start and stop softly.
@@ -85,13 +90,18 @@ def render(
             or sheet (a few frames of each scene, all in one picture).
         params: the configuration.
     """
-    # What the command line says replaces what params.yaml says.
     config = load_experiment(params, experiment, profile)
+    paths = DefaultPaths(config.profile)
+    data, model = data or paths.packed(config.dataset_name), model or paths.model(experiment)
     claim_gpus()
+
+    # What the command line says replaces what params.yaml says.
     flags: dict[str, Any] = {"motion": motion, "fade": fade, "frames": frames, "layout": layout}
     if scenes is not None:
         flags["scenes"] = scene_numbers(scenes)
     video = with_changes(config.render, flags, (height, width))
+    departs = video != config.render or split != "test"
+    out = choose_output(out, model.with_name(VIDEO), departs)
 
     # Refuse a wrong request before the model is loaded. Only a few scenes are read, so the dataset
     # is not copied to the GPU.
@@ -106,7 +116,7 @@ def render(
     rendered = render_scenes(network, packed, video, view_config, config.train.rays_per_group)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_rendering(out, rendered, video)
-    log_video(profile, experiment, settings, out)
+    log_video(config.profile, experiment, settings, out)
 
 
 def log_video(profile: str, experiment: str, settings: dict[str, Any], video: Path) -> None:

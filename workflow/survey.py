@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from srt.common.files import sha256_of, write_atomically
+from srt.common.files import sha256_of
 from srt.config.load import load_dataset
 from srt.config.schema import SPLITS, SYNTHETIC
 from srt.data.packed.reader import Scenes, read_split_header
 from srt.report.dataset_summary import camera_figure, contact_sheet, split_summary
+from srt.results.record_files import write_record
+from srt.results.records import SplitSurvey, Survey
 from srt.tracking.tracker import open_tracker
 from srt.visualization.pictures import write_picture
 from workflow.common.cli import run
+from workflow.common.default_paths import load_default_paths
 from workflow.common.provenance import run_tags
 from workflow.common.tracked_run import ROOT
 
@@ -24,18 +25,28 @@ PICTURES = ("scenes.png", "cameras.png")
 
 
 def survey(
-    *, profile: str, dataset: str, data: Path, out: Path, params: Path = Path("params.yaml")
+    *,
+    dataset: str,
+    profile: str | None = None,
+    data: Path | None = None,
+    out: Path | None = None,
+    params: Path = Path("params.yaml"),
 ) -> None:
     """Survey a packed dataset: count its scenes, and picture some scenes and all cameras.
 
+        python -m workflow.survey --dataset nmr
+
     Args:
-        profile: of params.yaml.
         dataset: its name in params.yaml.
-        data: the packed dataset's folder.
-        out: the folder of statistics.json (written last) and the pictures.
+        profile: of params.yaml; by default the one that the file names.
+        data: the packed dataset's folder, by default data/<profile>/packed/<dataset>.
+        out: the folder of statistics.json (written last) and the pictures, by default
+            reports/<profile>/datasets/<dataset>.
         params: the configuration.
     """
     config = load_dataset(params, dataset, profile)
+    paths = load_default_paths(profile, params)
+    data, out = data or paths.packed(dataset), out or paths.surveys / dataset
     splits = {split: Scenes(data / split, torch.device("cpu")) for split in SPLITS}
 
     # The title says where scenes are synthetic, so that nobody takes them for the published ones.
@@ -46,19 +57,18 @@ def survey(
     write_picture(out / "cameras.png", camera_figure(splits, title))
 
     # Whoever finds the statistics finds both pictures as well.
-    summary = {
-        "dataset": dataset,
-        "profile": profile,
-        "synthetic": synthetic,
-        "source": config.source,
-        "splits": summarise_splits(splits, data),
-    }
-    text = json.dumps(summary, indent=1) + "\n"
-    write_atomically(out / "statistics.json", text.encode())
-    log_survey(profile, dataset, data, out)
+    summary = Survey(
+        dataset=dataset,
+        profile=paths.profile,
+        synthetic=synthetic,
+        source=config.source,
+        splits=summarise_splits(splits, data),
+    )
+    write_record(out / "statistics.json", summary)
+    log_survey(paths.profile, dataset, data, out)
 
 
-def summarise_splits(splits: Mapping[str, Scenes], data: Path) -> dict[str, Any]:
+def summarise_splits(splits: Mapping[str, Scenes], data: Path) -> dict[str, SplitSurvey]:
     """Return for each split the number of its scenes, and sums over its pixels and cameras."""
     summaries = {}
     for split, scenes in splits.items():

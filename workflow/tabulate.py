@@ -10,12 +10,12 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from srt.common.errors import UserError
 from srt.common.files import write_atomically
 from srt.config.load import load_experiments, load_params
 from srt.config.schema import SPLITS, Experiment
+from srt.data.raw.layouts import LAYOUTS, check_layouts
 from srt.model.weights import load_weights
 from srt.rendering.teaser import write_teaser
 from srt.report.figures import class_bars, learning_curves, quality_by_compute
@@ -33,14 +33,16 @@ from srt.report.tables.reproduction import (
     reproduction_page,
     reproduction_table,
 )
-from srt.report.tables.reproduction_rows import reproduction_rows
-from srt.report.tables.result_rows import Row, result_rows
+from srt.report.tables.reproduction_rows import ReproductionRow, reproduction_rows
+from srt.report.tables.result_rows import ResultRow, result_rows
 from srt.report.tables.results import results_table
 from srt.report.tables.seeds import seeds_table
 from srt.report.tables.trainings import trainings_table
+from srt.results.records import Survey
 from srt.results.runs import Run
 from srt.visualization.pictures import write_picture
 from workflow.common.cli import run
+from workflow.common.default_paths import FEW_CAMERAS, PERFORMANCE, load_default_paths
 from workflow.common.jobs import PUBLISHED_SCALE
 from workflow.common.report_archive import archive_inputs, read_remarks
 from workflow.common.stage_files import (
@@ -63,28 +65,36 @@ log = logging.getLogger(__name__)
 
 def tabulate(
     *,
-    profile: str,
-    outputs: Path,
-    surveys: Path,
-    performance: Path,
-    few_cameras: Path,
-    out: Path,
+    profile: str | None = None,
+    outputs: Path | None = None,
+    surveys: Path | None = None,
+    performance: Path = PERFORMANCE,
+    few_cameras: Path = FEW_CAMERAS,
+    out: Path | None = None,
     params: Path = Path("params.yaml"),
     partial: bool = False,
 ) -> None:
     """Write the tables and figures of all experiments of params.yaml, in its order.
 
+        python -m workflow.tabulate --partial
+
     Args:
-        profile: of params.yaml.
-        outputs: the folder that has a folder for each experiment; the folder `runs` of a report
-            is one too. The lines of remarks.txt in it are printed below the results.
-        surveys: the folder that has a folder for each dataset.
+        profile: of params.yaml; by default the one that the file names.
+        outputs: the folder that has a folder for each experiment, by default outputs/<profile>; the
+            folder `runs` of a report is one too. The lines of remarks.txt in it are printed below
+            the results.
+        surveys: the folder that has a folder for each dataset, by default
+            reports/<profile>/datasets.
         performance: the time of a step at the published scale, from `benchmarks.training`.
         few_cameras: the folder that `benchmarks.camera_overfitting` wrote.
-        out: the report's folder.
+        out: the report's folder, by default reports/<profile>.
         params: the configuration.
         partial: leave out experiments that were not measured, and videos that are missing.
     """
+    check_layouts(params)
+    paths = load_default_paths(profile, params)
+    profile, out = paths.profile, out or paths.report
+    outputs, surveys = outputs or paths.outputs, surveys or paths.surveys
     experiments, skipped = choose_experiments(params, profile, outputs, partial)
 
     # Read everything first, so that a missing or damaged file stops the stage before it writes.
@@ -143,18 +153,18 @@ def choose_scale(runs: Sequence[Run], profile: str) -> str:
     """Return the profile whose experiments the reproduction table compares with the runs."""
     # Published figures stand beside runs of published data. Synthetic runs stand alone, and the
     # table then says what the published scale would cost.
-    only_synthetic = all(run.metrics["synthetic"] for run in runs)
+    only_synthetic = all(run.metrics.synthetic for run in runs)
     return PUBLISHED_SCALE if only_synthetic else profile
 
 
 def make_report(
     profile: str,
     runs: list[Run],
-    rows: Sequence[Row],
-    reproduced: Sequence[Row],
+    rows: Sequence[ResultRow],
+    reproduced: Sequence[ReproductionRow],
     remarks: Sequence[str],
     data: list[str],
-    surveys: list[dict[str, Any]],
+    surveys: list[Survey],
     few_cameras: Path,
 ) -> Report:
     """Return the report with all its tables. The remarks stand below the results."""
@@ -180,7 +190,9 @@ def make_report(
     )
 
 
-def write_report(report: Report, rows: Sequence[Row], reproduced: Sequence[Row], out: Path) -> None:
+def write_report(
+    report: Report, rows: Sequence[ResultRow], reproduced: Sequence[ReproductionRow], out: Path
+) -> None:
     """Write the figures and the texts; the page comes last, because it contains the figures."""
     runs, profile = report.runs, report.profile
     write_picture(out / "curves.png", learning_curves(runs, profile))
@@ -204,19 +216,19 @@ def with_notes(table: Table, notes: Sequence[str]) -> Table:
     return dataclasses.replace(table, notes=[*table.notes, *notes])
 
 
-def write_best_videos(out: Path, rows: Sequence[Row], frames: int) -> None:
+def write_best_videos(out: Path, rows: Sequence[ResultRow], frames: int) -> None:
     """Write the teaser from the videos of the runs that gain most, if there are any videos."""
     videos = [out / "runs" / name / VIDEO for name in best_runs(rows)]
     if videos := [video for video in videos if video.is_file()]:
         write_teaser(out / "teaser.gif", videos, frames)
 
 
-def best_runs(rows: Sequence[Row]) -> list[str]:
+def best_runs(rows: Sequence[ResultRow]) -> list[str]:
     """Return the runs of the teaser: the one of each dataset that gains most, the best first."""
-    best: dict[str, Row] = {}
-    for row in sorted(rows, key=lambda row: -row["gain_psnr"]):
-        best.setdefault(row["dataset"], row)
-    return [row["run"] for row in best.values()][:TEASERS]
+    best: dict[str, ResultRow] = {}
+    for row in sorted(rows, key=lambda row: -row.gain_psnr):
+        best.setdefault(row.dataset, row)
+    return [row.run for row in best.values()][:TEASERS]
 
 
 def log_table(profile: str, experiment: str, model: Path, table: Path, timeout: float) -> None:
@@ -239,7 +251,8 @@ def describe_data(experiments: Sequence[Experiment]) -> list[str]:
         dataset = experiment.dataset
         if experiment.synthetic and dataset.synthetic:
             counts = [f"{getattr(dataset.synthetic, split)} {split}" for split in SPLITS]
-            form = "" if dataset.layout == "generated" else " in the published layout"
+            rendered = LAYOUTS[dataset.layout].renders_when_packed
+            form = "" if rendered else " in the published layout"
             source = f"synthetic scenes{form} ({', '.join(counts)})"
         else:
             source = f"the data of {dataset.source}"

@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
 import logging
+import math
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,21 +19,25 @@ from typing import Any
 import torch
 
 from srt.common.distributed import Processes, StopRequest, describe_cpu
-from srt.common.files import sha256_of, write_atomically
+from srt.common.files import sha256_of
 from srt.common.fingerprint import fingerprint
 from srt.config.load import load_experiment
 from srt.config.schema import Experiment
 from srt.data.packed.reader import Scenes
 from srt.model.srt import SRT, build_model
 from srt.model.weights import save_weights, training_config
+from srt.results.record_files import write_record
+from srt.results.record_tables import write_history
+from srt.results.records import Training
 from srt.serving import make_example
 from srt.tracking.outbox import LoggedModel
 from srt.tracking.tracker import Tracker
-from srt.training.loop import Requests, fit, learning_curve
-from srt.training.monitoring import TrainingData
+from srt.training.loop import Requests, fit
+from srt.training.monitoring import TrainingData, learning_curve
 from srt.training.state import TrainingState
 from srt.training.states import lock_states, state_folder
 from workflow.common.cli import run
+from workflow.common.default_paths import DefaultPaths
 from workflow.common.provenance import code_version
 from workflow.common.torchrun import start_processes
 from workflow.common.tracked_run import ROOT, log_dataset, open_run
@@ -43,10 +47,10 @@ log = logging.getLogger(__name__)
 
 def train(
     *,
-    profile: str,
     experiment: str,
-    data: Path,
-    out: Path,
+    profile: str | None = None,
+    data: Path | None = None,
+    out: Path | None = None,
     params: Path = Path("params.yaml"),
     states: Path = ROOT / "ckpt",
     seed: int | None = None,
@@ -57,12 +61,15 @@ def train(
 ) -> None:
     """Train an experiment, or go on where an earlier run of the same configuration stopped.
 
+        python -m workflow.train --experiment nmr_srt
+
     Args:
-        profile: of params.yaml.
         experiment: its name in params.yaml.
-        data: the packed dataset's folder.
+        profile: of params.yaml; by default the one that the file names.
+        data: the packed dataset's folder, by default data/<profile>/packed/<dataset>.
         out: the folder of model.safetensors (the best weights by validation, written last),
-            history.csv and training.json.
+            history.csv and training.json; by default outputs/<profile>/<experiment>, and in it
+            seeds/<seed> for another seed than that of params.yaml.
         params: the configuration.
         states: where resume states are kept, by profile, experiment and configuration.
         seed: instead of that of params.yaml; see docs/seeds.md.
@@ -72,6 +79,8 @@ def train(
         print_model: print the model and its parameters before the first step.
     """
     config = load_experiment(params, experiment, profile)
+    paths = DefaultPaths(config.profile)
+    data, out = data or paths.packed(config.dataset_name), out or default_folder(config, seed)
     if seed is not None:
         config = dataclasses.replace(config, seed=seed)
 
@@ -97,6 +106,14 @@ def train(
             log_outputs(tracker, config, packed, training, out)
         tracker.close("FINISHED")
     processes.leave()
+
+
+def default_folder(config: Experiment, seed: int | None) -> Path:
+    """Return the folder of a training's outputs. Another seed has a folder of its own."""
+    paths = DefaultPaths(config.profile)
+    if seed in (None, config.seed):
+        return paths.experiment(config.name)
+    return paths.other_seed(config.name, seed)
 
 
 def fit_or_exit(
@@ -192,34 +209,34 @@ def write_outputs(
     training: TrainingState, settings: dict[str, Any], out: Path, processes: Processes
 ) -> None:
     """Write the learning curve, what the training cost, and last the best weights."""
-    write_atomically(out / "history.csv", learning_curve(training).encode())
-    cost = json.dumps(training_costs(training, settings, processes), indent=1)
-    write_atomically(out / "training.json", f"{cost}\n".encode())
+    write_history(out / "history.csv", learning_curve(training))
+    write_record(out / "training.json", training_record(training, settings, processes))
 
     # Whoever finds the weights finds the other two files as well.
     save_weights(out / "model.safetensors", training.best, settings)
 
 
-def training_costs(
+def training_record(
     training: TrainingState, settings: dict[str, Any], processes: Processes
-) -> dict[str, Any]:
-    """Return the content of training.json: how the training went, on what, and what it cost."""
-    # `but_for_seed` is equal for trainings that differ only in their seed.
-    return {
-        "experiment": training.experiment.name,
-        "steps": training.step,
-        "best_step": training.best_step,
-        "validation_psnr": training.best_psnr,
-        "parameters": sum(parameter.numel() for parameter in training.model.parameters()),
-        "seconds": round(training.seconds, 1),
-        "joules": None if training.joules is None else round(training.joules),
-        "peak_gigabytes": training.peak_gigabytes,
-        "hardware": hardware(processes),
-        "seed": training.experiment.seed,
-        "but_for_seed": fingerprint(settings | {"seed": None}),
-        "finished": datetime.now(UTC).date().isoformat(),
-        "commit": code_version(),
-    }
+) -> Training:
+    """Return how the training went, on what, and what it cost."""
+    # A training without any validation has minus infinity as its best PSNR.
+    psnr = training.best_psnr
+    return Training(
+        experiment=training.experiment.name,
+        steps=training.step,
+        best_step=training.best_step,
+        validation_psnr=psnr if math.isfinite(psnr) else None,
+        parameters=sum(parameter.numel() for parameter in training.model.parameters()),
+        seconds=round(training.seconds, 1),
+        joules=None if training.joules is None else round(training.joules),
+        peak_gigabytes=training.peak_gigabytes,
+        hardware=hardware(processes),
+        seed=training.experiment.seed,
+        but_for_seed=fingerprint(settings | {"seed": None}),
+        finished=datetime.now(UTC).date().isoformat(),
+        commit=code_version(),
+    )
 
 
 def hardware(processes: Processes) -> str:

@@ -19,7 +19,8 @@ ROOT = PACKAGE.parent
 DIGITS = 12
 
 # Changes of these modules show in no product of a stage. They read and check the configuration (its
-# resolved values count instead), start processes, report to MLflow, or name the code itself.
+# resolved values count instead), register layouts (a dataset's entry counts instead), start
+# processes, report to MLflow, or name the code itself.
 WITHOUT_EFFECT = (
     "srt/__init__.py",
     "srt/common/code_digest.py",
@@ -28,6 +29,7 @@ WITHOUT_EFFECT = (
     "srt/common/fingerprint.py",
     "srt/common/shapes.py",
     "srt/config/",
+    "srt/data/raw/layouts.py",
     "srt/tracking/",
     "workflow/__init__.py",
     "workflow/common/cli.py",

@@ -16,15 +16,6 @@ SPLITS = ("train", "val", "test")
 # The source of a dataset whose scenes this package generates.
 SYNTHETIC = "synthetic"
 
-# The raw layouts in which each sort of synthetic scene can be written.
-SYNTHETIC_LAYOUTS = {
-    "object": ("nmr", "generated"),
-    "object_anywhere": ("generated",),
-    "solids": ("obsurf", "msn", "generated"),
-    "objects": ("obsurf", "msn", "generated"),
-    "clutter": ("obsurf", "msn", "generated"),
-}
-
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticConfig:
@@ -98,8 +89,8 @@ def shard_numbers(text: str) -> list[int]:
 class DatasetConfig:
     """Where a dataset comes from, how its files are laid out, and how a model uses it."""
 
-    # The layout of the raw files; its reader is srt/data/raw/<layout>.py.
-    layout: Literal["nmr", "obsurf", "msn", "generated"]
+    # The layout of the raw files: an entry of srt/data/raw/layouts.py, which checks what it needs.
+    layout: str
 
     # "synthetic", an https or gs address, or a folder or archive on disk.
     source: str
@@ -147,7 +138,10 @@ class DatasetConfig:
     def __post_init__(self) -> None:
         check_positive(self, "view_list", "near")
         self._check_views()
-        self._check_source()
+        if self.source == SYNTHETIC and self.synthetic is None:
+            raise ConfigError(
+                "source is synthetic, so synthetic: {scene, train, val, test} must be given"
+            )
 
     def _check_views(self) -> None:
         if not 0 <= self.near < self.far:
@@ -161,28 +155,6 @@ class DatasetConfig:
             raise ConfigError(f"input_views {self.input_views} is not in 1..{last} (views)")
         if isinstance(self.view_list, int) and not 0 <= self.view_list < self.views:
             raise ConfigError(f"view_list {self.view_list} is not in 0..{last} (views)")
-
-    def _check_source(self) -> None:
-        # Synthetic scenes need numbers, and a layout in which they can be written.
-        if self.source == SYNTHETIC and self.synthetic is None:
-            raise ConfigError(
-                "source is synthetic, so synthetic: {scene, train, val, test} must be given"
-            )
-        if self.layout == "generated" and self.source != SYNTHETIC:
-            raise ConfigError(
-                f"source {self.source!r}: a dataset of layout generated is synthetic; set source:"
-                " synthetic, or another layout"
-            )
-        if self.synthetic and self.layout not in SYNTHETIC_LAYOUTS[self.synthetic.scene]:
-            raise ConfigError(
-                f"synthetic.scene {self.synthetic.scene!r} cannot be written in layout"
-                f" {self.layout}: nmr has single objects, obsurf and msn have scenes on a ground,"
-                " generated has all of them"
-            )
-
-        # The raw files of ObSuRF do not say which split a scene belongs to.
-        if self.layout == "obsurf" and self.ranges is None:
-            raise ConfigError("layout obsurf has no lists of scenes, so ranges must be given")
 
 
 @dataclass(frozen=True, kw_only=True)

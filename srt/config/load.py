@@ -3,7 +3,7 @@
 The settings of an experiment under a profile come from four layers. A later layer replaces single
 values of the earlier ones:
 
-1. defaults
+1. defaults, or models.<name of the model>
 2. experiments.<name>
 3. profiles.<profile>
 4. profiles.<profile>.experiments.<name>
@@ -16,26 +16,37 @@ from __future__ import annotations
 import dataclasses
 import functools
 import typing
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from srt.config.model_layers import (
+    check_experiment_model,
+    check_models,
+    check_profile_model,
+    merge_model,
+    model_name,
+)
 from srt.config.schema import (
     DatasetConfig,
     EvaluateConfig,
     Experiment,
-    ModelConfig,
     Params,
     ProfileConfig,
     RenderConfig,
     TrainConfig,
     WeightsConfig,
 )
-from srt.config.strict import ConfigError, json_schema, load_yaml, read
+from srt.config.strict import (
+    ConfigError,
+    check_name,
+    load_yaml,
+    read,
+    refuse_unknown_keys,
+)
 
-# The sections of an experiment beside its dataset.
+# The sections of an experiment beside its dataset and its model.
 SECTIONS: dict[str, type] = {
-    "model": ModelConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "render": RenderConfig,
@@ -82,45 +93,6 @@ def load_params(path: Path) -> Params:
     return file.params
 
 
-def params_schema() -> dict[str, Any]:
-    """Return the JSON schema of params.yaml, for editors and for Snakemake's `validate`."""
-    # `Params` gives the outline. Its sections are dictionaries there, and get their keys here.
-    schema = json_schema(Params)
-    properties = schema["properties"]
-    section = {"type": "object", "additionalProperties": False}
-    complete = {key: json_schema(config) for key, config in SECTIONS.items()}
-    partial = {key: json_schema(config, partial=True) for key, config in SECTIONS.items()}
-
-    # The defaults are complete, except those of datasets.
-    defaults = {"dataset": json_schema(DatasetConfig, partial=True), **complete}
-    properties["defaults"] = {**section, "properties": defaults, "required": list(defaults)}
-
-    # Datasets and experiments hold differences from the defaults.
-    properties["datasets"]["additionalProperties"] = json_schema(DatasetConfig, partial=True)
-    properties["experiments"]["additionalProperties"] = {
-        **section,
-        "properties": {"dataset": {"type": "string"}, **partial},
-        "required": ["dataset"],
-    }
-
-    # Profiles hold further differences.
-    any_profile = properties["profiles"]["additionalProperties"]
-    _complete_profile_schema(any_profile, {**section, "properties": partial})
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-def _complete_profile_schema(schema: dict[str, Any], sections: dict[str, Any]) -> None:
-    """Add to the schema of a profile the keys of its sections, of which it may leave out any."""
-    # A profile that changes nothing may be empty.
-    schema["type"] = ["object", "null"]
-    del schema["required"]
-    profile = schema["properties"]
-    profile.update(sections["properties"])
-    profile["experiments"]["additionalProperties"] = sections
-    for group, config in (("datasets", DatasetConfig), ("weights", WeightsConfig)):
-        profile[group]["additionalProperties"] = json_schema(config, partial=True)
-
-
 class _File(typing.NamedTuple):
     """params.yaml, typed and as plain dictionaries."""
 
@@ -146,11 +118,12 @@ def _load_version(path: Path, version: tuple[int, int, int]) -> _File:
     _fill_profiles(raw)
     params: Params = read(Params, raw, f"{path}")
     _check_defaults(path, params)
+    check_models(params.models, f"{path}: models")
     for name, experiment in params.experiments.items():
         _check_experiment(path, params, name, experiment)
     for name, profile in params.profiles.items():
         _check_profile(path, params, name, profile)
-    _check_name(params.profile, params.profiles, path, "profile")
+    check_name(params.profile, params.profiles, f"{path}: profile")
     return _File(path, params, raw)
 
 
@@ -180,40 +153,51 @@ def _check_defaults(path: Path, params: Params) -> None:
 
 
 def _check_experiment(path: Path, params: Params, name: str, experiment: dict[str, Any]) -> None:
-    """Check an experiment's dataset, and its differences from the defaults."""
+    """Check an experiment's dataset and model, and its differences from the defaults."""
     where = f"{path}: experiments.{name}"
-    if "dataset" not in experiment:
-        raise ConfigError(f"{where}: the key dataset is missing")
-    _check_sections(experiment, {"dataset": str, **SECTIONS}, where, partial=True)
-    _check_name(experiment["dataset"], params.datasets, path, f"experiments.{name}.dataset")
+    for key in ("dataset", "model"):
+        if key not in experiment:
+            raise ConfigError(f"{where}: the key {key} is missing")
+    _check_sections(experiment, {"dataset": str, "model": Any, **SECTIONS}, where, partial=True)
+    check_name(experiment["dataset"], params.datasets, f"{where}.dataset")
+    check_experiment_model(experiment["model"], params.models, f"{where}.model")
 
 
 def _check_profile(path: Path, params: Params, name: str, profile: ProfileConfig) -> None:
     where = f"{path}: profiles.{name}"
     _check_sections({key: getattr(profile, key) for key in SECTIONS}, SECTIONS, where, True)
+    check_profile_model(profile.model, f"{where}.model")
     for group, config in (("datasets", DatasetConfig), ("weights", WeightsConfig)):
         configs: dict[str, type] = dict.fromkeys(getattr(params, group), config)
         _check_sections(getattr(profile, group), configs, f"{where}.{group}", partial=True)
     for key, sections in profile.experiments.items():
-        _check_name(key, params.experiments, path, f"profiles.{name}.experiments")
-        _check_sections(sections, SECTIONS, f"{where}.experiments.{key}", partial=True)
+        check_name(key, params.experiments, f"{where}.experiments")
+        section = f"{where}.experiments.{key}"
+        _check_sections(sections, {"model": dict[str, Any], **SECTIONS}, section, partial=True)
+        model = model_name(params.experiments[key]["model"])
+        check_profile_model(sections.get("model", {}), f"{section}.model", model)
 
 
 def _experiment(file: _File, name: str, profile: str | None) -> Experiment:
     """Return an experiment, with its four layers merged."""
     path, params, raw = file
-    profile = _check_name(profile or params.profile, params.profiles, path, "profile")
-    experiment = raw["experiments"][_check_name(name, params.experiments, path, "experiment")]
+    profile = check_name(profile or params.profile, params.profiles, f"{path}: profile")
+    check_name(name, params.experiments, f"{path}: experiment")
+    experiment = raw["experiments"][name]
     scale = raw["profiles"][profile]
     layers = (raw["defaults"], experiment, scale, scale["experiments"].get(name, {}))
 
-    sections = _merge_sections(layers, path, f"of experiment {name}, profile {profile}")
+    where = f"of experiment {name}, profile {profile}"
+    sections = _merge_sections(layers, path, where)
+    changes = [layer.get("model", {}) for layer in layers[2:]]
+    model = merge_model(raw["models"], experiment["model"], changes, f"{path}: model {where}")
     return Experiment(
         name=name,
         profile=profile,
         seed=params.seed,
         dataset_name=experiment["dataset"],
         dataset=_dataset(file, experiment["dataset"], profile),
+        model=model,
         **sections,
     )
 
@@ -235,12 +219,14 @@ def _dataset(file: _File, name: str, profile: str | None) -> DatasetConfig:
 
 
 def _check_sections(
-    values: dict[str, Any], types: dict[str, type], where: str, partial: bool
+    values: dict[str, Any], types: dict[str, Any], where: str, partial: bool
 ) -> None:
-    """Check the keys and types of each section. A partial one may lack keys."""
-    for key in values:
-        if key not in types:
-            raise ConfigError(f"{where}.{key}: unknown key; possible keys: {', '.join(types)}")
+    """Check the keys and types of each section. A partial one may lack keys.
+
+    Args:
+        types: dataclasses, or other types that `read` accepts.
+    """
+    refuse_unknown_keys(values, types, f"{where}.")
     for key, expected in types.items():
         if key in values:
             read(expected, values[key], f"{where}.{key}", partial)
@@ -251,17 +237,10 @@ def _check_sections(
 def _resolve(file: _File, group: str, name: str, profile: str | None) -> tuple[Any, str]:
     """Return a dataset or weight file with the profile's changes, and where it is for errors."""
     path, params, raw = file
-    profile = _check_name(profile or params.profile, params.profiles, path, "profile")
-    _check_name(name, raw[group], path, group)
+    profile = check_name(profile or params.profile, params.profiles, f"{path}: profile")
+    check_name(name, raw[group], f"{path}: {group}")
     merged = _merge(raw[group][name], raw["profiles"][profile][group].get(name, {}))
     return merged, f"{path}: {group}.{name}, profile {profile}"
-
-
-def _check_name(name: Any, names: Collection[str], path: Path, what: str) -> str:
-    """Return the name, or raise ConfigError if it is not one of these names."""
-    if name not in names:
-        raise ConfigError(f"{path}: {what}: {name!r} is not one of {', '.join(names)}")
-    return str(name)
 
 
 def _merge(*layers: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The settings of params.yaml, as types: `srt.config.load` reads them.
 
-params.yaml has datasets, experiments and profiles. An experiment names its dataset and the settings
-of its model, training, evaluation and rendering that differ from the defaults. A profile changes
-settings of all experiments, for example to make them smaller.
+params.yaml has datasets, models, experiments and profiles. An experiment names its dataset and its
+model, and the settings of its training, evaluation and rendering that differ from the defaults. A
+profile changes settings of all experiments, for example to make them smaller.
 
 No class here has a default value: every number is in params.yaml. Sizes count elements, and null
 means what the comment of a field says. A class refuses values that make no sense together.
@@ -23,14 +23,17 @@ from srt.config.dataset_schema import (
     WeightsConfig,
     shard_numbers,
 )
+from srt.config.model_schema import MODELS, IsrtConfig, ModelConfig, SrtConfig, VsrtConfig
 from srt.config.strict import ConfigError, check_positive
 
 __all__ = [
+    "MODELS",
     "SPLITS",
     "SYNTHETIC",
     "DatasetConfig",
     "EvaluateConfig",
     "Experiment",
+    "IsrtConfig",
     "Layout",
     "ModelConfig",
     "Motion",
@@ -39,9 +42,11 @@ __all__ = [
     "Protocol",
     "RenderConfig",
     "SplitRanges",
+    "SrtConfig",
     "SubsetConfig",
     "SyntheticConfig",
     "TrainConfig",
+    "VsrtConfig",
     "WeightsConfig",
     "shard_numbers",
 ]
@@ -54,57 +59,6 @@ Motion = Literal["rotate", "zoom", "closeup", "rotate_and_closeup", "eyeroll"]
 
 # How the pictures of a rendering are arranged.
 Layout = Literal["plot", "small", "sheet"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """The sizes of a model. The published ones are the defaults of params.yaml."""
-
-    name: Literal["srt", "isrt", "vsrt"]
-
-    # The coordinates that rays are in. "canonical" are those of the first input camera.
-    frame: Literal["canonical", "world"]
-
-    # The Fourier encoding of rays: the number of frequencies, and the exponent of the lowest one.
-    position_octaves: int
-    position_start_octave: int
-    direction_octaves: int
-    direction_start_octave: int
-
-    # The CNN of the encoder. Each block doubles the channels of the first convolution.
-    conv_blocks: int
-    conv_channels: int
-
-    # How convolutions are initialised. "torch" is what the published code does.
-    conv_init: Literal["torch", "he"]
-
-    # The transformers of encoder and decoder: channels of a token, heads, channels of a head.
-    latent_dim: int
-    heads: int
-    head_dim: int
-    mlp_dim: int
-    encoder_layers: int
-    decoder_layers: int
-
-    # The hidden channels of an MLP through which a query passes first; null: there is no such MLP.
-    query_hidden: int | None
-
-    # The MLP that turns what a query has collected into a colour.
-    decoder_hidden: int
-    decoder_hidden_layers: int
-
-    # Samples on a ray in vsrt. Fine samples have their own net, or share that of the coarse ones.
-    coarse_samples: int
-    fine_samples: int
-    separate_fine_net: bool
-
-    # Rows and columns of the learned embedding of a token's position in its image; null: none.
-    pixel_embedding: tuple[int, int] | None
-
-    def __post_init__(self) -> None:
-        check_positive(self, "position_start_octave", "direction_start_octave")
-        if self.coarse_samples < 2:
-            raise ConfigError(f"coarse_samples {self.coarse_samples} is less than 2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +161,8 @@ class ProfileConfig:
 
     datasets: dict[str, dict[str, Any]]
     weights: dict[str, dict[str, Any]]
+
+    # Changes of all models. A model skips the keys that only others have.
     model: dict[str, Any]
     train: dict[str, Any]
     evaluate: dict[str, Any]
@@ -223,6 +179,7 @@ class Params:
     profile: str
     seed: int
     datasets: dict[str, dict[str, Any]]
+    models: dict[str, dict[str, Any]]
     weights: dict[str, WeightsConfig]
     defaults: dict[str, Any]
     experiments: dict[str, dict[str, Any]]

@@ -7,9 +7,11 @@ keys of a partial section, such as an experiment's differences from the defaults
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import types
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -154,14 +156,38 @@ def _check_keys(
 ) -> None:
     """Raise ConfigError for a key that a class lacks and, unless partial, for a missing one."""
     # Refuse unknown keys first: a missing key is often only misspelt.
-    for key in value:
-        if key not in hints:
-            raise ConfigError(
-                f"{where}{separator}{key}: unknown key; possible keys: {', '.join(hints)}"
-            )
+    refuse_unknown_keys(value, hints, f"{where}{separator}")
     missing = [key for key in hints if key not in value]
     if missing and not partial:
         raise ConfigError(f"{where}: the key {missing[0]} is missing")
+
+
+def refuse_unknown_keys(keys: Iterable[Any], possible: Iterable[str], prefix: str) -> None:
+    """Raise ConfigError for the first key that is not a possible one.
+
+    Args:
+        prefix: what stands before the key in the error: the file and the section.
+    """
+    names = list(possible)
+    for key in keys:
+        if key not in names:
+            text = f"possible keys: {', '.join(names)}{_suggestion(key, names)}"
+            raise ConfigError(f"{prefix}{key}: unknown key; {text}")
+
+
+def check_name(name: Any, names: Iterable[str], where: str) -> str:
+    """Return a name, or raise ConfigError if it is not one of these."""
+    possible = list(names)
+    if name not in possible:
+        text = f"{', '.join(possible)}{_suggestion(name, possible)}"
+        raise ConfigError(f"{where}: {name!r} is not one of {text}")
+    return str(name)
+
+
+def _suggestion(name: Any, names: list[str]) -> str:
+    """Return the end of an error: which of these names was meant, or "" if none is similar."""
+    similar = difflib.get_close_matches(str(name), names, n=1)
+    return f"; did you mean {similar[0]}?" if similar else ""
 
 
 def _refusal(expected: Any, value: Any, where: str) -> ConfigError:

@@ -26,7 +26,7 @@ def baseline_predictions(
     target_views: Int[Tensor, "t"],
     mean_colour: Sequence[float],
 ) -> dict[str, Float[Tensor, "t h w 3"]]:
-    """Return the target views as each of `srt.evaluation.scores.BASELINES` predicts them.
+    """Return the target views as each of `srt.results.records.Baselines` predicts them.
 
     Args:
         inputs: the images of the input views.

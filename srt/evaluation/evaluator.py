@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +27,8 @@ from srt.evaluation.scores import measure
 from srt.model.decoder import Prediction
 from srt.model.scene import Scene, SceneFrame, encode_scene
 from srt.model.srt import SRT
+from srt.results.record_tables import ItemScores
+from srt.results.records import Baselines
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def evaluate_items(
     rays_per_group: int | None,
     processes: Processes,
     mixed_precision: bool = False,
-) -> list[dict[str, Any]]:
+) -> list[ItemScores]:
     """Measure the items and return a row of `measure_item` for each of them, in order.
 
     Each process measures its share of the items, and all processes return all rows.
@@ -176,7 +177,7 @@ def evaluate_items(
     progress = tqdm(own_items, desc=f"evaluate {protocol}", unit="item", disable=not processes.main)
 
     # Predict and measure the items one by one.
-    rows: list[tuple[int, dict[str, Any]]] = []
+    rows: list[tuple[int, ItemScores]] = []
     for index in progress:
         images = predict_item(
             model,
@@ -202,23 +203,27 @@ def measure_item(
     images: ItemImages,
     baselines: Mapping[str, Float[Tensor, "t h w 3"]],
     lpips: Mapping[str, Lpips],
-) -> dict[str, Any]:
+) -> ItemScores:
     """Return an item's row: the scene, its class, the input views and all measures.
 
-    The measures of a baseline have its name as a prefix, for example `mean_colour_psnr`.
+    Args:
+        baselines: predictions by the name of the baseline; empty: none is measured.
     """
     info = scenes.info(item.scene)
-    row: dict[str, Any] = {"scene": info.name, "class": info.class_name}
-    row["inputs"] = " ".join(str(view) for view in item.inputs)
+    scores = measure(images.predictions, images.targets, protocol, lpips)
+    baseline_scores = {
+        name: measure(prediction, images.targets, protocol, lpips)
+        for name, prediction in baselines.items()
+    }
+    return ItemScores(
+        protocol=protocol,
+        scene=info.name,
+        class_name=info.class_name,
+        inputs=item.inputs,
+        scores=scores,
+        baselines=Baselines(**baseline_scores) if baseline_scores else None,
+    )
 
-    # The model's own measures come first, without a prefix.
-    predictions = {"": images.predictions}
-    predictions |= {f"{name}_": prediction for name, prediction in baselines.items()}
-    for prefix, prediction in predictions.items():
-        figures = measure(prediction, images.targets, protocol, lpips)
-        row |= {f"{prefix}{name}": value for name, value in figures.items()}
-    return row
 
-
-def _item_index(indexed_row: tuple[int, dict[str, Any]]) -> int:
+def _item_index(indexed_row: tuple[int, ItemScores]) -> int:
     return indexed_row[0]

@@ -18,6 +18,7 @@ from srt.data.packed.reader import Scenes
 from srt.evaluation.evaluator import encode_batch
 from srt.evaluation.protocols import Item
 from srt.model.srt import SRT
+from srt.results.records import ModelCosts, ModelTimes
 
 REPEATS = 5  # timed runs, after one that is not timed
 ALL_RAYS = 2**40  # more than any batch has: all are decoded at once
@@ -31,7 +32,7 @@ def single_view_batch(scenes: Scenes, item: Item, view_config: ViewConfig) -> Ba
 
 
 @torch.no_grad()
-def count_costs(model: SRT, batch: Batch) -> dict[str, int]:
+def count_costs(model: SRT, batch: Batch) -> ModelCosts:
     """Return the parameters, and the operations of encoding a scene and of rendering a frame.
 
     The operations are those of matrix products, convolutions and attention. A multiplication and an
@@ -47,26 +48,24 @@ def count_costs(model: SRT, batch: Batch) -> dict[str, int]:
         scene = encode_batch(shape_model, shapes, ALL_RAYS)
     with FlopCounterMode(display=False) as rendering:
         scene.decode(shapes.rays)
-    return {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "encode_flops": encoding.get_total_flops(),
-        "frame_flops": rendering.get_total_flops(),
-    }
+    return ModelCosts(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        encode_flops=encoding.get_total_flops(),
+        frame_flops=rendering.get_total_flops(),
+    )
 
 
-def time_stages(model: SRT, batch: Batch, rays_per_group: int | None) -> dict[str, Any]:
+def time_stages(model: SRT, batch: Batch, rays_per_group: int | None) -> ModelTimes:
     """Return the seconds of encoding a scene and of rendering a frame, and the hardware."""
     # Evaluations run in float32, so the times are those of float32. Rendering a frame starts from
     # an encoded scene.
     device = batch.images.device
     scene = encode_batch(model, batch, rays_per_group)
-    return {
-        "encode_seconds": median_seconds(
-            lambda: encode_batch(model, batch, rays_per_group), device
-        ),
-        "frame_seconds": median_seconds(lambda: scene.decode(batch.rays), device),
-        "hardware": hardware_name(device),
-    }
+    return ModelTimes(
+        encode_seconds=median_seconds(lambda: encode_batch(model, batch, rays_per_group), device),
+        frame_seconds=median_seconds(lambda: scene.decode(batch.rays), device),
+        hardware=hardware_name(device),
+    )
 
 
 def median_seconds(work: Callable[[], object], device: torch.device) -> float:

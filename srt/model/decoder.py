@@ -19,6 +19,7 @@ a token. `dim` is the number of channels of a query.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
@@ -26,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srt.common.shapes import Float, Int
-from srt.config.schema import ModelConfig
+from srt.config.schema import ModelConfig, VsrtConfig
 from srt.geometry.rays import Rays
 from srt.model import fused_decoder
 from srt.model.attention import CrossAttention, KeysValues, Mlp
@@ -150,7 +151,7 @@ class LightFieldDecoder(SceneQueries):
         colours = fused_decoder.apply_perceptron(self.colour, features)  # (b, r, 3)
 
         # SRT ends in a sigmoid. ISRT omits it (OSRT, appendix A.4).
-        return Prediction(colours.sigmoid() if self.config.name == "srt" else colours)
+        return Prediction(colours if self.config.name == "isrt" else colours.sigmoid())
 
 
 class PointNet(SceneQueries):
@@ -189,7 +190,7 @@ class VolumeDecoder(nn.Module):
     samples lie where the coarse ones say that something is. All of them give the final colour.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: VsrtConfig) -> None:
         super().__init__()
         self.config = config
         self.coarse = PointNet(config)
@@ -246,8 +247,8 @@ class VolumeDecoder(nn.Module):
         return even_uniforms(*samples, rays.directions).expand(*rays.directions.shape[:2], -1)
 
 
-# The decoder of each model, by the name in its configuration.
-DECODERS: dict[str, type[LightFieldDecoder | VolumeDecoder]] = {
+# The decoder of each model, by the name in its configuration. It takes that configuration.
+DECODERS: dict[str, Callable[..., LightFieldDecoder | VolumeDecoder]] = {
     "srt": LightFieldDecoder,
     "isrt": LightFieldDecoder,
     "vsrt": VolumeDecoder,
@@ -256,7 +257,9 @@ DECODERS: dict[str, type[LightFieldDecoder | VolumeDecoder]] = {
 
 def uniforms_per_ray(config: ModelConfig) -> int:
     """Return how many random numbers a ray needs in training: one for each of its samples."""
-    return config.coarse_samples + config.fine_samples if config.name == "vsrt" else 0
+    if isinstance(config, VsrtConfig):
+        return config.coarse_samples + config.fine_samples
+    return 0
 
 
 def points_along_rays(rays: Rays, depths: Float[Tensor, "b r s"]) -> Float[Tensor, "b r s 3"]:

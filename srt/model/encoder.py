@@ -12,6 +12,8 @@ is null.
 
 b scenes, v input views, h x w pixels, c channels, m tokens of a scene. `bv` is a dimension of
 b · v images, one view after the other.
+
+Another encoder is a subclass of `Encoder` with an entry in `ENCODERS`; docs/extending.md has one.
 """
 
 from __future__ import annotations
@@ -38,7 +40,30 @@ from srt.model.positional_encoding import (
 
 
 class Encoder(nn.Module):
-    """The encoder of SRT, ISRT and VSRT. The first input view is the canonical one."""
+    """What every encoder is. The first input view is the canonical one."""
+
+    def forward(
+        self,
+        images: Float[Tensor, "b v h w 3"],
+        origins: Float[Tensor, "b v 3"],
+        directions: Float[Tensor, "b v h w 3"],
+    ) -> Float[Tensor, "b m c"]:
+        """Return the scene tokens, `config.latent_dim` channels each.
+
+        Args:
+            images: colours in [0, 1].
+            origins: the cameras' positions.
+            directions: the unit directions of the pixels' rays.
+        """
+        raise NotImplementedError
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """Return the parts that a training on a GPU compiles; without any, nothing is compiled."""
+        return []
+
+
+class PatchEncoder(Encoder):
+    """The encoder of SRT, ISRT and VSRT: a CNN makes patches, and a transformer makes tokens."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -76,13 +101,7 @@ class Encoder(nn.Module):
         origins: Float[Tensor, "b v 3"],
         directions: Float[Tensor, "b v h w 3"],
     ) -> Float[Tensor, "b m c"]:
-        """Return the scene tokens: one for each patch of each view, view after view.
-
-        Args:
-            images: colours in [0, 1].
-            origins: the cameras' positions.
-            directions: the unit directions of the pixels' rays.
-        """
+        """Return the scene tokens: one for each patch of each view, view after view."""
         # The CNN sees each image alone. Every second convolution halves height and width, so that
         # in the end each position stands for a patch of 2^conv_blocks x 2^conv_blocks pixels.
         views = images.shape[1]
@@ -103,6 +122,10 @@ class Encoder(nn.Module):
         for layer in self.layers:
             tokens = layer(tokens)
         return tokens
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """Return the parts that wait for memory. The compiler does not speed up convolutions."""
+        return [self.pixel_channels, self.camera_and_pixels, *self.layers]
 
     def first_convolution(
         self,
@@ -179,6 +202,14 @@ class Encoder(nn.Module):
                 f" embeddings for {max_rows} x {max_columns} only; enlarge it in params.yaml"
             )
         return self.pixel_embedding[:, :, :rows, :columns]
+
+
+# The encoder of each model, by the name in its configuration.
+ENCODERS: dict[str, type[Encoder]] = {
+    "srt": PatchEncoder,
+    "isrt": PatchEncoder,
+    "vsrt": PatchEncoder,
+}
 
 
 def make_convolutions(config: ModelConfig) -> nn.ModuleList:

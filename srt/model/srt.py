@@ -14,7 +14,7 @@ from srt.common.shapes import Float
 from srt.config.schema import ModelConfig
 from srt.geometry.rays import Rays
 from srt.model.decoder import DECODERS, LayerKeysValues, Prediction
-from srt.model.encoder import Encoder
+from srt.model.encoder import ENCODERS
 
 
 class SRT(nn.Module):
@@ -25,7 +25,7 @@ class SRT(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.encoder = Encoder(config)
+        self.encoder = ENCODERS[config.name](config)
         self.decoder = DECODERS[config.name](config)
 
     def encode(

@@ -18,8 +18,11 @@ from torch import Tensor
 
 from srt.common.errors import UserError
 from srt.common.files import write_atomically
-from srt.config.schema import Experiment, ModelConfig
-from srt.config.strict import read
+from srt.common.fingerprint import differences
+from srt.config.model_layers import read_model
+from srt.config.model_schema import MODELS, ModelConfig, drop_keys_of_others
+from srt.config.schema import Experiment
+from srt.config.strict import check_name
 from srt.model.srt import SRT, build_model
 
 
@@ -44,6 +47,35 @@ def training_config(experiment: Experiment, data_digest: str) -> dict[str, Any]:
     }
 
 
+def config_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """Return a line for each value in which the configurations of two trainings differ.
+
+    What a model does not use does not count: up to version 0.2.0, a configuration had the keys of
+    all models.
+    """
+    return differences(_drop_unused_keys(ours), _drop_unused_keys(theirs))
+
+
+def _drop_unused_keys(config: dict[str, Any]) -> dict[str, Any]:
+    name = config["model"].get("name")
+    if name not in MODELS:
+        return config
+    return config | {"model": drop_keys_of_others(name, config["model"])}
+
+
+def read_recorded_model(values: dict[str, Any], where: str) -> ModelConfig:
+    """Return the settings of the model that a file records, without keys that it does not use.
+
+    Args:
+        where: the file and the section, for errors.
+
+    Raises:
+        ConfigError: this version does not have the model or one of its keys.
+    """
+    name = check_name(values["name"], MODELS, f"{where}.name")
+    return read_model(name, drop_keys_of_others(name, values), where)
+
+
 def save_weights(path: Path, weights: dict[str, Tensor], config: dict[str, Any]) -> None:
     """Write weights, with the configuration of their training in the header.
 
@@ -59,6 +91,8 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         StateError: the file cannot be read, or is a state of a training.
     """
+    if not path.exists():
+        raise StateError(f"{path}: there is no such file; run `python -m workflow.train` first")
     try:
         weights, header = read_tensors(path)
         if "progress" in header:
@@ -96,6 +130,6 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def load_model(path: Path, device: torch.device) -> tuple[SRT, dict[str, Any]]:
     """Return a trained model, ready for inference, and the configuration it was trained with."""
     weights, settings = load_weights(path)
-    model = build_model(read(ModelConfig, settings["model"], f"{path}: model"), seed=0)
+    model = build_model(read_recorded_model(settings["model"], f"{path}: model"), seed=0)
     model.load_state_dict(weights)
     return model.to(device).eval().requires_grad_(False), settings

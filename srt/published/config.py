@@ -13,8 +13,8 @@ from typing import Any
 
 from srt.common.errors import UserError
 from srt.common.fingerprint import differences
-from srt.config.schema import Experiment, ModelConfig
-from srt.config.strict import read
+from srt.config.model_layers import read_model
+from srt.config.schema import Experiment, ModelConfig, VsrtConfig
 from srt.data.batch import ViewConfig
 
 # The sizes of a model that the published code fixes. A config.yaml cannot change them.
@@ -42,9 +42,6 @@ _DECODERS: dict[str, dict[str, Any]] = {
 
 # The published name of each decoder -> our name of the model.
 _DECODER_NAMES = {"lightfield": "srt", "isrt": "isrt", "nerf": "vsrt"}
-
-# Settings that only VSRT uses. The other models ignore them.
-_VSRT_KEYS = ("coarse_samples", "fine_samples", "separate_fine_net")
 
 # Distances between which a dataset's scenes lie, and its input views (srt/data/ there).
 _DISTANCES = {
@@ -107,11 +104,10 @@ def read_published_run(config: Any, source: Path) -> tuple[ModelConfig, ViewConf
         near=near,
         far=far,
     )
-    unused = {"coarse_samples": 128, "fine_samples": 64, "separate_fine_net": False}
-    model = {"conv_init": "torch", **unused, **theirs["model"]}
+    model = {"conv_init": "torch", **theirs["model"]}
     if model["pixel_embedding"] is not None:
         model["pixel_embedding"] = list(model["pixel_embedding"])
-    return read(ModelConfig, model, f"{source}: model"), view_config
+    return read_model(model["name"], model, f"{source}: model"), view_config
 
 
 def _read_config(config: Any, source: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -160,7 +156,9 @@ def _published_data(experiment: Experiment) -> dict[str, Any]:
 def _published_model(model: ModelConfig) -> dict[str, Any]:
     """Return the section `model` of config.yaml."""
     decoders = {ours: theirs for theirs, ours in _DECODER_NAMES.items()}
-    fine_net = {"use_fine_net": model.separate_fine_net} if model.name == "vsrt" else {}
+    fine_net = {}
+    if isinstance(model, VsrtConfig):
+        fine_net["use_fine_net"] = model.separate_fine_net
     return {
         "encoder": "isrt" if model.name == "isrt" else "srt",
         "encoder_kwargs": {
@@ -193,9 +191,10 @@ def _published_training(experiment: Experiment) -> dict[str, Any]:
         "decay_it": train.decay_steps,
         "lr_warmup": train.warmup_steps,
     }
-    if experiment.model.name == "vsrt":
-        training["num_coarse_samples"] = experiment.model.coarse_samples
-        training["num_fine_samples"] = experiment.model.fine_samples
+    model = experiment.model
+    if isinstance(model, VsrtConfig):
+        training["num_coarse_samples"] = model.coarse_samples
+        training["num_fine_samples"] = model.fine_samples
     return training
 
 
@@ -204,8 +203,6 @@ def _our_data_and_model(experiment: Experiment) -> dict[str, Any]:
     # How convolutions are initialised does not matter once they are trained.
     model = dataclasses.asdict(experiment.model)
     del model["conv_init"]
-    if experiment.model.name != "vsrt":
-        model = {key: value for key, value in model.items() if key not in _VSRT_KEYS}
 
     dataset = experiment.dataset
     data = {"name": experiment.dataset_name, "input_stride": dataset.input_stride}
@@ -250,7 +247,6 @@ def _their_model(model: dict[str, Any], training: dict[str, Any]) -> dict[str, A
     start_octave = encoder_options.pop("pos_start_octave", 0)
     if decoder_options.pop("pos_start_octave", 0) != start_octave:
         raise UserError("model: encoder_kwargs and decoder_kwargs differ in pos_start_octave")
-
     _drop_harmless(encoder_options)
 
     # The sizes, with the published defaults.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from srt.config.schema import ModelConfig
+from srt.config.schema import ModelConfig, VsrtConfig
 
 # All tables: published name -> our name. The modules in a layer of the encoder:
 _ENCODER_LAYER = {
@@ -103,8 +103,9 @@ def _modules(model: ModelConfig) -> Iterator[tuple[str, str]]:
             yield f"encoder.transformer.layers.{layer}.{theirs}", f"encoder.layers.{layer}.{ours}"
 
     # VSRT's fine net may be its coarse net. The published checkpoint then has its tensors twice.
+    separate = isinstance(model, VsrtConfig) and model.separate_fine_net
     for theirs, ours in _DECODERS[model.name].items():
-        if not model.separate_fine_net:
+        if not separate:
             ours = ours.replace("fine.", "coarse.")
         for their_module, our_module in _component_modules(model, ours):
             yield f"decoder.{theirs}.{their_module}", f"decoder.{ours}.{our_module}"

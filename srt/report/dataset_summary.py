@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 
 from srt.common.shapes import Float, Int, UInt8
 from srt.data.packed.reader import Scenes
+from srt.results.records import CameraRange, CameraRanges, PixelStatistics, SplitSurvey
 from srt.visualization.pictures import add_margin, add_outline, caption, enlarge, tile
 from srt.visualization.plots import COLOURS, figure_pixels
 
@@ -31,7 +32,7 @@ PLOTTED_CAMERAS = 1000
 SCENES_PER_BLOCK = 10_000
 
 
-def split_summary(scenes: Scenes, header: Mapping[str, Any]) -> dict[str, Any]:
+def split_summary(scenes: Scenes, header: Mapping[str, Any]) -> SplitSurvey:
     """Return a split's counts, pixel statistics, and ranges over all of its cameras.
 
     Args:
@@ -39,23 +40,24 @@ def split_summary(scenes: Scenes, header: Mapping[str, Any]) -> dict[str, Any]:
     """
     ranges = camera_ranges(scenes)
     counts = Counter(scenes.info(index).class_name for index in range(len(scenes)))
-    return {
-        "scenes": len(scenes),
-        "views": scenes.views,
-        "image_size": [scenes.height, scenes.width],
-        "storage": header["storage"],
-        "uncompressed_bytes": scenes.bytes,
-        "classes": dict(sorted(counts.items())),
-        "pixels": _round_values(header["statistics"]),
-        "cameras": _round_values(ranges),
-    }
+    return SplitSurvey(
+        scenes=len(scenes),
+        views=scenes.views,
+        image_size=(scenes.height, scenes.width),
+        storage=header["storage"],
+        uncompressed_bytes=scenes.bytes,
+        classes=dict(sorted(counts.items())),
+        pixels=PixelStatistics(**_round_values(header["statistics"])),
+        cameras=CameraRanges(**_round_values(ranges)),
+    )
 
 
-def _round_values(values: Mapping[str, list[float]]) -> dict[str, list[float]]:
-    return {name: [round(value, 4) for value in row] for name, row in values.items()}
+def _round_values(values: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, float, float]]:
+    """Return the three values of each name with four decimals."""
+    return {name: (round(a, 4), round(b, 4), round(c, 4)) for name, (a, b, c) in values.items()}
 
 
-def camera_ranges(scenes: Scenes) -> dict[str, list[float]]:
+def camera_ranges(scenes: Scenes) -> dict[str, CameraRange]:
     """Return the smallest, median and largest value of each of `camera_measures`."""
     # A dataset may have millions of cameras, so their matrices are read block by block.
     blocks = []
@@ -67,7 +69,7 @@ def camera_ranges(scenes: Scenes) -> dict[str, list[float]]:
     ranges = {}
     for name in blocks[0]:
         values = np.concatenate([block[name] for block in blocks])
-        ranges[name] = [float(values.min()), float(np.median(values)), float(values.max())]
+        ranges[name] = (float(values.min()), float(np.median(values)), float(values.max()))
     return ranges
 
 

@@ -15,11 +15,9 @@ import numpy as np
 from srt.common.shapes import Float, UInt8
 from srt.report.tables.classes import comparable_results, published_class
 from srt.results.curves import Curve
+from srt.results.records import Measures, ProtocolScores
 from srt.results.runs import Run, group_by_dataset
 from srt.visualization.plots import COLOURS, LINE_STYLES, MARKERS, figure_pixels
-
-# The columns of history.csv that are drawn.
-CURVES = ("train_psnr", "validation_psnr")
 
 # A curve has at most so many points: noise that is wider than the line would hide other lines.
 POINTS_PER_LINE = 100
@@ -48,7 +46,7 @@ def learning_curves(runs: Sequence[Run], profile: str) -> UInt8[np.ndarray, "hei
         for (data, group), (by_step, by_time) in zip(groups.items(), panels, strict=True):
             for run in group:
                 style = _line_style(models.index(run.model))
-                minutes_per_step = run.training["seconds"] / 60 / run.training["steps"]
+                minutes_per_step = run.training.seconds / 60 / run.training.steps
                 _draw_curve(by_step, run, 1.0, style)
                 _draw_curve(by_time, run, minutes_per_step, style)
 
@@ -71,9 +69,9 @@ def _lower_limit(group: Sequence[Run]) -> float:
     """
     later_values = []
     for run in group:
-        start = run.training["steps"] / 10
-        for key in CURVES:
-            later_values += [value for step, value in run.history[key] if step >= start]
+        start = run.training.steps / 10
+        for curve in (run.history.train_psnr, run.history.validation_psnr):
+            later_values += [value for step, value in curve if step >= start]
     return min(later_values) - 0.5
 
 
@@ -83,14 +81,17 @@ def _draw_curve(axes: Any, run: Run, scale: float, style: dict[str, Any]) -> Non
     Args:
         scale: what a step is on the x axis.
     """
-    for key, width, alpha in zip(CURVES, (0.8, 2.0), (0.55, 1.0), strict=True):
-        steps, values = moving_average(run.history[key], POINTS_PER_LINE).T
-        label = run.model.upper() if key == "validation_psnr" else None
+    lines = (
+        (run.history.train_psnr, 0.8, 0.55, None),
+        (run.history.validation_psnr, 2.0, 1.0, run.model.upper()),
+    )
+    for curve, width, alpha, label in lines:
+        steps, values = moving_average(curve, POINTS_PER_LINE).T
         axes.plot(scale * steps, values, **style, linewidth=width, alpha=alpha, label=label)
 
     # A ring is around the step whose weights were selected and measured.
-    best_step = run.training["best_step"]
-    best_psnr = dict(run.history["validation_psnr"])[best_step]
+    best_step = run.training.best_step
+    best_psnr = dict(run.history.validation_psnr)[best_step]
     ring = {"markeredgewidth": 1.8, "markerfacecolor": "white", "markersize": 7}
     axes.plot(scale * best_step, best_psnr, "o", color=style["color"], zorder=3, **ring)
 
@@ -104,8 +105,8 @@ def quality_by_compute(runs: Sequence[Run], profile: str) -> UInt8[np.ndarray, "
     models = model_names(runs)
     costs: list[tuple[str, Callable[[Run], float]]] = [
         ("GFLOP for a scene and a frame", lambda run: _operations(run) / 1e9),
-        ("milliseconds to render a frame", lambda run: 1000 * run.costs["frame_seconds"]),
-        ("minutes of training", lambda run: run.training["seconds"] / 60),
+        ("milliseconds to render a frame", lambda run: 1000 * run.costs.frame_seconds),
+        ("minutes of training", lambda run: run.training.seconds / 60),
     ]
 
     def draw(panels: Any) -> None:
@@ -179,14 +180,14 @@ def class_bars(runs: Sequence[Run], profile: str) -> UInt8[np.ndarray, "height w
     groups = {
         data: group
         for data, group in group_by_dataset(runs).items()
-        if all(len(last_protocol_figures(run)["classes"]) > 1 for run in group)
+        if all(len(last_protocol_scores(run).classes) > 1 for run in group)
     }
     models = model_names(runs)
 
     def draw(panels: Any) -> None:
         for axes, (data, group) in zip(panels[:, 0], groups.items()):
             _draw_classes(axes, group, models)
-            axes.set_title(f"{data}, protocol {last_protocol(group[0])}", fontsize="medium")
+            axes.set_title(f"{data}, protocol {group[0].metrics.last_protocol}", fontsize="medium")
             axes.set_ylabel("PSNR (dB)")
 
         # The file of the figure must exist in any case, for it is an output of the stage.
@@ -206,7 +207,7 @@ def _draw_classes(axes: Any, group: Sequence[Run], models: Sequence[str]) -> Non
     width = min(WIDEST_BAR, BARS_WIDTH / len(group))
     for number, run in enumerate(group):
         offset = (number - (len(group) - 1) / 2) * width
-        measured = last_protocol_figures(run)["classes"]
+        measured = last_protocol_scores(run).classes
         heights = _bar_heights([measured.get(name) for name in names])
         centres = np.arange(len(names)) + offset
         colour = _colour(models, run.model)
@@ -215,7 +216,7 @@ def _draw_classes(axes: Any, group: Sequence[Run], models: Sequence[str]) -> Non
             axes.bar_label(bars, fmt="%.1f", fontsize="small", padding=1)
 
     # A published result is a diamond in the middle of each class.
-    for result in comparable_results(group, last_protocol(group[0])):
+    for result in comparable_results(group, group[0].metrics.last_protocol):
         heights = _bar_heights([published_class(result, name) for name in names])
         label = f"{result.method} (published)"
         axes.plot(heights, "D", color="black", markerfacecolor="white", markersize=7, label=label)
@@ -227,11 +228,10 @@ def _draw_classes(axes: Any, group: Sequence[Run], models: Sequence[str]) -> Non
     axes.grid(visible=False, axis="x")
 
 
-def _bar_heights(classes: Sequence[dict[str, Any] | None]) -> list[float]:
+def _bar_heights(classes: Sequence[Measures | None]) -> list[float]:
     """Return the PSNR of each class, or nan, which matplotlib leaves out."""
-    # A run or a publication may lack the class, or the figure of it.
-    values = [None if figures is None else figures.get("psnr") for figures in classes]
-    return [math.nan if value is None else value for value in values]
+    # A run or a publication may lack the class.
+    return [math.nan if measures is None else measures.psnr for measures in classes]
 
 
 def moving_average(curve: Curve, points: int) -> Float[np.ndarray, "points 2"]:
@@ -255,29 +255,24 @@ def model_names(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(run.model for run in runs))
 
 
-def last_protocol(run: Run) -> str:
-    """Return the last protocol of a run, which is the one that classes are shown by."""
-    return list(run.metrics["protocols"])[-1]
-
-
-def last_protocol_figures(run: Run) -> dict[str, Any]:
+def last_protocol_scores(run: Run) -> ProtocolScores:
     """Return what a run measured by its last protocol."""
-    return run.metrics["protocols"][last_protocol(run)]
+    return run.metrics.protocols[run.metrics.last_protocol]
 
 
 def class_names(group: Sequence[Run]) -> list[str]:
     """Return the classes of a dataset's runs, sorted."""
-    return sorted({name for run in group for name in last_protocol_figures(run)["classes"]})
+    return sorted({name for run in group for name in last_protocol_scores(run).classes})
 
 
 def _operations(run: Run) -> float:
     """Return the operations to encode a scene and render one frame."""
-    return float(run.metrics["costs"]["encode_flops"] + run.metrics["costs"]["frame_flops"])
+    return float(run.metrics.costs.encode_flops + run.metrics.costs.frame_flops)
 
 
 def _quality(run: Run) -> float:
     """Return a run's PSNR by its first protocol, which all experiments share."""
-    return float(next(iter(run.metrics["protocols"].values()))["psnr"])
+    return run.metrics.protocols[run.metrics.first_protocol].psnr
 
 
 def _line_style(model: int) -> dict[str, Any]:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from srt import PACKAGE
-from srt.report.format.numbers import format_threads
 from srt.report.format.table import Table, to_markdown
+from srt.report.provenance_sentence import trained_sentence
 from srt.report.tables.datasets import data_label, datasets_tables
+from srt.results.records import Survey
 from srt.results.runs import Run
 
 TEMPLATES = PACKAGE / "report" / "templates"
@@ -27,9 +28,6 @@ MLFLOW = "http://127.0.0.1:5000/#/models"
 
 # The folder of the benchmark on few cameras, seen from a report's. Its text has this name and .md.
 FEW_CAMERAS = "../camera_overfitting"
-
-# How a recorded commit ends if files differed from it.
-UNCOMMITTED = " and changes"
 
 # The figures of the runs, and the most pixels that a picture on the page is wide.
 FIGURES = ("curves", "compute", "classes")
@@ -86,7 +84,7 @@ class Report:
     few_cameras: Table
     angle_figure: Path  # the figure of `few_cameras`
     reproduction: list[Table]
-    surveys: list[dict[str, Any]]  # statistics.json of each dataset
+    surveys: list[Survey]
     runs: list[Run]
 
     @property
@@ -141,7 +139,7 @@ def results_markdown(report: Report) -> str:
     # The data, and how to make everything again.
     lines += map(to_markdown, datasets_tables(report.surveys))
     for survey in report.surveys:
-        lines.append(f"![{survey['dataset']}](datasets/{survey['dataset']}/scenes.png)\n")
+        lines.append(f"![{survey.dataset}](datasets/{survey.dataset}/scenes.png)\n")
     lines += ["## To reproduce\n", f"{report.trained_sentence}\n"]
     lines += [f"    {command}" for command in report.commands]
     return "\n".join([*lines, ""])
@@ -156,7 +154,7 @@ def report_page(report: Report, folder: Path) -> str:
     return render_template(
         "page.html",
         title=report.title,
-        synthetic=all(run.metrics["synthetic"] for run in report.runs),
+        synthetic=all(run.metrics.synthetic for run in report.runs),
         sections=report.sections,
         captions=CAPTIONS,
         results=report.results,
@@ -179,13 +177,20 @@ def report_page(report: Report, folder: Path) -> str:
     )
 
 
-def overview_page(profiles: Sequence[dict[str, Any]]) -> str:
-    """Return the page that links to the report of each profile.
+@dataclass(frozen=True)
+class ProfileSummary:
+    """What the overview says about the report of a profile."""
 
-    Args:
-        profiles: of each its `name`, the number of `runs`, the names of the `datasets`, whether all
-            are `synthetic`, whether there is a `teaser`, and how it was `trained`, a sentence.
-    """
+    name: str
+    runs: int  # their number
+    teaser: bool  # whether there is one
+    datasets: list[str]
+    synthetic: bool  # whether all datasets are
+    trained: str  # the sentence on when and on what
+
+
+def overview_page(profiles: Sequence[ProfileSummary]) -> str:
+    """Return the page that links to the report of each profile."""
     title = "Scene Representation Transformers"
     return render_template("overview.html", title=title, profiles=profiles)
 
@@ -247,12 +252,13 @@ def data_url(content: bytes, media_type: str) -> str:
 def _run_values(run: Run, folder: Path, profile: str) -> dict[str, Any]:
     """Return what the template shows of a run, whose pictures are in this folder."""
     # The first protocol is the one that all experiments share.
-    protocol, figures = next(iter(run.metrics["protocols"].items()))
+    protocol = run.metrics.first_protocol
+    psnr = run.metrics.protocols[protocol].psnr
     video = folder / "video.mp4"
     return {
         "name": run.name,
         "label": run.label,
-        "quality": f"test PSNR {figures['psnr']:.2f} dB, protocol {protocol}",
+        "quality": f"test PSNR {psnr:.2f} dB, protocol {protocol}",
         "video": data_url(video.read_bytes(), "video/mp4") if video.is_file() else None,
         "comparison": embed_picture(folder / "comparison.png"),
         "extremes": embed_picture(folder / "extremes.png"),
@@ -260,40 +266,11 @@ def _run_values(run: Run, folder: Path, profile: str) -> dict[str, Any]:
     }
 
 
-def _survey_values(survey: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _survey_values(survey: Survey, folder: Path) -> dict[str, Any]:
     """Return what the template shows of a dataset, whose pictures are in this folder."""
-    pictures = folder / survey["dataset"]
+    pictures = folder / survey.dataset
     return {
         "label": data_label(survey),
         "scenes": embed_picture(pictures / "scenes.png"),
         "cameras": embed_picture(pictures / "cameras.png"),
     }
-
-
-def trained_sentence(trainings: Sequence[Mapping[str, Any]]) -> str:
-    """Return where, when and from which commit runs were trained.
-
-    Args:
-        trainings: the content of the runs' training.json. Older files have no date and no commit.
-    """
-    # The first and the last day, or the only one.
-    days = sorted(_distinct_values(trainings, "finished"))
-    period = " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "not recorded"
-
-    # Of the other values, all that differ are named.
-    hardware = [format_threads(name) for name in _distinct_values(trainings, "hardware")]
-    commits = [_short_commit(commit) for commit in _distinct_values(trainings, "commit")]
-    return (
-        f"Trained on {', '.join(hardware)};"
-        f" date: {period}; commit: {', '.join(commits) or 'not recorded'}."
-    )
-
-
-def _short_commit(commit: str) -> str:
-    """Return the first seven digits of a commit, and whether files differed from it."""
-    return commit[:7] + (UNCOMMITTED if commit.endswith(UNCOMMITTED) else "")
-
-
-def _distinct_values(trainings: Iterable[Mapping[str, Any]], key: str) -> list[str]:
-    """Return the different values of a key in the order of the trainings that have it."""
-    return list(dict.fromkeys(training[key] for training in trainings if training.get(key)))

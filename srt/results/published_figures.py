@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from srt.results.records import Measure
+
 # The protocol of a figure whose text could not be opened.
 UNKNOWN = "not known"
 
@@ -73,7 +75,7 @@ class Definition:
     The text is printed below the report's tables.
     """
 
-    measures: tuple[str, ...]
+    measures: tuple[Measure, ...]
     text: str
 
 

@@ -10,9 +10,11 @@ import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from srt.results.curves import Curve, common_end
+from srt.results.record_tables import History
+from srt.results.records import Measure, Metrics, ModelTimes, Training
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,10 @@ class Run:
     """What train and evaluate wrote of an experiment with one seed."""
 
     # The content of metrics.json, training.json, history.csv and costs.json.
-    metrics: dict[str, Any]
-    training: dict[str, Any]
-    history: dict[str, Curve]  # a curve over steps for each column
-    costs: dict[str, Any]
+    metrics: Metrics
+    training: Training
+    history: History
+    costs: ModelTimes
 
     # What params.yaml says of the experiment.
     model: str  # the model's name
@@ -35,12 +37,12 @@ class Run:
     @property
     def name(self) -> str:
         """The name of the experiment."""
-        return str(self.metrics["experiment"])
+        return self.metrics.experiment
 
     @property
     def data(self) -> str:
         """The name of the dataset, which says so if the scenes are synthetic."""
-        return f"{self.metrics['dataset']}{' (synthetic)' if self.metrics['synthetic'] else ''}"
+        return f"{self.metrics.dataset}{' (synthetic)' if self.metrics.synthetic else ''}"
 
     @property
     def departure(self) -> str:
@@ -49,17 +51,17 @@ class Run:
         It is empty if nothing was changed.
         """
         changes = []
-        conditions = self.metrics["conditions"]
+        conditions = self.metrics.conditions
 
         # A model may see more or fewer views than it was trained with.
-        input_views, trained = conditions["input_views"], conditions["trained_input_views"]
+        input_views, trained = conditions.input_views, conditions.trained_input_views
         if input_views != trained:
             unit = "input views" if input_views > 1 else "input view"
             changes.append(f"{input_views} {unit} instead of {trained}")
 
         # The cameras may have been disturbed.
-        if conditions["pose_noise"]:
-            changes.append(f"pose noise {conditions['pose_noise']:g}")
+        if conditions.pose_noise:
+            changes.append(f"pose noise {conditions.pose_noise:g}")
         return ", ".join(changes)
 
     @property
@@ -70,13 +72,13 @@ class Run:
     @property
     def psnr_by_step(self) -> Curve:
         """The PSNR of validation images over the training's steps."""
-        return self.history["validation_psnr"]
+        return self.history.validation_psnr
 
     @property
     def psnr_by_time(self) -> Curve:
         """The PSNR of validation images over the training's seconds."""
         # No training records when each step was. All steps are taken to last equally long.
-        seconds = self.training["seconds"] / self.training["steps"]
+        seconds = self.training.seconds / self.training.steps
         return [(step * seconds, psnr) for step, psnr in self.psnr_by_step]
 
     @property
@@ -84,13 +86,14 @@ class Run:
         """The runs of all seeds of the experiment: this one and its repeats."""
         return (self, *self.repeats)
 
-    def mean_and_deviation(self, protocol: str, measure: str) -> tuple[float, float] | None:
+    def mean_and_deviation(self, protocol: str, measure: Measure) -> tuple[float, float] | None:
         """Return mean and standard deviation of a measure over the seeds.
 
         It is None if there is only one seed, or if a run does not have the measure.
         """
-        values = [run.metrics["protocols"][protocol][measure] for run in self.seeds]
-        if len(values) == 1 or None in values:
+        scores = [run.metrics.protocols[protocol].value(measure) for run in self.seeds]
+        values = [score for score in scores if score is not None]
+        if len(scores) == 1 or len(values) < len(scores):
             return None
         return round(statistics.mean(values), 6), round(statistics.stdev(values), 6)
 
@@ -98,8 +101,8 @@ class Run:
     def gpu_hours(self) -> float | None:
         """The number of GPUs times the hours of training; None if it did not run on GPUs."""
         # `workflow.train` writes the hardware as, for example, `2 x NVIDIA H200`.
-        gpus = re.match(r"(\d+) x ", self.training["hardware"])
-        return round(int(gpus[1]) * self.training["seconds"] / 3600, 6) if gpus else None
+        gpus = re.match(r"(\d+) x ", self.training.hardware)
+        return round(int(gpus[1]) * self.training.seconds / 3600, 6) if gpus else None
 
 
 def group_by_dataset(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -128,6 +131,6 @@ def equal_cost(group: Sequence[Run]) -> EqualCost:
 
     # Steps can always be compared, times only of trainings on the same hardware.
     steps = common_end([run.psnr_by_step for run in group])
-    same_hardware = len({run.training["hardware"] for run in group}) == 1
+    same_hardware = len({run.training.hardware for run in group}) == 1
     seconds = common_end([run.psnr_by_time for run in group]) if same_hardware else None
     return EqualCost(steps, seconds)

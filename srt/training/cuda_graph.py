@@ -77,8 +77,7 @@ class StepGraph:
         self, model: SRT, rays_per_group: int | None, reduction: Reduction | None = None
     ) -> None:
         torch.backends.cudnn.benchmark = True
-        encoder = model.encoder
-        for module in (encoder.pixel_channels, encoder.camera_and_pixels, *encoder.layers):
+        for module in model.encoder.compiled_parts():
             module.compile()
         self.model = model
         self.rays_per_group = rays_per_group

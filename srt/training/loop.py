@@ -38,6 +38,7 @@ from srt.training.cuda_graph import Step, make_step
 from srt.training.energy import CostMeter
 from srt.training.monitoring import (
     TrainingData,
+    describe_progress,
     log_pictures,
     measure_validation,
     progress_bar,
@@ -107,9 +108,10 @@ def fit(
             # Look at the training from time to time, and save it last.
             if training.step % train.log_every == 0:
                 costs.measure_seconds()
-                bar.set_postfix_str(log_step(training, data, rate, tracker, processes))
+                log_step(training, data, rate, tracker, processes)
             if training.step % train.validate_every == 0:
                 validate(training, data, tracker, processes)
+            bar.set_postfix_str(describe_progress(training), refresh=False)
             if training.step % train.picture_every == 0 or last:
                 log_pictures(training, data, tracker, processes)
             if training.step % train.checkpoint_every == 0 or last or stopping:
@@ -195,8 +197,8 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 def log_step(
     training: TrainingState, data: TrainingData, rate: float, tracker: Tracker, processes: Processes
-) -> str:
-    """Log the mean loss of the steps since the last log, and return the PSNR as text.
+) -> None:
+    """Log the mean loss of the steps since the last log, and its PSNR.
 
     Args:
         rate: the learning rate of the last step.
@@ -212,7 +214,6 @@ def log_step(
     values["train/gradient_norm"] = training.gradient_norm.item()
     values["train/seconds"] = training.seconds
     tracker.log_metrics(values, training.step)
-    return f"train {psnr:.2f} dB, validation {training.best_psnr:.2f} dB"
 
 
 def save(
@@ -276,19 +277,3 @@ def scene_names(
     if len(scenes) > SCENES_IN_ERROR:
         names += f" and {len(scenes) - SCENES_IN_ERROR} more"
     return names
-
-
-def learning_curve(training: TrainingState) -> str:
-    """Return the content of history.csv: PSNR and learning rate of the steps that were logged.
-
-    No time and no date is in it, so that the same training always writes the same bytes.
-    """
-    # A step can have a log, a validation or both. What it does not have stays empty.
-    validation = dict(training.validation)
-    logged = {step: (psnr, rate) for step, psnr, rate in training.curve}
-    lines = ["step,train_psnr,learning_rate,validation_psnr"]
-    for step in sorted(logged.keys() | validation.keys()):
-        psnr, rate = (f"{value:.6g}" for value in logged[step]) if step in logged else ("", "")
-        validation_psnr = f"{validation[step]:.6g}" if step in validation else ""
-        lines.append(f"{step:.0f},{psnr},{rate},{validation_psnr}")
-    return "\n".join(lines) + "\n"

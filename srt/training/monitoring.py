@@ -18,6 +18,7 @@ from srt.data.packed.reader import Scenes
 from srt.evaluation.comparison import compare_views
 from srt.evaluation.evaluator import evaluate_items
 from srt.evaluation.protocols import protocol_items
+from srt.results.record_tables import History, HistoryRow
 from srt.tracking.tracker import Tracker
 from srt.training.state import TrainingState
 
@@ -74,7 +75,7 @@ def measure_validation(training: TrainingState, data: TrainingData, processes: P
         processes=processes,
         mixed_precision=True,
     )
-    return float(sum(row["psnr"] for row in rows) / len(rows))
+    return float(sum(row.scores.psnr for row in rows) / len(rows))
 
 
 def log_pictures(
@@ -99,6 +100,28 @@ def log_pictures(
         tracker.log_image(f"views/{split}", image, training.step)
 
 
+def learning_curve(training: TrainingState) -> History:
+    """Return the PSNR and the learning rate of the steps that were logged or validated.
+
+    No time and no date is in it, so that the same training always has the same curve.
+    """
+    # A step can have a log, a validation or both. What it does not have stays empty.
+    validation = dict(training.validation)
+    logged = {step: (psnr, rate) for step, psnr, rate in training.curve}
+    rows = []
+    for step in sorted(logged.keys() | validation.keys()):
+        psnr, rate = logged.get(step, (None, None))
+        rows.append(
+            HistoryRow(
+                step=round(step),
+                train_psnr=psnr,
+                learning_rate=rate,
+                validation_psnr=validation.get(step),
+            )
+        )
+    return History(tuple(rows))
+
+
 @contextlib.contextmanager
 def progress_bar(done: int, steps: int, name: str, processes: Processes) -> Iterator[Any]:
     """Show the steps, their rate and the time left, in the main process."""
@@ -115,3 +138,14 @@ def progress_bar(done: int, steps: int, name: str, processes: Processes) -> Iter
         mininterval=seconds_between_lines,
     ) as bar:
         yield bar
+
+
+def describe_progress(training: TrainingState) -> str:
+    """Return the newest PSNRs as the progress bar shows them, without those not yet measured."""
+    texts = []
+    if training.curve:
+        texts.append(f"train {training.curve[-1][1]:.2f} dB")
+    if training.validation:
+        newest = training.validation[-1][1]
+        texts.append(f"validation {newest:.2f} dB (best {training.best_psnr:.2f})")
+    return ", ".join(texts)

@@ -6,7 +6,9 @@ The states of a training are in a folder of their own, ckpt/<profile>/<experimen
     state-000002000.safetensors     only the last two states are kept
     lock                            held by the training that writes here
 
-The fingerprint is of the configuration, so a changed configuration has another folder. Two states
+The fingerprint is of the configuration, so a changed configuration has another folder. A training
+keeps the folder in which it began, even if a newer version of the code records its configuration
+with other keys and therefore computes another fingerprint (`folder_of_config`). Two states
 are kept so that, if the newest is damaged, the one before it can be used.
 """
 
@@ -27,9 +29,15 @@ import safetensors.torch
 from torch import Tensor
 
 from srt.common.files import name_file_in_errors
-from srt.common.fingerprint import differences, fingerprint
+from srt.common.fingerprint import fingerprint
 from srt.config.schema import Experiment
-from srt.model.weights import StateError, read_tensors, read_weights_header, write_tensors
+from srt.model.weights import (
+    StateError,
+    config_differences,
+    read_tensors,
+    read_weights_header,
+    write_tensors,
+)
 
 STATES_TO_KEEP = 2
 
@@ -46,7 +54,28 @@ class SavedState:
 
 def state_folder(root: Path, experiment: Experiment, config: dict[str, Any]) -> Path:
     """Return the folder of a training's states, `<root>/<profile>/<experiment>/<fingerprint>`."""
-    return root / experiment.profile / experiment.name / fingerprint(config)
+    return folder_of_config(root / experiment.profile / experiment.name, config)
+
+
+def folder_of_config(parent: Path, config: dict[str, Any]) -> Path:
+    """Return the folder of the states of a configuration.
+
+    It bears the configuration's fingerprint. Up to version 0.2.0, a configuration had the keys of
+    all models, so it had another fingerprint. The states of such a training say that they are of
+    this configuration, and the training goes on in their folder.
+
+    Args:
+        parent: the folder of an experiment; all its configurations have folders in it.
+    """
+    folder = parent / fingerprint(config)
+    if folder.exists():
+        return folder
+    for path in (state for other in sorted(parent.glob("*/")) for state in _list_states(other)):
+        # Damaged states are skipped, and those that a running training has just deleted.
+        with contextlib.suppress(safetensors.SafetensorError, FileNotFoundError):
+            if not config_differences(config, read_weights_header(path)["config"]):
+                return path.parent
+    return folder
 
 
 @contextlib.contextmanager
@@ -138,7 +167,7 @@ def load_state(path: Path, config: dict[str, Any]) -> SavedState:
 
     # Trainings that differ only in their number of steps have the same first steps. So a state may
     # have another `train.steps`, as long as it is not beyond the end of this training.
-    changes = differences(config, header["config"])
+    changes = config_differences(config, header["config"])
     if state.progress["step"] <= config["train"]["steps"]:
         changes = [change for change in changes if not change.startswith("train.steps:")]
     if changes:

@@ -45,6 +45,33 @@ def test_an_unknown_key_is_refused_by_its_name_at_every_level(tmp_path, level):
     assert refusal(path).startswith(f"{path}: {level}lerning_rate: unknown key; possible keys: ")
 
 
+@pytest.mark.parametrize(
+    ("level", "key", "meant"),
+    [
+        ("", "sed", "seed"),
+        ("datasets.nmr", "veiws", "views"),
+        ("models", "vsrtt", "vsrt"),
+        ("models.vsrt", "course_samples", "coarse_samples"),
+        ("experiments.msn_isrt.model", "query_hiden", "query_hidden"),
+        ("experiments.nmr_srt", "evalute", "evaluate"),
+        ("profiles.quick.model", "frane", "frame"),
+        ("profiles.quick.experiments.nmr_vsrt.model", "fine_sample", "fine_samples"),
+        ("profiles.quick.train", "batchsize", "batch_size"),
+    ],
+)
+def test_a_misspelt_key_is_refused_with_the_key_that_was_probably_meant(
+    tmp_path, level, key, meant
+):
+    name = f"{level}.{key}".lstrip(".")
+    text = refusal(write_edited_params(tmp_path, (name, {})))
+    assert text.startswith(f"{tmp_path / 'params.yaml'}: {name}: unknown key; possible keys: ")
+    assert text.endswith(f"; did you mean {meant}?")
+
+
+def test_a_key_like_no_other_is_refused_without_a_guess(tmp_path):
+    assert "did you mean" not in refusal(write_edited_params(tmp_path, ("defaults.xyzzy", {})))
+
+
 def test_an_unknown_key_in_a_section_of_an_experiment_is_refused_by_its_name(tmp_path):
     path = write_edited_params(tmp_path, ("experiments.nmr_srt.train", {"lerning_rate": 1.0}))
     assert f"{path}: experiments.nmr_srt.train.lerning_rate: unknown key" in refusal(path)
@@ -135,33 +162,13 @@ def test_a_name_that_yaml_does_not_read_as_text_is_refused(tmp_path, section, na
         ("datasets.nmr.source", "synthetic", "profile paper: source is synthetic, so"),
         ("datasets.nmr.near", 4.0, "datasets.nmr, profile quick: near 4.0 is not in 0..4.0 (far)"),
         ("datasets.msn.near", -0.1, "near -0.1 is not in 0..20.0 (far)"),
-        ("defaults.model.coarse_samples", 1, "defaults.model: coarse_samples 1 is less than 2"),
+        ("models.vsrt.coarse_samples", 1, "models.vsrt: coarse_samples 1 is less than 2"),
         ("datasets.clevr3d.ranges.val", [5, 5], "val [5, 5] is not a range of scenes"),
-        ("datasets.clevr3d.ranges", None, "layout obsurf has no lists of scenes, so ranges"),
-        (
-            "profiles.quick.datasets.msn.synthetic.scene",
-            "object",
-            "'object' cannot be written in layout msn",
-        ),
-        (
-            "profiles.quick.datasets.nmr.synthetic.scene",
-            "solids",
-            "'solids' cannot be written in layout nmr",
-        ),
-        (
-            "profiles.quick.datasets.nmr.synthetic.scene",
-            "object_anywhere",
-            "cannot be written in layout nmr",
-        ),
-        (
-            "profiles.bench.datasets.nmr.source",
-            "renders.zip",
-            "a dataset of layout generated is synthetic",
-        ),
         ("datasets.msn.subset", subset(shards="3-1"), "shards '3-1' is neither like `0-3,7` nor"),
         ("datasets.msn.subset", subset(shards="0-"), "shards '0-' is neither like `0-3,7` nor"),
         ("datasets.msn.subset", subset(max_scenes=0), "max_scenes 0 is not positive"),
-        ("defaults.model.latent_dim", 0, "defaults.model: latent_dim 0 is not positive"),
+        ("models.srt.latent_dim", 0, "models.srt: latent_dim 0 is not positive"),
+        ("models.vsrt.heads", -1, "models.vsrt: heads -1 is not positive"),
         ("defaults.train.learning_rate", -0.1, "defaults.train: learning_rate -0.1 is not pos"),
         ("defaults.train.validate_every", 7, "is not a multiple of validate_every 7"),
         ("defaults.evaluate.max_items", 0, "defaults.evaluate: max_items 0 is not positive"),
@@ -216,6 +223,8 @@ def test_an_unknown_name_is_refused_with_the_possible_names(tmp_path):
         load_experiment(PARAMS, "nmr_srt", "fast")
     path = write_edited_params(tmp_path, ("profile", "fast"))
     assert f"{path}: profile: 'fast' is not one of quick, paper" in refusal(path)
+    with pytest.raises(ConfigError, match=r"experiment: 'nmr_str' .*; did you mean nmr_srt\?$"):
+        load_experiment(PARAMS, "nmr_str", "quick")
     path = write_edited_params(tmp_path, ("experiments.nmr_srt.dataset", "nrm"))
     assert f"{path}: experiments.nmr_srt.dataset: 'nrm' is not one of " in refusal(path)
 

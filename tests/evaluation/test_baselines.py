@@ -122,5 +122,5 @@ def test_the_warped_input_of_a_plane_is_measured_as_nearly_exact(tmp_path, proto
         rays_per_group=100,
         processes=ALONE,
     )
-    assert row["warped_input_psnr"] > 45  # images of 8 bits allow no exact result
-    assert row["input_view_psnr"] < 30
+    assert row.baselines.warped_input.psnr > 45  # images of 8 bits allow no exact result
+    assert row.baselines.input_view.psnr < 30

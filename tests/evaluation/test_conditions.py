@@ -197,13 +197,15 @@ def run_stage(packed, experiment, model, tmp_path, monkeypatch):
     save_weights(tmp_path / "model.safetensors", model.state_dict(), make_config(experiment))
     (tmp_path / "lpips.json").write_text(json.dumps({"file": None}))
     monkeypatch.setattr(stage, "load_experiment", lambda *_: experiment)
+    monkeypatch.chdir(tmp_path)  # where nothing was fetched
 
     def run(**flags):
         recorder, out = Recorder(), tmp_path / "out"
         monkeypatch.setattr(stage, "open_run", lambda *_: recorder)
         stage.evaluate(
             profile="quick", experiment="nmr_srt", data=packed, out=out,
-            model=tmp_path / "model.safetensors", lpips=tmp_path / "lpips.json", **flags,
+            model=tmp_path / "model.safetensors",
+            **{"lpips": tmp_path / "lpips.json", **flags},
         )  # fmt: skip
         return out, recorder
 
@@ -250,3 +252,18 @@ def test_the_rows_name_the_input_views(run_stage):
     out, _ = run_stage(input_views=3)
     with (out / "scenes.csv").open() as file:
         assert {row["inputs"] for row in csv.DictReader(file)} == {"0 1 2"}
+
+
+def test_without_weights_of_lpips_all_else_is_measured_and_one_line_says_so(run_stage, caplog):
+    with caplog.at_level("INFO"):
+        out, _ = run_stage(lpips=None)
+    lines = [record.message for record in caplog.records if "not measured" in record.message]
+    assert lines == ["not measured, because there are no weights: lpips, lpips_alex"]
+    figures = json.loads((out / "metrics.json").read_text())["protocols"]["gta"]
+    assert figures["psnr"] > 0
+    assert figures["lpips"] is figures["lpips_alex"] is None
+
+
+def test_a_manifest_that_is_named_must_exist(run_stage, tmp_path):
+    with pytest.raises(UserError, match=r"absent\.json: there is no such file"):
+        run_stage(lpips=tmp_path / "absent.json")

@@ -72,18 +72,18 @@ def test_the_operations_are_those_of_all_products(scenes, tmp_path, operations, 
 
     operations[0] = 0
     scene = encode_batch(model, frame, 100)
-    assert costs["encode_flops"] == operations[0]
+    assert costs.encode_flops == operations[0]
 
     operations[0] = 0
     scene.decode(frame.rays)
-    assert costs["frame_flops"] == operations[0]
+    assert costs.frame_flops == operations[0]
 
 
 def test_counting_counts_the_parameters_and_does_not_change_the_model(scenes, tmp_path):
     model, frame = model_and_frame(scenes, tmp_path, "srt")
     original = {name: value.clone() for name, value in model.state_dict().items()}
     parameters = sum(value.numel() for value in original.values())
-    assert count_costs(model, frame)["parameters"] == parameters
+    assert count_costs(model, frame).parameters == parameters
     for name, value in model.state_dict().items():
         assert torch.equal(value, original[name])
 
@@ -91,8 +91,8 @@ def test_counting_counts_the_parameters_and_does_not_change_the_model(scenes, tm
 def test_a_scene_of_more_views_costs_more_and_a_frame_has_all_its_pixels(scenes, tmp_path):
     one = count_costs(*model_and_frame(scenes, tmp_path, "srt", (0,)))
     two = count_costs(*model_and_frame(scenes, tmp_path, "srt", (0, 1)))
-    assert two["encode_flops"] > 2 * one["encode_flops"]
-    assert two["parameters"] == one["parameters"]
+    assert two.encode_flops > 2 * one.encode_flops
+    assert two.parameters == one.parameters
 
     # Half of the rays need half of the operations.
     model, frame = model_and_frame(scenes, tmp_path, "srt")
@@ -100,7 +100,7 @@ def test_a_scene_of_more_views_costs_more_and_a_frame_has_all_its_pixels(scenes,
     half = frame.origins.shape[1] // 2
     rays = {name: getattr(frame, name)[:, :half] for name in ("origins", "directions", "colours")}
     half_frame = count_costs(model, dataclasses.replace(frame, **rays))
-    assert half_frame["frame_flops"] * 2 == two["frame_flops"]
+    assert half_frame.frame_flops * 2 == two.frame_flops
 
 
 def test_a_time_is_the_median_of_all_but_the_first(monkeypatch):
@@ -116,6 +116,6 @@ def test_a_time_is_the_median_of_all_but_the_first(monkeypatch):
 
 def test_times_are_positive_and_name_the_hardware(scenes, tmp_path):
     costs = time_stages(*model_and_frame(scenes, tmp_path, "srt"), 1000)
-    assert costs["encode_seconds"] > 0
-    assert costs["frame_seconds"] > 0
-    assert costs["hardware"].endswith("CPU, 1 thread")
+    assert costs.encode_seconds > 0
+    assert costs.frame_seconds > 0
+    assert costs.hardware.endswith("CPU, 1 thread")

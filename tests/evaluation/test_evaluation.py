@@ -107,7 +107,7 @@ def test_the_figures_do_not_depend_on_the_groups_of_rays(scenes, model, rays_per
     items = protocol_items(scenes, "stelzner", 1, 1)
     (row,) = evaluate(model, scenes, items, "stelzner", rays_per_group=100)
     (grouped_row,) = evaluate(model, scenes, items, "stelzner", rays_per_group=rays_per_group)
-    assert grouped_row["psnr"] == pytest.approx(row["psnr"], abs=1e-5)
+    assert grouped_row.scores.psnr == pytest.approx(row.scores.psnr, abs=1e-5)
 
 
 # The measures of a row
@@ -130,9 +130,9 @@ def test_the_baselines_are_the_mean_colour_and_the_nearest_input(
         mean_colour = np.round(mean_colour * 255) / 255
 
     for item, row in zip(items, evaluate(model, scenes, items, protocol)):
-        assert row["scene"] == f"s{item.scene}"
-        assert row["class"] == "cube"
-        assert row["inputs"] == " ".join(map(str, item.inputs))
+        assert row.scene == f"s{item.scene}"
+        assert row.class_name == "cube"
+        assert row.inputs == item.inputs
 
         # `stelzner` averages the errors of the views, and the others average their PSNRs.
         targets = [view for view in range(VIEWS) if view not in item.inputs]
@@ -141,7 +141,7 @@ def test_the_baselines_are_the_mean_colour_and_the_nearest_input(
         for name, prediction in predictions.items():
             error = ((images[item.scene, targets] - prediction) ** 2).mean(axis=(1, 2, 3))
             expected = decibels(error.mean()) if protocol == "stelzner" else decibels(error).mean()
-            assert row[f"{name}_psnr"] == pytest.approx(expected, abs=1e-4)
+            assert getattr(row.baselines, name).psnr == pytest.approx(expected, abs=1e-4)
     assert nearest == [3, 3, 3]  # the last item has no other input
 
 
@@ -161,22 +161,22 @@ def set_errors(monkeypatch, errors):
 def test_a_perfect_model_has_100_db(scenes, model, protocol, monkeypatch):
     set_errors(monkeypatch, [0.0, 0.0, 0.0])
     (row,) = evaluate(model, scenes, [Item(1, (0,))], protocol)
-    assert row["psnr"] == 100
-    assert row["ssim"] == (None if protocol == "stelzner" else pytest.approx(1))
-    assert row["lpips"] is None  # not measured, so never a number
+    assert row.scores.psnr == 100
+    assert row.scores.ssim == (None if protocol == "stelzner" else pytest.approx(1))
+    assert row.scores.lpips is None  # not measured, so never a number
 
 
 def test_stelzner_averages_the_error_of_all_views_before_the_logarithm(scenes, model, monkeypatch):
     set_errors(monkeypatch, [0.01, 0.1, 0.3])
     (row,) = evaluate(model, scenes, [Item(1, (0,))], "stelzner")
-    assert row["psnr"] == pytest.approx(decibels(np.mean([0.01**2, 0.1**2, 0.3**2])), abs=1e-4)
+    assert row.scores.psnr == pytest.approx(decibels(np.mean([0.01**2, 0.1**2, 0.3**2])), abs=1e-4)
 
 
 def test_pixelnerf_averages_the_psnrs_of_the_views(scenes, model, monkeypatch):
     levels = np.array([3, 25, 75]) / 255  # whole levels of an 8-bit image
     set_errors(monkeypatch, levels.tolist())
     (row,) = evaluate(model, scenes, [Item(1, (0,))], "pixelnerf")
-    assert row["psnr"] == pytest.approx(decibels(levels**2).mean(), abs=1e-4)
+    assert row.scores.psnr == pytest.approx(decibels(levels**2).mean(), abs=1e-4)
 
 
 # The views of an item
@@ -244,7 +244,7 @@ def test_products_may_be_in_mixed_precision_but_cameras_are_exact(
         rays_per_group=10**6,
         mixed_precision=mixed_precision,
     )
-    assert np.isfinite(row["psnr"])
+    assert np.isfinite(row.scores.psnr)
     assert recorded["bfloat16"] == mixed_precision
     assert recorded["tf32"] == mixed_precision
     assert torch.backends.cudnn.allow_tf32  # as before

@@ -6,7 +6,9 @@ import torch
 from torch import nn
 
 from srt.evaluation.lpips import Lpips
-from srt.evaluation.scores import BASELINES, measure, summarise
+from srt.evaluation.scores import measure, summarise
+from srt.results.record_tables import BASELINES, ItemScores
+from srt.results.records import Baselines, Measures
 
 SIZE = 16
 
@@ -29,7 +31,7 @@ def test_gta_averages_the_psnrs_of_views_that_are_neither_rounded_nor_clipped():
     away_from_grey = (targets > 0.5).float().mul(2).sub(1)
     predictions = targets + torch.tensor(errors)[:, None, None, None] * away_from_grey
     figures = measure(predictions, targets, "gta", {})
-    assert figures["psnr"] == pytest.approx((-10 * np.log10(np.square(errors))).mean(), abs=1e-3)
+    assert figures.psnr == pytest.approx((-10 * np.log10(np.square(errors))).mean(), abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -39,21 +41,27 @@ def test_gta_averages_the_psnrs_of_views_that_are_neither_rounded_nor_clipped():
 def test_each_protocol_measures_its_own_distances(protocol, measured):
     lpips = {name: FakeLpips() for name in ("lpips", "lpips_alex")}
     figures = measure(*torch.rand(2, 3, SIZE, SIZE, 3), protocol, lpips)
-    assert [name for name in lpips if figures[name] is not None] == measured
+    assert [name for name in lpips if figures.value(name) is not None] == measured
 
     # Without weights, nothing is measured.
     figures = measure(*torch.rand(2, 3, SIZE, SIZE, 3), protocol, {})
-    assert all(figures[name] is None for name in lpips)
+    assert all(figures.value(name) is None for name in lpips)
 
 
 def make_row(class_name, psnr, ssim, baseline_psnr):
     """Return the row of an item. Each baseline has 1 dB more than the one before it."""
-    measures = {"psnr": psnr, "ssim": ssim, "lpips": None, "lpips_alex": None}
-    row = {"class": class_name, **measures}
-    for number, name in enumerate(BASELINES):
-        baseline = measures | {"psnr": baseline_psnr + number}
-        row |= {f"{name}_{measure}": value for measure, value in baseline.items()}
-    return row
+    baselines = {
+        name: Measures(psnr=baseline_psnr + number, ssim=ssim)
+        for number, name in enumerate(BASELINES)
+    }
+    return ItemScores(
+        protocol="pixelnerf",
+        scene="a",
+        class_name=class_name,
+        inputs=(0,),
+        scores=Measures(psnr=psnr, ssim=ssim),
+        baselines=Baselines(**baselines),
+    )
 
 
 def test_the_summary_holds_means_over_items_classes_and_baselines():
@@ -63,14 +71,14 @@ def test_the_summary_holds_means_over_items_classes_and_baselines():
         make_row("ball", 26.0, 0.9, 15.0),
     ]
     summary = summarise(rows, total_items=24)
-    assert (summary["items"], summary["of"]) == (3, 24)
-    assert summary["psnr"] == pytest.approx(76 / 3, abs=1e-6)  # over items, not over classes
-    assert summary["ssim"] == pytest.approx(0.7)
-    assert summary["lpips"] is None
-    assert summary["classes"] == {
-        "ball": {"psnr": 23.0, "ssim": 0.7, "lpips": None, "lpips_alex": None},
-        "cube": {"psnr": 30.0, "ssim": 0.7, "lpips": None, "lpips_alex": None},
+    assert (summary.items, summary.total_items) == (3, 24)
+    assert summary.psnr == pytest.approx(76 / 3, abs=1e-6)  # over items, not over classes
+    assert summary.ssim == pytest.approx(0.7)
+    assert summary.lpips is None
+    assert summary.classes == {
+        "ball": Measures(psnr=23.0, ssim=0.7),
+        "cube": Measures(psnr=30.0, ssim=0.7),
     }
-    assert summary["baselines"]["mean_colour"]["psnr"] == 12
-    assert summary["baselines"]["input_view"]["psnr"] == 13
-    assert summary["baselines"]["warped_input"]["psnr"] == 14
+    assert summary.baselines.mean_colour.psnr == 12
+    assert summary.baselines.input_view.psnr == 13
+    assert summary.baselines.warped_input.psnr == 14

@@ -5,14 +5,14 @@ import torch
 import torch.nn.functional as F
 from support.tiny_training import VARIANTS, tiny_experiment
 
-from srt.model.encoder import Encoder
+from srt.model.encoder import PatchEncoder
 from srt.model.positional_encoding import encode_inputs, ray_inputs
 
 
 @pytest.mark.parametrize("size", [(2, 5), (3, 3), (8, 4)])
 def test_the_first_convolution_is_that_of_all_channels_at_each_pixel(tmp_path, size):
     config = tiny_experiment(tmp_path, VARIANTS["srt"]).model
-    encoder = Encoder(config).double()
+    encoder = PatchEncoder(config).double()
     images, directions = (torch.rand(2, 3, *size, 3, dtype=torch.float64) for _ in range(2))
     origins = torch.randn(2, 3, 3, dtype=torch.float64)
 

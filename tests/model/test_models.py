@@ -16,21 +16,15 @@ from srt.model.volume_rendering import composite
 from srt.published.tensor_names import our_name, published_order
 from srt.training.loop import learning_rate
 
-PUBLISHED = load_experiment(REPOSITORY / "params.yaml", "nmr_srt", "paper")
+PUBLISHED = {
+    name: load_experiment(REPOSITORY / "params.yaml", f"nmr_{name}", "paper")
+    for name in ("srt", "isrt", "vsrt")
+}
 PARAMETERS = {"srt": 73_932_563, "isrt": 41_033_583, "vsrt": 73_102_300}
 CONFIGS = {
-    "srt": PUBLISHED.model,
-    "isrt": dataclasses.replace(
-        PUBLISHED.model,
-        name="isrt",
-        conv_blocks=3,
-        encoder_layers=5,
-        pixel_embedding=None,
-        query_hidden=360,
-        decoder_hidden=1536,
-        decoder_hidden_layers=4,
-    ),
-    "vsrt": dataclasses.replace(PUBLISHED.model, name="vsrt", coarse_samples=16, fine_samples=8),
+    "srt": PUBLISHED["srt"].model,
+    "isrt": PUBLISHED["isrt"].model,
+    "vsrt": dataclasses.replace(PUBLISHED["vsrt"].model, coarse_samples=16, fine_samples=8),
 }
 
 
@@ -160,7 +154,7 @@ def test_the_losses_of_four_adam_steps_are_the_recorded_ones(model, reference):
         optimizer.zero_grad()
         loss = mean_loss(model, reference)[2].mean()
         loss.backward()
-        optimizer.param_groups[0]["lr"] = learning_rate(step, PUBLISHED.train)
+        optimizer.param_groups[0]["lr"] = learning_rate(step, PUBLISHED["srt"].train)
         optimizer.step()
         losses.append(loss.item())
     model.load_state_dict(weights)

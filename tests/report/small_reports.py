@@ -1,21 +1,17 @@
 """Small reports for the tests: made by the stage tabulate, and read again."""
 
-import json
 import re
 
 from PIL import Image
 from support.paths import PARAMS
-from support.small_runs import write_run
+from support.small_runs import survey_of, write_run
 
 from srt.config.load import load_params
-from srt.config.schema import SPLITS
+from srt.results.record_files import write_record
 from workflow.tabulate import tabulate
 
 PERFORMANCE = PARAMS.parent / "reports" / "performance" / "training.json"
 FEW_CAMERAS = PERFORMANCE.parents[1] / "camera_overfitting"
-
-# The ranges in a dataset's statistics.
-RANGES = ("distance_to_origin", "elevation_degrees", "field_of_view_degrees")
 
 
 def make_report(*, profile, outputs, out, params, few_cameras=FEW_CAMERAS):
@@ -37,17 +33,7 @@ def make_report(*, profile, outputs, out, params, few_cameras=FEW_CAMERAS):
 def write_survey(folder, dataset, synthetic):
     """Write the statistics and the pictures of a dataset, as the stage survey does."""
     folder.mkdir(parents=True, exist_ok=True)
-    split = {
-        "scenes": 1234,
-        "views": 3,
-        "image_size": [24, 32],
-        "classes": {"a": 1000, "b": 234},
-        "uncompressed_bytes": 2_500_000_000,
-        "cameras": {key: [1.0, 2.5, 4.0] for key in RANGES},
-    }
-    statistics = {"dataset": dataset, "synthetic": synthetic}
-    statistics["splits"] = dict.fromkeys(SPLITS, split)
-    (folder / "statistics.json").write_text(json.dumps(statistics))
+    write_record(folder / "statistics.json", survey_of(dataset, synthetic))
     for picture in ("scenes.png", "cameras.png"):
         Image.new("RGB", (8, 8)).save(folder / picture)
 

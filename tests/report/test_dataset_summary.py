@@ -35,16 +35,16 @@ def folder(tmp_path_factory):
 
 def test_counts_and_camera_ranges_are_those_of_the_scenes(folder):
     summary = split_summary(Scenes(folder, CPU), read_split_header(folder))
-    assert (summary["scenes"], summary["views"], summary["image_size"]) == (5, 3, [8, 8])
-    assert summary["classes"] == {"ball": 2, "cube": 3}
-    assert summary["uncompressed_bytes"] == 5 * 3 * 8 * 8 * 3
+    assert (summary.scenes, summary.views, summary.image_size) == (5, 3, (8, 8))
+    assert summary.classes == {"ball": 2, "cube": 3}
+    assert summary.uncompressed_bytes == 5 * 3 * 8 * 8 * 3
 
     # The smallest, the median and the largest value.
-    ranges = summary["cameras"]
-    assert ranges["distance_to_origin"] == pytest.approx([2, 9, 16], abs=1e-3)
-    assert ranges["elevation_degrees"] == pytest.approx([45] * 3, abs=1e-2)
-    assert ranges["angle_off_origin_degrees"] == pytest.approx([0] * 3, abs=0.1)
-    assert ranges["field_of_view_degrees"] == pytest.approx([90] * 3, abs=1e-2)
+    ranges = summary.cameras
+    assert ranges.distance_to_origin == pytest.approx([2, 9, 16], abs=1e-3)
+    assert ranges.elevation_degrees == pytest.approx([45] * 3, abs=1e-2)
+    assert ranges.angle_off_origin_degrees == pytest.approx([0] * 3, abs=0.1)
+    assert ranges.field_of_view_degrees == pytest.approx([90] * 3, abs=1e-2)
 
 
 def test_camera_ranges_do_not_depend_on_the_size_of_a_block(folder, monkeypatch):

@@ -3,14 +3,12 @@
 import dataclasses
 
 import pytest
-from support.small_runs import metrics_of
+from support.small_runs import TIMES, history_of, metrics_of, training_of
 
 from srt.report.tables.equal_cost import equal_cost_table
 from srt.report.tables.result_rows import result_rows
 from srt.results.curves import common_end, value_at
 from srt.results.runs import Run, equal_cost
-
-COSTS = {"encode_seconds": 0.0123, "frame_seconds": 1.5, "hardware": "a GPU"}
 
 
 def make_run(name, curve, steps, seconds, dataset="nmr", hardware="a GPU", items=16):
@@ -19,11 +17,13 @@ def make_run(name, curve, steps, seconds, dataset="nmr", hardware="a GPU", items
     Args:
         items: the number of validation items.
     """
-    metrics = metrics_of(name, "quick", True, {"stelzner": 32, "pixelnerf": 32})
-    training = {"steps": steps, "best_step": curve[-1][0], "seconds": seconds, "hardware": hardware}
-    history = {"validation_psnr": curve, "train_psnr": curve}
+    metrics = metrics_of(name, "quick", True, {"stelzner": 32, "pixelnerf": 32}, dataset=dataset)
+    best_step = int(curve[-1][0])
+    training = training_of(
+        name, steps=steps, best_step=best_step, seconds=seconds, hardware=hardware
+    )
     model = name.split("_")[-1]
-    return Run(metrics | {"dataset": dataset}, training, history, COSTS, model, items)
+    return Run(metrics, training, history_of(curve), TIMES, model, items)
 
 
 def straight_curve(steps, slope):
@@ -88,7 +88,9 @@ def test_a_model_that_was_not_validated_early_enough_has_no_figure():
 
 
 def test_times_of_different_machines_are_not_compared():
-    on_cpu = dataclasses.replace(SLOW, training={**SLOW.training, "hardware": "a CPU"})
+    on_cpu = dataclasses.replace(
+        SLOW, training=dataclasses.replace(SLOW.training, hardware="a CPU")
+    )
     for row in table_rows(FAST, on_cpu):
         assert (row["equal time"], row["PSNR then"], row["steps by then"]) == ("–", "–", "–")
         assert row["PSNR there"] != "–"
@@ -113,7 +115,7 @@ def test_a_note_names_the_run_with_fewer_validation_items():
 def test_the_raw_figures_have_the_comparison_too():
     rows = result_rows([FAST, SLOW])
     names = ("equal_steps", "equal_steps_psnr", "equal_seconds", "equal_seconds_psnr")
-    assert [[row[name] for name in names] for row in rows[::2]] == [
+    assert [[getattr(row, name) for name in names] for row in rows[::2]] == [
         [250, pytest.approx(15.0), 80.0, pytest.approx(18.0)],
         [250, pytest.approx(17.5), 80.0, pytest.approx(14.8)],
     ]

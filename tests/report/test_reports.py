@@ -2,6 +2,7 @@
 alone; published figures that are told apart by how they were read."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import yaml
 from support.paths import REPOSITORY
+from support.small_runs import training_of
 from support.tracked_reports import REPORTS, make_again
 
 from srt.common.distributed import describe_cpu
@@ -26,8 +28,10 @@ from srt.rendering.video import Mp4Writer
 from srt.report.figures import pareto_front
 from srt.report.format.numbers import format_count, format_threads
 from srt.report.format.table import Table, drop_empty_columns
-from srt.report.page import trained_sentence
+from srt.report.provenance_sentence import trained_sentence
 from srt.report.tables.few_cameras import few_cameras_table
+from srt.results.record_tables import ItemScores
+from srt.results.records import Measures
 from workflow.tabulate import tabulate
 
 PERFORMANCE = REPOSITORY / "reports" / "performance" / "training.json"
@@ -156,12 +160,13 @@ def test_a_dead_link_is_found(tmp_path):
 
 
 def test_when_and_where_runs_were_trained_is_said_as_far_as_it_is_known():
-    old = {"hardware": "x86_64 CPU, 1 threads"}
+    old = training_of("a", hardware="x86_64 CPU, 1 threads")
     assert trained_sentence([old, old]) == (
         "Trained on x86_64 CPU, 1 thread; date: not recorded; commit: not recorded."
     )
-    new = {"hardware": "1 x GPU", "finished": "2026-11-27", "commit": "0123456789" * 4}
-    other = {**new, "finished": "2026-11-26", "commit": f"{'9876543210' * 4} and changes"}
+    new = training_of("b", hardware="1 x GPU", finished="2026-11-27", commit="0123456789" * 4)
+    commit = f"{'9876543210' * 4} and changes"
+    other = dataclasses.replace(new, finished="2026-11-26", commit=commit)
     assert trained_sentence([new, other, old]) == (
         "Trained on 1 x GPU, x86_64 CPU, 1 thread; date: 2026-11-26 to 2026-11-27;"
         " commit: 0123456, 9876543 and changes."
@@ -223,7 +228,17 @@ def test_one_thread_is_one_in_old_and_new_files():
 
 
 def test_the_extremes_are_the_best_the_median_and_the_worst_by_psnr():
-    rows = [{"psnr": value, "class": "table"} for value in (20.0, 31.5, 12.25, 25.0, 24.0)]
+    rows = [
+        ItemScores(
+            protocol="gta",
+            scene="a",
+            class_name="table",
+            inputs=(0,),
+            scores=Measures(psnr=value),
+            baselines=None,
+        )
+        for value in (20.0, 31.5, 12.25, 25.0, 24.0)
+    ]
     places, labels = extremes(rows)
     assert places == [1, 4, 2]
     assert labels[2] == "worst of 5: 12.25 dB (table)"

@@ -5,7 +5,7 @@ import json
 import pytest
 from small_reports import PERFORMANCE
 from support.paths import REPOSITORY
-from support.small_runs import metrics_of
+from support.small_runs import TIMES, history_of, metrics_of, training_of
 
 from srt.config.load import load_experiments
 from srt.report.tables.reproduction import (
@@ -27,15 +27,16 @@ def performance():
 
 def run_of(name, synthetic, of):
     metrics = metrics_of(name, "paper", synthetic, of, classes=("airplane", "vessel,watercraft"))
-    return Run(metrics, {"steps": 3_000_000}, {}, {}, "srt", 512)
+    training = training_of(name, steps=3_000_000)
+    return Run(metrics, training, history_of([]), TIMES, "srt", 512)
 
 
 def test_what_was_not_run_on_published_data_has_no_figure_of_ours():
     runs = [run_of("nmr_srt", True, {"stelzner": 768, "pixelnerf": 32})]
     rows = reproduction_rows(runs, plans(), performance())
-    ours = [row for row in rows if row["ours"]]
-    assert {row["ours"] for row in ours} == {plan.name for plan in plans()}
-    assert not [row for row in ours if row["psnr"] is not None]
+    ours = [row for row in rows if row.ours]
+    assert {row.ours for row in ours} == {plan.name for plan in plans()}
+    assert not [row for row in ours if row.psnr is not None]
     table = reproduction_table(rows)
     column = table.header.index("PSNR")
     shown = {row[column] for row in table.rows if "this repository" in row[2]}
@@ -47,12 +48,12 @@ def test_what_was_not_run_on_published_data_has_no_figure_of_ours():
 def test_a_run_of_published_data_stands_below_the_published_figure_of_its_protocol():
     runs = [run_of("nmr_srt", False, {"stelzner": 24 * 8762, "pixelnerf": 8762})]
     rows = reproduction_rows(runs, plans(), performance())
-    whole = [row for row in rows if (row["dataset"], row["class"]) == ("nmr", "all")]
-    protocols = [row["protocol"] for row in whole]
+    whole = [row for row in rows if (row.dataset, row.class_name) == ("nmr", "all")]
+    protocols = [row.protocol for row in whole]
     assert protocols == sorted(protocols, key=["stelzner", "pixelnerf", "not known"].index)
-    ours = {row["protocol"]: row["psnr"] for row in whole if row["ours"] == "nmr_srt"}
-    figures = runs[0].metrics["protocols"]
-    assert ours == {name: figures[name]["psnr"] for name in ("stelzner", "pixelnerf")}
+    ours = {row.protocol: row.psnr for row in whole if row.ours == "nmr_srt"}
+    scores = runs[0].metrics.protocols
+    assert ours == {name: scores[name].psnr for name in ("stelzner", "pixelnerf")}
 
     # Each measure has a table, in which our run stands beside the published figures.
     tables = reproduction_class_tables(rows)
@@ -61,7 +62,7 @@ def test_a_run_of_published_data_stands_below_the_published_figure_of_its_protoc
     header = tables[0].header
     assert header == ["class", "PixelNeRF", "nmr_srt"]
     cells = {row[0]: dict(zip(header, row, strict=True)) for row in tables[0].rows}
-    vessels = figures["pixelnerf"]["classes"]["vessel,watercraft"]["psnr"]
+    vessels = scores["pixelnerf"].classes["vessel,watercraft"].psnr
     assert cells["watercraft"]["nmr_srt"] == f"{vessels:.2f}"
     assert cells["watercraft"]["PixelNeRF"] == "29.18"
     assert cells["bench"]["nmr_srt"] == "not run"
@@ -78,9 +79,9 @@ def test_a_single_method_has_one_table_by_class_with_a_column_for_each_measure()
 
 def test_every_figure_from_elsewhere_has_a_source_and_how_it_was_read():
     rows = reproduction_rows([], plans(), performance())
-    marks = {row["mark"] for row in rows if not row["ours"]}
+    marks = {row.mark for row in rows if not row.ours}
     assert marks == {"read", "second-hand", "unconfirmed"}
-    assert all(row["source"] for row in rows if not row["ours"])
+    assert all(row.source for row in rows if not row.ours)
 
 
 def test_gpu_hours_are_a_measured_step_times_the_iterations_or_not_measured():
@@ -93,7 +94,7 @@ def test_gpu_hours_are_a_measured_step_times_the_iterations_or_not_measured():
         for scenes, way, ms in timed
     ]
     rows = reproduction_rows([], plans(), {"device": "a GPU", "rows": known})
-    hours = {row["ours"]: row["gpu_hours"] for row in rows if row["ours"]}
+    hours = {row.ours: row.gpu_hours for row in rows if row.ours}
     assert hours["nmr_srt"] == pytest.approx(steps * 0.5 / 3600, abs=0.1)
     assert {value for name, value in hours.items() if name != "nmr_srt"} == {None}
     costs = {row[0]: row[-3:] for row in reproduction_costs_table(rows).rows}

@@ -3,18 +3,15 @@
 import dataclasses
 
 import pytest
-from support.small_runs import PLAIN, metrics_of
+from support.small_runs import PLAIN, TIMES, history_of, metrics_of, training_of
 
-from srt.evaluation import scores
 from srt.report.tables.baseline_psnr import baselines_table
 from srt.report.tables.classes import class_tables
 from srt.report.tables.costs import costs_table
-from srt.report.tables.result_rows import BASELINES, PEER, result_rows
+from srt.report.tables.result_rows import result_rows
 from srt.report.tables.results import results_table
 from srt.report.tables.trainings import trainings_table
 from srt.results.runs import Run
-
-COSTS = {"encode_seconds": 0.0123, "frame_seconds": 1.5, "hardware": "NVIDIA H200"}
 
 
 def make_run(name, protocols, conditions=PLAIN, **settings):
@@ -23,10 +20,16 @@ def make_run(name, protocols, conditions=PLAIN, **settings):
     Args:
         protocols: the number of items of each protocol.
     """
-    metrics = metrics_of(name, "paper", False, protocols, **settings) | {"conditions": conditions}
-    training = {"steps": 1000, "best_step": 750, "seconds": 131.7, "hardware": "NVIDIA H200"}
-    history = {"validation_psnr": [(750.0, 20.0)]}
-    return Run(metrics, training, history, COSTS, "srt", 512)
+    metrics = metrics_of(name, "paper", False, protocols, conditions=conditions, **settings)
+    training = training_of(name, hardware="NVIDIA H200")
+    return Run(metrics, training, history_of([(750, 20.0)]), TIMES, "srt", 512)
+
+
+def change_scores(run, protocol, **changes):
+    """Return the run with other figures of a protocol."""
+    scores = dataclasses.replace(run.metrics.protocols[protocol], **changes)
+    protocols = {**run.metrics.protocols, protocol: scores}
+    return dataclasses.replace(run, metrics=dataclasses.replace(run.metrics, protocols=protocols))
 
 
 def column(table, title):
@@ -46,14 +49,15 @@ def column(table, title):
 )
 def test_a_departure_from_a_protocol_is_named_and_not_compared(conditions, text):
     plain = make_run("msn_srt", {"stelzner": 10000})
-    conditions = dict(zip(PLAIN, conditions, strict=True))
+    names = ("input_views", "trained_input_views", "pose_noise")
+    conditions = dataclasses.replace(PLAIN, **dict(zip(names, conditions, strict=True)))
     changed = make_run("msn_srt", {"stelzner": 10000}, conditions)
 
     # Only the run that follows the protocol stands beside the published figure.
     rows = result_rows([plain, changed])
-    assert [row["departure"] for row in rows] == ["", text]
-    assert [row["published_psnr"] for row in rows] == [23.39, None]
-    assert [row["difference_psnr"] is None for row in rows] == [False, True]
+    assert [row.departure for row in rows] == ["", text]
+    assert [row.published_psnr for row in rows] == [23.39, None]
+    assert [row.difference_psnr is None for row in rows] == [False, True]
 
     # The tables name the departure, and a note explains it.
     table = results_table(rows, "paper")
@@ -69,9 +73,9 @@ def test_msn_is_compared_with_a_published_figure_only_on_all_test_scenes(name, p
     all_scenes = make_run(name, {"stelzner": 10000})
     one_less = make_run(name, {"stelzner": 9999})
     complete, incomplete = result_rows([all_scenes, one_less])
-    assert complete["published_psnr"] == incomplete["published_psnr"] == psnr
-    assert complete["difference_psnr"] == pytest.approx(complete["psnr"] - psnr)
-    assert incomplete["difference_psnr"] is None
+    assert complete.published_psnr == incomplete.published_psnr == psnr
+    assert complete.difference_psnr == pytest.approx(complete.psnr - psnr)
+    assert incomplete.difference_psnr is None
 
 
 def test_lpips_of_alexnet_is_in_the_table_of_trainings_if_it_was_measured():
@@ -95,8 +99,7 @@ def test_the_best_figure_of_several_runs_on_the_same_items_is_bold():
         runs = []
         for name, (psnr, ssim) in psnr_and_ssim.items():
             run = make_run(name, {"pixelnerf": 7}, lpips=ssim, **others.get(name, {}))
-            run.metrics["protocols"]["pixelnerf"].update(psnr=psnr, ssim=ssim)
-            runs.append(run)
+            runs.append(change_scores(run, "pixelnerf", psnr=psnr, ssim=ssim))
         table = results_table(result_rows(runs), "paper")
         return {(table.rows[row][0], table.header[column]) for row, column in table.bold}
 
@@ -126,25 +129,22 @@ def test_a_table_of_trainings_says_what_is_equal_in_all_rows_once():
 
 def test_results_from_before_the_peer_was_measured_have_a_dash():
     new, old = make_run("a", {"stelzner": 7}), make_run("b", {"stelzner": 7})
-    figures = old.metrics["protocols"]["stelzner"]
-    del figures["baselines"]["warped_input"]
+    scores = old.metrics.protocols["stelzner"]
+    baselines = dataclasses.replace(scores.baselines, warped_input=None)
+    old = change_scores(old, "stelzner", baselines=baselines)
 
     # The gain over the baselines does not need the peer.
     rows = result_rows([new, old])
-    best = max(figures["baselines"][name]["psnr"] for name in ("mean_colour", "input_view"))
-    assert rows[1]["warped_input_psnr"] is None
-    assert rows[1]["gain_over_peer_psnr"] is None
-    assert rows[1]["gain_psnr"] == pytest.approx(figures["psnr"] - best)
+    best = max(baselines.mean_colour.psnr, baselines.input_view.psnr)
+    assert rows[1].warped_input_psnr is None
+    assert rows[1].gain_over_peer_psnr is None
+    assert rows[1].gain_psnr == pytest.approx(scores.psnr - best)
 
     table = baselines_table(rows, "paper")
     assert [cell == "–" for cell in column(table, "input warped")] == [False, True]
     assert any("evaluated before this was measured" in note for note in table.notes)
     assert "evaluated before" not in str(baselines_table(rows[:1], "paper").notes)
-    assert column(results_table(rows, "paper"), "gain")[1] == f"{rows[1]['gain_psnr']:+.2f}"
-
-
-def test_the_tables_show_all_baselines_that_are_evaluated():
-    assert {*BASELINES, PEER} == {*scores.BASELINES}
+    assert column(results_table(rows, "paper"), "gain")[1] == f"{rows[1].gain_psnr:+.2f}"
 
 
 def test_classes_are_sorted_by_their_numbers():
@@ -160,21 +160,21 @@ def test_a_single_class_has_no_table():
 
 def trained_on(run, hardware, **figures):
     """Return the run with these figures in its training.json."""
-    training = {**run.training, "hardware": hardware, **figures}
+    training = dataclasses.replace(run.training, hardware=hardware, **figures)
     return dataclasses.replace(run, training=training)
 
 
 def test_training_costs_are_gpu_hours_and_the_energy_and_memory_that_were_measured():
     run = make_run("a", {"stelzner": 7})
     one = trained_on(run, "1 x NVIDIA H200", seconds=540.0, joules=None)
-    four = trained_on(run, "4 x NVIDIA H200", seconds=7200.0, joules=3.6e6)
+    four = trained_on(run, "4 x NVIDIA H200", seconds=7200.0, joules=3_600_000)
     with_memory = trained_on(run, "1 x NVIDIA H200", seconds=540.0, peak_gigabytes=6.66)
     cpu = trained_on(run, "x86_64 CPU, 2 threads", seconds=540.0)
 
     # The hours of all GPUs add up.
     names = ("one", "four", "memory", "cpu")
     runs = [
-        dataclasses.replace(run, metrics={**run.metrics, "experiment": name})
+        dataclasses.replace(run, metrics=dataclasses.replace(run.metrics, experiment=name))
         for name, run in zip(names, (one, four, with_memory, cpu), strict=True)
     ]
     table = trainings_table(result_rows(runs), "paper")
@@ -186,7 +186,7 @@ def test_training_costs_are_gpu_hours_and_the_energy_and_memory_that_were_measur
         "–",
     ]
     rows = result_rows([four, cpu])
-    assert [(row["gpu_hours"], row["joules"]) for row in rows] == [(8.0, 3.6e6), (None, None)]
+    assert [(row.gpu_hours, row.joules) for row in rows] == [(8.0, 3.6e6), (None, None)]
 
     # Without a GPU there is neither the column nor its note.
     without_gpu = trainings_table(result_rows([cpu]), "paper")
@@ -202,4 +202,4 @@ def test_the_table_of_costs_has_a_row_for_each_run():
     assert table.notes[0] == "In all rows: hardware NVIDIA H200."
     assert costs_table(runs[:1]).header[-1] == "hardware"
     assert table.rows[1][0] == "b"
-    assert [row["parameters"] for row in result_rows(runs)] == [74_000_000] * 2
+    assert [row.parameters for row in result_rows(runs)] == [74_000_000] * 2

@@ -175,4 +175,4 @@ def test_a_seed_that_was_not_evaluated_is_named_with_the_command_for_it(outputs)
 
 def test_all_seeds_are_read_in_order(outputs):
     run = read_all(outputs)
-    assert [seed.training["seed"] for seed in run.seeds] == [0, 1, 12]
+    assert [seed.training.seed for seed in run.seeds] == [0, 1, 12]

@@ -58,7 +58,9 @@ def test_the_runs_of_a_report_are_those_of_params_yaml_and_not_of_the_folder(tmp
     params = yaml.safe_load(PARAMS.read_text())
     for name, profile in params["profiles"].items():
         params["profiles"][name] = {**(profile or {}), "experiments": {}}
-    params["experiments"] = {"nmr_b": {"dataset": "nmr"}, "nmr_a": {"dataset": "nmr"}}
+    params["experiments"] = {
+        name: {"dataset": "nmr", "model": "srt"} for name in ("nmr_b", "nmr_a")
+    }
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     for name in ("nmr_a", "nmr_b", "nmr_stale"):
         write_run(tmp_path / name, "quick", True, {"stelzner": 32})

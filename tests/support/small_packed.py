@@ -58,7 +58,12 @@ def write_split(
         "width": images.shape[3],
         "scenes_per_shard": per_shard,
         "files": files,
-        "statistics": {"mean_colour": list(mean_colour)},
+        "statistics": {
+            "mean_colour": list(mean_colour),
+            "std_colour": [0.25] * 3,
+            "minimum": [0.0] * 3,
+            "maximum": [1.0] * 3,
+        },
         "names": names or [str(number) for number in range(count)],
         "classes": list(classes),
         "class_of": [number % len(classes) for number in range(count)],

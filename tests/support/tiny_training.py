@@ -44,12 +44,7 @@ MODEL = {
 # What changes MODEL into each of the models.
 VARIANTS = {
     "srt": {},
-    "isrt": {
-        "name": "isrt",
-        "pixel_embedding": None,
-        "query_hidden": 12,
-        "decoder_hidden_layers": 2,
-    },
+    "isrt": {"name": "isrt", "query_hidden": 12, "decoder_hidden_layers": 2},
     "vsrt": {"name": "vsrt", "coarse_samples": 6, "fine_samples": 4},
     "vsrt, two nets": {
         "name": "vsrt",
@@ -90,13 +85,16 @@ def write_params(path, model=None, **train):
     """Write a params.yaml whose profile `quick` is this small, and return `path`.
 
     Args:
-        model, train: changes of the model's and the training's settings.
+        model, train: changes of the model's and the training's settings. The model's may have a
+            `name`, which makes it the model of experiment `nmr_srt`.
     """
     params = yaml.safe_load(PARAMS.read_text())
     quick = params["profiles"]["quick"]
     quick["datasets"]["nmr"] |= {"image_size": [SIZE, SIZE], "views": VIEWS}
     quick["experiments"] = {}
-    quick["model"] |= MODEL | (model or {})
+    changes = dict(model or {})
+    params["experiments"]["nmr_srt"]["model"] = changes.pop("name", "srt")
+    quick["model"] |= MODEL | changes
     quick["train"] |= TRAIN | train
     path.write_text(yaml.safe_dump(params))
     return path

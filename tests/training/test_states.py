@@ -209,13 +209,18 @@ def write_resume_state(path):
         write_resume_state,
         Path.touch,
         Path.mkdir,
-        id,  # writes nothing: there is no such file
     ],
 )
 def test_a_file_that_has_no_weights_of_this_project_is_refused_by_name(tmp_path, write):
     path = tmp_path / "model.safetensors"
     write(path)
     with pytest.raises(StateError, match=rf"^{path}: not readable as weights of this project"):
+        load_weights(path)
+
+
+def test_weights_that_do_not_exist_are_named_with_the_stage_that_writes_them(tmp_path):
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(StateError, match=rf"^{path}: there is no such file; run .*workflow.train"):
         load_weights(path)
 
 

@@ -26,15 +26,16 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from srt.config.load import load_experiment
 from srt.data.sampling import Sampler
 from srt.model.srt import build_model
+from srt.results.record_tables import history_text
 from srt.training.cuda_graph import plain_step
 from srt.training.gradients import choose_group_shape, compute_gradients, largest_equal_group
 from srt.training.loop import (
     NotFiniteError,
-    learning_curve,
     learning_rate,
     make_sampler,
     train_step,
 )
+from srt.training.monitoring import learning_curve
 from srt.training.state import MOMENTS, TrainingState
 
 
@@ -359,7 +360,7 @@ def test_a_restored_state_has_the_memory_layout_of_the_weights(experiment, data)
 
 
 def test_the_curve_file_has_a_row_for_each_log_and_validation_and_no_time(uninterrupted):
-    header, *rows = learning_curve(uninterrupted).splitlines()
+    header, *rows = history_text(learning_curve(uninterrupted)).splitlines()
     assert header == "step,train_psnr,learning_rate,validation_psnr"
     cells = [row.split(",") for row in rows]
 

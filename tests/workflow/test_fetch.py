@@ -11,6 +11,7 @@ import re
 import sys
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,13 @@ def test_options_replace_only_their_values_of_the_subset() -> None:
     assert stage.with_subset(load_dataset(PARAMS, "msn", "paper"), {}).subset is None
 
 
+def replace_writer(
+    monkeypatch: pytest.MonkeyPatch, layout: str, write: Callable[..., None]
+) -> None:
+    """Write synthetic scenes of a layout with this function."""
+    monkeypatch.setattr(stage, "load_writer", {layout: write}.get)
+
+
 def test_the_command_line_writes_the_manifest_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,7 +196,7 @@ def test_the_command_line_writes_the_manifest_last(
         root.mkdir()
         (root / "dataset_info.json").write_text(str(options["name"]))
 
-    monkeypatch.setattr(stage, "synthetic_writer", lambda layout: write)
+    replace_writer(monkeypatch, "msn", write)
     out = tmp_path / "raw" / "manifest.json"
     stage.fetch(profile="quick", name="msn", out=out, params=PARAMS, max_scenes=5)
     manifest = json.loads(out.read_text())
@@ -233,7 +241,7 @@ def test_a_disk_that_cannot_be_written_is_an_error_of_one_line(
     def write(root: Path, **_: object) -> None:
         raise OSError(number, os.strerror(number), str(root))
 
-    monkeypatch.setattr(stage, "synthetic_writer", lambda layout: write)
+    replace_writer(monkeypatch, "msn", write)
     with pytest.raises(UserError, match=rf"scenes.*: {os.strerror(number)}; .* run again"):
         stage.fetch(profile="quick", name="msn", out=tmp_path / "manifest.json", params=PARAMS)
     assert not (tmp_path / "manifest.json").exists()

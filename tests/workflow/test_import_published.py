@@ -28,10 +28,12 @@ from srt.geometry.rays import Rays
 from srt.model.weights import load_model, training_config
 from srt.published import config as published_config
 from srt.published.checkpoint import read_checkpoint
+from srt.results.record_files import read_record
+from srt.results.record_tables import read_history
+from srt.results.records import Training
 from srt.tracking.tracker import Tracker
 from srt.training.loop import Requests, fit
 from srt.training.states import load_latest_state, state_folder
-from workflow.common.stage_files import read_history, read_json
 from workflow.tools.import_published import import_published
 from workflow.train import write_outputs
 
@@ -126,11 +128,11 @@ def test_a_published_checkpoint_becomes_weights_a_state_and_files_for_the_tables
 
     # The tables need a learning curve and what the training cost.
     history = read_history(tmp_path / "out" / "history.csv")
-    assert history["validation_psnr"] == [(4, 21.5)]
-    keys = ("steps", "best_step", "seconds", "hardware")
-    cost = read_json(tmp_path / "out" / "training.json", keys)
-    assert [cost[key] for key in keys] == [4, 4, 12.34, "not recorded (published run)"]
-    assert cost["published"]["sha256"] == sha256_of(tmp_path / "run" / "model.pt")
+    assert history.validation_psnr == [(4, 21.5)]
+    record = read_record(tmp_path / "out" / "training.json", Training)
+    assert (record.steps, record.best_step, record.seconds) == (4, 4, 12.34)
+    assert record.hardware == "not recorded (published run)"
+    assert record.published.sha256 == sha256_of(tmp_path / "run" / "model.pt")
 
 
 @pytest.mark.parametrize("optimizer", [True, False])
@@ -190,8 +192,8 @@ def test_a_run_without_a_validation_has_no_validation_psnr(experiment, tmp_path)
     content, *_ = published_content(experiment)
     content["loss_val_best"] = -np.inf
     run(write_run_folder(tmp_path / "run", experiment, content), tmp_path)
-    assert json.loads((tmp_path / "out" / "training.json").read_text())["validation_psnr"] is None
-    assert read_history(tmp_path / "out" / "history.csv")["validation_psnr"] == []
+    assert read_record(tmp_path / "out" / "training.json", Training).validation_psnr is None
+    assert read_history(tmp_path / "out" / "history.csv").validation_psnr == []
 
 
 def test_existing_files_are_not_replaced(experiment, packed, tmp_path):

@@ -1,10 +1,13 @@
 """A job is made again when a value that it reads or its code changes, and for nothing else."""
 
+import dataclasses
+
 import pytest
 import yaml
 from support.paths import PARAMS
 
 from srt.config.strict import ConfigError
+from srt.data.raw.layouts import LAYOUTS, RawLayout
 from workflow.common.jobs import plan_jobs
 from workflow.plan import plan
 
@@ -80,7 +83,7 @@ def test_the_seed_makes_synthetic_scenes_and_trainings_again(planned):
 
 
 def test_a_new_experiment_makes_no_other_again(planned):
-    after = planned({"experiments.second": {"dataset": "nmr"}})
+    after = planned({"experiments.second": {"dataset": "nmr", "model": "srt"}})
     assert changed(planned(), after) == {"train@second", "evaluate@second", "render@second"}
 
 
@@ -95,12 +98,35 @@ def test_a_new_experiment_makes_no_other_again(planned):
         ("srt/evaluation/model_costs.py", {"evaluate"}),
         ("srt/rendering/trajectories.py", {"render"}),
         ("srt/data/raw/obsurf.py", {"pack"}),
-        ("srt/data/synthetic/solids.py", {"fetch", "weights", "pack"}),
+        ("srt/data/raw/layouts.py", set()),
+        ("srt/data/synthetic/solids.py", {"fetch"}),
         ("srt/tracking/tracker.py", set()),
     ],
 )
 def test_the_stages_that_run_a_file_and_no_others_depend_on_it(file, stages):
     assert {job.stage for job in plan_jobs(PARAMS, "quick").values() if file in job.code} == stages
+
+
+def test_a_job_depends_on_the_code_of_its_own_layout_only():
+    jobs = plan_jobs(PARAMS, "quick")
+    readers = {name: f"srt/data/raw/{name}.py" for name in LAYOUTS}
+    for name, layout in {"nmr": "nmr", "clevr3d": "obsurf", "msn_hard": "msn"}.items():
+        code = jobs["pack", name].code
+        assert [one for one, file in readers.items() if file in code] == [layout]
+
+
+def test_a_new_layout_makes_nothing_again(planned, monkeypatch):
+    before = planned()
+    entry = RawLayout(reader="srt.data.raw.nmr", index="index.json")
+    monkeypatch.setitem(LAYOUTS, "another", entry)
+    assert planned() == before
+
+
+def test_a_changed_entry_of_a_layout_makes_its_datasets_again(planned, monkeypatch):
+    before = planned()
+    monkeypatch.setitem(LAYOUTS, "nmr", dataclasses.replace(LAYOUTS["nmr"], packages=("yaml",)))
+    after = planned()
+    assert {name for name in after if after[name] != before[name]} == {"fetch@nmr", "pack@nmr"}
 
 
 def test_a_wrong_value_of_any_profile_stops_the_plan_and_leaves_the_old_one(planned, tmp_path):

@@ -5,6 +5,7 @@ Both make the same results, make nothing twice, and go on after a kill.
 
 import os
 import re
+import shutil
 import signal
 import sys
 
@@ -66,6 +67,39 @@ def test_both_tools_make_the_same_results(finished):
     for name in (MODEL, "outputs/quick/nmr_srt/video.mp4", "outputs/quick/nmr_srt/metrics.json"):
         first, second = ((copy.folder / name).read_bytes() for copy in finished.values())
         assert first == second, name
+
+
+# Every stage in one process, so that the libraries are imported once.
+ALONE = """
+import sys
+from workflow.common.main import main
+for command in sys.argv[1:]:
+    sys.argv = ["srt", *command.split()]
+    main()
+"""
+
+
+def test_commands_that_name_no_path_make_the_files_of_the_pipeline(finished, tmp_path):
+    copy = duplicate(finished["dvc"], tmp_path / "alone")
+    for name in ("data", "outputs", "reports/quick"):
+        shutil.rmtree(copy.folder / name)
+    commands = ["fetch --name nmr", "fetch --name lpips_vgg", "fetch --name lpips_alex"]
+    commands += ["pack --dataset nmr", "survey --dataset nmr"]
+    commands += [f"{stage} --experiment nmr_srt" for stage in ("train", "evaluate", "render")]
+    code, output = copy.run(sys.executable, "-c", ALONE, *commands, "tabulate")
+    assert code == 0, output
+
+    # There are the same files, and what does not depend on time is equal in them.
+    assert list_results(copy) == list_results(finished["dvc"])
+    for name in (MODEL, "outputs/quick/nmr_srt/video.mp4", "outputs/quick/nmr_srt/metrics.json"):
+        assert (copy.folder / name).read_bytes() == (finished["dvc"].folder / name).read_bytes()
+    assert read_results(copy) == read_results(finished["dvc"])
+
+
+def list_results(copy):
+    """Return the paths of all results in a copy."""
+    paths = [copy.folder.glob(f"{name}/**/*") for name in ("data", "outputs", "reports")]
+    return {path.relative_to(copy.folder) for found in paths for path in found}
 
 
 def test_results_that_are_up_to_date_are_not_made_again(finished):

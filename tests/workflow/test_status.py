@@ -1,20 +1,23 @@
 """The table of `workflow.tools.status` has every state that an experiment can be in, and why."""
 
 import dataclasses
-import json
 import time
 
 import pytest
 import torch
+from support.old_form import rewrite_in_old_form
+from support.small_runs import COUNTED, metrics_of, training_of
 from support.tiny_training import change_train, tiny_experiment
 
 import workflow.common.tracked_run
 from srt.common.files import sha256_of
 from srt.model.weights import save_weights, training_config
+from srt.results.record_files import write_record
+from srt.results.records import Metrics
 from srt.training.states import SavedState, lock_states, save_state, state_folder
+from workflow.common.lpips_weights import LPIPS
 from workflow.common.metrics_header import metrics_header
 from workflow.tools.experiment_status import (
-    LPIPS,
     ExperimentFiles,
     ExperimentStatus,
     experiment_statuses,
@@ -73,8 +76,8 @@ class Lab:
     def train(self, experiment=None):
         """Write what a finished training writes."""
         save_weights(self.files.out / "model.safetensors", TENSORS, self.config(experiment))
-        cost = {"steps": 8, "validation_psnr": 18.5}
-        (self.files.out / "training.json").write_text(json.dumps(cost))
+        record = training_of("nmr_srt", steps=8, validation_psnr=18.5)
+        write_record(self.files.out / "training.json", record)
 
     def evaluate(self):
         """Write metrics.json as an evaluation with the weights that are there writes it."""
@@ -83,9 +86,12 @@ class Lab:
         for key in LPIPS:
             manifest = self.files.weights / LPIPS[key] / "manifest.json"
             files[key] = manifest if manifest.is_file() else None
-        metrics = metrics_header(self.experiment, "test", files)
-        metrics["protocols"] = {"stelzner": {"psnr": 17.25}, "pixelnerf": {"psnr": 3.0}}
-        (self.files.out / "metrics.json").write_text(json.dumps(metrics))
+        header = metrics_header(self.experiment, "test", files)
+        protocols = metrics_of("nmr_srt", "quick", True, {"stelzner": 8}).protocols
+        scores = dataclasses.replace(protocols["stelzner"], psnr=17.25)
+        protocols = {"stelzner": scores, "pixelnerf": dataclasses.replace(scores, psnr=3.0)}
+        metrics = Metrics(**vars(header), costs=COUNTED, protocols=protocols)
+        write_record(self.files.out / "metrics.json", metrics)
 
     def rows(self, experiment=None):
         return list(experiment_statuses(experiment or self.experiment, self.files, NOW))
@@ -164,6 +170,12 @@ def test_a_model_of_other_parameters_is_stale_and_the_parameters_are_named(lab):
     assert row == f"nmr_srt stale – – – – – {why}"
     many = change_train(lab.experiment, learning_rate=0.5, steps=10, batch_size=3, decay_steps=7)
     assert lab.row(many).endswith("; 1 more")
+
+
+def test_a_model_of_version_0_2_0_is_of_the_same_parameters(lab):
+    lab.train()
+    rewrite_in_old_form(lab.files.out / "model.safetensors")
+    assert lab.row().startswith("nmr_srt trained 8 of 8")
 
 
 def test_a_model_of_other_data_is_stale(lab):

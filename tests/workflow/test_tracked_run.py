@@ -3,8 +3,12 @@
 import json
 
 import pytest
+import torch
+from support.old_form import old_config
 
 import workflow.common.tracked_run
+from srt.common.fingerprint import fingerprint
+from srt.training.states import SavedState, save_state
 
 SETTINGS = {
     "dataset_name": "nmr",
@@ -39,6 +43,16 @@ def test_a_later_stage_opens_the_same_run(tmp_path):
     first = open_training_run(tmp_path)
     run = workflow.common.tracked_run.open_run("evaluate", "quick", "nmr_srt", SETTINGS, tmp_path)
     assert json.loads((run.folder / "run.json").read_text()) == first
+
+
+def test_a_run_that_version_0_2_0_began_is_opened_again(tmp_path):
+    # Its configuration had the keys of all models, so its folder has another name.
+    begun = tmp_path / "quick" / "nmr_srt" / fingerprint(old_config(SETTINGS))
+    begun.mkdir(parents=True)
+    save_state(begun, SavedState({"weight": torch.zeros(1)}, {"step": 1}), old_config(SETTINGS))
+    for settings in (old_config(SETTINGS), SETTINGS):
+        run = workflow.common.tracked_run.open_run("train", "quick", "nmr_srt", settings, tmp_path)
+        assert run.folder == begun / "tracking"
 
 
 def test_seeds_differ_in_the_fingerprint_alone(tmp_path):

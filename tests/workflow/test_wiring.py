@@ -32,7 +32,8 @@ def trees(tmp_path_factory):
     copies["broken"].edit(
         "Snakefile", 'JOBS["render", w.experiment]', 'JOBS["evaluate", w.experiment]'
     )
-    copies["larger"].edit_params({"experiments.second": {"dataset": "nmr", "model": {"heads": 2}}})
+    second = {"dataset": "nmr", "model": {"name": "srt", "heads": 2}}
+    copies["larger"].edit_params({"experiments.second": second})
     return copies
 
 

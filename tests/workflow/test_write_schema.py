@@ -5,7 +5,8 @@ import pytest
 import yaml
 from support.broken_params import ABSENT, LEVELS, MISSING, PARAMS, WRONG_VALUES, write_edited_params
 
-from srt.config.load import load_params, params_schema
+from srt.config.load import load_params
+from srt.config.params_schema import params_schema
 from srt.config.strict import ConfigError
 from workflow.tools.write_schema import TARGET, schema_text
 

@@ -26,7 +26,7 @@ def run(stage: Callable[..., Any]) -> None:
 
     # The signature of the stage gives the options, and its docstring the help.
     try:
-        tyro.cli(stage)
+        tyro.cli(stage, prog=program_name())
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
@@ -34,3 +34,11 @@ def run(stage: Callable[..., Any]) -> None:
             raise
         path = error.filename or Path.cwd()
         sys.exit(f"error: {path}: {error.strerror}; solve this, then run again to go on")
+
+
+def program_name() -> str:
+    """Return how this process was started: `python -m workflow.train`, or `srt train`."""
+    # `python -m` leaves the path of the module's file as the name, which does not run alone.
+    name = sys.argv[0]
+    spec = sys.modules["__main__"].__spec__
+    return f"python -m {spec.name}" if spec and name.endswith(".py") else name

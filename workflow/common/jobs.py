@@ -17,7 +17,8 @@ from typing import Any
 from srt.common.code_digest import code_digests, combined_digest
 from srt.common.fingerprint import fingerprint
 from srt.config.load import load_dataset, load_experiments, load_params, load_weights
-from srt.config.schema import Experiment, Params
+from srt.config.schema import SYNTHETIC, DatasetConfig, Experiment, Params
+from srt.data.raw.layouts import LAYOUTS, check_layouts
 
 PUBLISHED_SCALE = "paper"  # the profile whose training steps give the cost of a reproduction
 DATASET_STAGES = ("fetch", "pack", "survey")
@@ -58,6 +59,7 @@ def plan_jobs(params: Path, profile: str | None = None) -> dict[tuple[str, str],
             it. Nothing runs before all of it is right.
     """
     file = load_params(params)
+    check_layouts(params)
     profile = profile or file.profile
     jobs = [
         *data_jobs(file, params, profile),
@@ -69,16 +71,38 @@ def plan_jobs(params: Path, profile: str | None = None) -> dict[tuple[str, str],
 
 def data_jobs(file: Params, params: Path, profile: str) -> Iterator[Job]:
     """Yield the jobs of datasets and weight files."""
-    # The seed makes the synthetic scenes of a dataset.
     code = {stage: code_digests(f"workflow/{stage}.py") for stage in DATASET_STAGES}
     for name in file.datasets:
-        values = {"dataset": dataclasses.asdict(load_dataset(params, name, profile))}
-        yield Job("fetch", name, {**values, "seed": file.seed}, code["fetch"])
-        yield Job("pack", name, values, code["pack"])
-        yield Job("survey", name, values, code["survey"])
+        config = load_dataset(params, name, profile)
+        survey_values = {"dataset": dataclasses.asdict(config)}
+
+        # Only the code of the dataset's own layout counts.
+        values = {**survey_values, "layout": dataclasses.asdict(LAYOUTS[config.layout])}
+        fetch_code, pack_code = layout_digests(config)
+
+        # The seed makes the synthetic scenes of a dataset.
+        yield Job("fetch", name, {**values, "seed": file.seed}, code["fetch"] | fetch_code)
+        yield Job("pack", name, values, code["pack"] | pack_code)
+        yield Job("survey", name, survey_values, code["survey"])
     for name in file.weights:
         values = dataclasses.asdict(load_weights(params, name, profile))
         yield Job("weights", name, values, code["fetch"])
+
+
+def layout_digests(config: DatasetConfig) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the digests of the code of a dataset's layout: what fetch runs, and what pack runs."""
+    # Fetching reads only the classes of a subset, and writes only synthetic scenes.
+    layout = LAYOUTS[config.layout]
+    reader = code_digests(module_file(layout.reader))
+    fetch_code = reader if config.subset and config.subset.classes else {}
+    if config.source == SYNTHETIC and layout.writer:
+        fetch_code = fetch_code | code_digests(module_file(layout.writer.rpartition(".")[0]))
+    return fetch_code, reader
+
+
+def module_file(module: str) -> str:
+    """Return the file of a module, relative to the repository."""
+    return f"{module.replace('.', '/')}.py"
 
 
 def experiment_jobs(params: Path, profile: str) -> Iterator[Job]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from srt.common.files import sha256_of
 from srt.common.fingerprint import fingerprint
 from srt.config.schema import Experiment
+from srt.results.records import MeasuringConditions, MetricsHeader
 
 
 def metrics_header(
     config: Experiment, split: str, files: Mapping[str, Path | None]
-) -> dict[str, Any]:
-    """Return metrics.json before anything is measured.
+) -> MetricsHeader:
+    """Return the head of metrics.json, before anything is measured.
 
     Its fingerprint changes with the content of the files and with every setting of the
     measurement. workflow/tools/status.py compares it to find results that are out of date.
@@ -29,24 +29,23 @@ def metrics_header(
     conditions = measuring_conditions(config)
     settings = dataclasses.asdict(config.evaluate)
     del settings["comparison_scenes"]
-    return {
-        "experiment": config.name,
-        "profile": config.profile,
-        "dataset": config.dataset_name,
-        "synthetic": config.synthetic,
-        "split": split,
-        "conditions": conditions,
-        "fingerprint": fingerprint({**digests, **settings, **conditions, "split": split}),
-        "costs": {},
-        "protocols": {},
-    }
+    measured = {**digests, **settings, **dataclasses.asdict(conditions), "split": split}
+    return MetricsHeader(
+        experiment=config.name,
+        profile=config.profile,
+        dataset=config.dataset_name,
+        synthetic=config.synthetic,
+        split=split,
+        conditions=conditions,
+        fingerprint=fingerprint(measured),
+    )
 
 
-def measuring_conditions(config: Experiment) -> dict[str, Any]:
+def measuring_conditions(config: Experiment) -> MeasuringConditions:
     """Return the input views and the pose noise, which may differ from those of the training."""
     trained_views = config.dataset.input_views
-    return {
-        "input_views": config.evaluate.input_views or trained_views,
-        "trained_input_views": trained_views,
-        "pose_noise": config.evaluate.pose_noise,
-    }
+    return MeasuringConditions(
+        input_views=config.evaluate.input_views or trained_views,
+        trained_input_views=trained_views,
+        pose_noise=config.evaluate.pose_noise,
+    )

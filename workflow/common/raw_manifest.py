@@ -13,10 +13,8 @@ from srt.common.errors import UserError
 from srt.config.schema import DatasetConfig
 from srt.data.download.bucket import https_address
 from srt.data.download.http import download
-from srt.data.raw.nmr import chosen_classes, read_classes
-
-# The file of each layout that describes the dataset; it is in the dataset's top folder.
-INDEX = {"nmr": "metadata.yaml", "obsurf": "metadata.npz", "msn": "dataset_info.json"}
+from srt.data.raw.common import chosen_classes
+from srt.data.raw.layouts import LAYOUTS, read_classes
 
 
 def describe_files(root: Path, config: DatasetConfig, folder: Path) -> dict[str, Any]:
@@ -55,7 +53,8 @@ def with_class_ids(root: Path, config: DatasetConfig) -> DatasetConfig:
     """Return the configuration with the ids of the subset's classes in place of their names."""
     if config.subset is None or config.subset.classes is None:
         return config
-    classes = chosen_classes(read_classes(root), config, root / INDEX["nmr"])
+    index = root / LAYOUTS[config.layout].index
+    classes = chosen_classes(read_classes(root, config.layout), config, index)
     subset = dataclasses.replace(config.subset, classes=tuple(classes))
     return dataclasses.replace(config, subset=subset)
 

@@ -5,17 +5,17 @@ A file that is missing, damaged or of another run is refused. The message says w
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from srt.common.errors import UserError
-from srt.config.schema import Experiment
-from srt.report.figures import CURVES
-from srt.results.curves import Curve
+from srt.common.errors import DataError, UserError
+from srt.config.schema import SPLITS, Experiment
+from srt.results.record_files import NewerFormatError, read_record
+from srt.results.record_tables import History, read_history
+from srt.results.records import Metrics, ModelTimes, Survey, Training
 from srt.results.runs import Run
 
 # The small files of a run. A report keeps copies of all of them, and of a repeat with another seed
@@ -37,6 +37,8 @@ STAGES = {
     "scenes.png": "survey",
     "cameras.png": "survey",
 }
+
+Record = TypeVar("Record")
 
 
 def was_measured(folder: Path) -> bool:
@@ -89,7 +91,7 @@ def read_repeat(folder: Path, run_folder: Path, experiment: Experiment) -> Run:
     run = read_figures(run_folder, experiment)
 
     # The folder's name is the seed.
-    seed = repeat.training.get("seed")
+    seed = repeat.training.seed
     if str(seed) != folder.name or seed == experiment.seed:
         raise UserError(
             f"{folder}: trained from seed {seed}, and {run_folder} from {experiment.seed}; train it"
@@ -109,7 +111,7 @@ def refuse_other_settings(repeat: Run, run: Run, where: str, run_where: str) -> 
     """
     # `but_for_seed` is the fingerprint of all settings but the seed.
     for key in ("steps", "but_for_seed"):
-        if repeat.training.get(key) != run.training.get(key):
+        if getattr(repeat.training, key) != getattr(run.training, key):
             raise UserError(
                 f"{where}: its {key} is not that of {run_where}; train both with the same settings"
             )
@@ -119,49 +121,88 @@ def refuse_other_settings(repeat: Run, run: Run, where: str, run_where: str) -> 
         )
 
 
-def measurement(run: Run) -> dict[str, Any]:
+def measurement(run: Run) -> object:
     """Return on which items and under which conditions a run was measured."""
     # Two means compare only if they are over the same items.
     items = {
-        protocol: (figures["items"], figures["of"])
-        for protocol, figures in run.metrics["protocols"].items()
+        protocol: (scores.items, scores.total_items)
+        for protocol, scores in run.metrics.protocols.items()
     }
-    return {key: run.metrics[key] for key in ("split", "conditions")} | items
+    return run.metrics.split, run.metrics.conditions, items
 
 
 def read_figures(folder: Path, experiment: Experiment) -> Run:
     """Return what train and evaluate wrote, without the pictures."""
     metrics = read_metrics(folder / "metrics.json", experiment)
 
+    costs = read_result(folder / "costs.json", ModelTimes)
+    training = read_training(folder / "training.json")
+
     # The report marks the best step in the learning curve, so the curve must have it.
-    costs = read_json(folder / "costs.json", ("encode_seconds", "frame_seconds", "hardware"))
-    training = read_json(folder / "training.json", ("steps", "best_step", "seconds", "hardware"))
     path = folder / "history.csv"
-    history = read_history(path)
-    if training["best_step"] not in dict(history["validation_psnr"]):
-        raise UserError(
-            f"{path}: no validation at best_step {training['best_step']}; {remedy(path)}"
-        )
+    history = read_curve(path)
+    if training.best_step not in dict(history.validation_psnr):
+        raise UserError(f"{path}: no validation at best_step {training.best_step}; {remedy(path)}")
 
     validation_items = experiment.train.validation_items
     return Run(metrics, training, history, costs, experiment.model.name, validation_items)
 
 
-def read_metrics(path: Path, experiment: Experiment) -> dict[str, Any]:
+def read_metrics(path: Path, experiment: Experiment) -> Metrics:
     """Return metrics.json, which must be of this experiment and profile."""
-    keys = ("experiment", "profile", "dataset", "synthetic", "split", "conditions", "costs")
-    metrics = read_json(path, (*keys, "protocols"))
-    for key, expected in (("experiment", experiment.name), ("profile", experiment.profile)):
-        if metrics[key] != expected:
-            raise UserError(f"{path}: {key} is {metrics[key]}, not {expected}; {remedy(path)}")
+    metrics = read_result(path, Metrics)
+    for key, value, expected in (
+        ("experiment", metrics.experiment, experiment.name),
+        ("profile", metrics.profile, experiment.profile),
+    ):
+        if value != expected:
+            raise UserError(f"{path}: {key} is {value}, not {expected}; {remedy(path)}")
+    if not metrics.protocols:
+        raise UserError(f"{path}: protocols: nothing was measured; {remedy(path)}")
     return metrics
 
 
-def read_survey(folder: Path) -> dict[str, Any]:
+def read_training(path: Path) -> Training:
+    """Return training.json. Tables divide by its steps and seconds, so neither may be 0."""
+    training = read_result(path, Training)
+    for key, value in (("steps", training.steps), ("seconds", training.seconds)):
+        if value <= 0:
+            raise UserError(f"{path}: {key}: {value} is not positive; {remedy(path)}")
+    return training
+
+
+def read_survey(folder: Path) -> Survey:
     """Return what survey wrote about a dataset."""
     for name in ("scenes.png", "cameras.png"):
         check_picture(folder / name)
-    return read_json(folder / "statistics.json", ("dataset", "synthetic", "splits"))
+    path = folder / "statistics.json"
+    survey = read_result(path, Survey)
+    if tuple(survey.splits) != SPLITS:
+        splits = ", ".join(survey.splits)
+        raise UserError(f"{path}: splits: {splits} are not {', '.join(SPLITS)}; {remedy(path)}")
+    return survey
+
+
+def read_result(path: Path, kind: type[Record]) -> Record:
+    """Return a stage's JSON file as a record of this class.
+
+    Raises:
+        UserError: the file is missing or damaged; the text says which stage to run.
+    """
+    try:
+        return read_record(path, kind)
+    except NewerFormatError:
+        raise
+    except DataError as error:
+        raise UserError(f"{error}; {remedy(path)}") from error
+
+
+def read_curve(path: Path) -> History:
+    """Return the content of history.csv; if it is missing or damaged, name the stage to run."""
+    try:
+        return read_history(path)
+    except DataError as error:
+        raise UserError(f"{error}; {remedy(path)}") from error
 
 
 def read_few_cameras(folder: Path) -> dict[str, Any]:
@@ -171,27 +212,13 @@ def read_few_cameras(folder: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
-    """Return the content of a stage's file, which must have these keys."""
+    """Return the content of a benchmark's file, which must have these keys."""
     check_exists(path)
     try:
         values: dict[str, Any] = json.loads(path.read_text())
         return values | {key: values[key] for key in keys}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not as written ({error!r}); {remedy(path)}") from error
-
-
-def read_history(path: Path) -> dict[str, Curve]:
-    """Return the steps and values of each PSNR column, for the steps that have a value."""
-    # Not every step has a validation; its cell is empty then.
-    check_exists(path)
-    rows = list(csv.DictReader(path.read_text().splitlines()))
-    curves = {}
-    try:
-        for key in CURVES:
-            curves[key] = [(float(row["step"]), float(row[key])) for row in rows if row[key]]
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{path}: not as written ({error!r}); {remedy(path)}") from error
-    return curves
 
 
 def check_picture(path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from srt.common.files import sha256_of
 from srt.common.fingerprint import fingerprint
 from srt.tracking.tracker import Tracker, open_tracker
+from srt.training.states import folder_of_config
 from workflow import REPOSITORY
 from workflow.common.provenance import run_tags, stage_tags
 
@@ -54,7 +55,7 @@ def open_run(
     dvc_name = os.environ.get("DVC_EXP_NAME")
     commit = os.environ.get("DVC_EXP_BASELINE_REV")
     tracker = open_tracker(
-        states / profile / experiment / fingerprint(settings) / "tracking",
+        folder_of_config(states / profile / experiment, settings) / "tracking",
         root=ROOT,
         experiment=f"{profile}: {settings['dataset_name']}",
         run_name=f"{experiment} ({dvc_name})" if dvc_name else experiment,

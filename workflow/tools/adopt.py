@@ -33,6 +33,8 @@ class Stages(NamedTuple):
 def adopt(tool: Literal["dvc", "snakemake"], /) -> None:
     """Let a tool take over what the other made, for the profile that params.yaml names.
 
+        python -m workflow.tools.adopt dvc
+
     Args:
         tool: that takes over.
     """

@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 def deliver_all(*, states: Path = ROOT / "ckpt") -> None:
     """Send what waits, run by run.
 
+        python -m workflow.tools.deliver
+
     Args:
         states: the folder of resume states.
 

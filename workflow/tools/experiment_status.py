@@ -17,15 +17,17 @@ import safetensors
 from srt.common.files import sha256_of
 from srt.common.fingerprint import differences
 from srt.config.schema import Experiment
-from srt.model.weights import read_weights_header, training_config
+from srt.model.weights import config_differences, read_weights_header, training_config
 from srt.report.format.numbers import format_duration
+from srt.results.records import Training
 from srt.tracking.outbox import flatten, read_events
 from srt.training.states import is_locked, latest_progress, state_folder
+from workflow.common.lpips_weights import lpips_manifests
 from workflow.common.metrics_header import metrics_header
+from workflow.common.stage_files import read_metrics, read_result
 
 RECENT = 200_000  # bytes of a run's log: its last few hundred events, which give its speed of now
 MOST_DIFFERENCES = 3  # that the table names
-LPIPS = {"lpips": "lpips_vgg", "lpips_alex": "lpips_alex"}
 RESULTS = ("metrics.json", "video.mp4")
 
 
@@ -144,7 +146,7 @@ def why_obsolete(weights: Path, settings: dict[str, Any] | None) -> str | None:
         return f"{weights} is not readable: delete it"
     if settings is None:
         return "its data is not packed"
-    changes = differences(settings, model_settings)
+    changes = config_differences(settings, model_settings)
     return f"its model is of other settings: {shorten_list(changes)}" if changes else ""
 
 
@@ -163,10 +165,8 @@ def trained_status(
     experiment: Experiment, files: ExperimentFiles, status: ExperimentStatus
 ) -> ExperimentStatus:
     """Return the status of an experiment whose model is up to date: trained, done or stale."""
-    training = json.loads((files.out / "training.json").read_text())
-    progress = replace(
-        status.progress, step=training["steps"], best_psnr=training["validation_psnr"]
-    )
+    training = read_result(files.out / "training.json", Training)
+    progress = replace(status.progress, step=training.steps, best_psnr=training.validation_psnr)
     status = replace(status, state="trained", progress=progress)
 
     # It is done when it was evaluated and rendered.
@@ -175,9 +175,9 @@ def trained_status(
         status = replace(status, why=f"no {' and no '.join(missing)} yet")
     if "metrics.json" in missing:
         return status
-    metrics = json.loads((files.out / "metrics.json").read_text())
-    status = replace(status, test_psnr=next(iter(metrics["protocols"].values()))["psnr"])
-    if evaluation_fingerprint(experiment, files) != metrics["fingerprint"]:
+    metrics = read_metrics(files.out / "metrics.json", experiment)
+    status = replace(status, test_psnr=metrics.protocols[metrics.first_protocol].psnr)
+    if evaluation_fingerprint(experiment, files) != metrics.fingerprint:
         return replace(status, state="stale", why="metrics.json is of another model or evaluation")
     return status if missing else replace(status, state="done")
 
@@ -185,14 +185,10 @@ def trained_status(
 def evaluation_fingerprint(experiment: Experiment, files: ExperimentFiles) -> str:
     """Return the fingerprint that metrics.json would have if the evaluation ran now."""
     # Without the weights of a network, its distance would not be measured.
-    inputs: dict[str, Path | None] = {}
-    for name, folder in LPIPS.items():
-        manifest = files.weights / folder / "manifest.json"
-        inputs[name] = manifest if manifest.is_file() else None
+    inputs = lpips_manifests(files.weights)
     inputs["model"] = files.out / "model.safetensors"
     inputs["data"] = files.data / "manifest.json"
-    header = metrics_header(experiment, "test", inputs)
-    return str(header["fingerprint"])
+    return metrics_header(experiment, "test", inputs).fingerprint
 
 
 def read_progress(folder: Path) -> Progress:

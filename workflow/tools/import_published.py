@@ -6,7 +6,6 @@ turn them into our weights and our resume state.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from pathlib import Path
@@ -17,11 +16,15 @@ import yaml
 
 from srt.common.errors import UserError
 from srt.common.files import sha256_of, write_atomically
-from srt.common.fingerprint import differences
 from srt.config.load import load_experiment
 from srt.config.schema import Experiment
 from srt.config.strict import load_yaml
-from srt.model.weights import load_weights, save_weights, training_config
+from srt.model.weights import (
+    config_differences,
+    load_weights,
+    save_weights,
+    training_config,
+)
 from srt.published.checkpoint import (
     checkpoint_from_training,
     checkpoint_origin,
@@ -30,7 +33,10 @@ from srt.published.checkpoint import (
     write_checkpoint,
 )
 from srt.published.config import check_config, published_config
-from srt.training.loop import learning_curve
+from srt.results.record_files import write_record
+from srt.results.record_tables import write_history
+from srt.results.records import PublishedOrigin, Training
+from srt.training.monitoring import learning_curve
 from srt.training.state import TrainingState
 from srt.training.states import (
     SavedState,
@@ -40,6 +46,8 @@ from srt.training.states import (
     state_folder,
 )
 from workflow.common.cli import run
+from workflow.common.default_paths import DefaultPaths
+from workflow.common.stage_files import read_result
 from workflow.common.tracked_run import ROOT
 
 UNKNOWN = "unknown"  # for the digest of the packed data, where there is none
@@ -52,9 +60,9 @@ def import_published(
     checkpoint: Path,
     /,
     *,
-    profile: str,
     experiment: str,
-    out: Path,
+    profile: str | None = None,
+    out: Path | None = None,
     data: Path | None = None,
     export: bool = False,
     params: Path = Path("params.yaml"),
@@ -62,12 +70,15 @@ def import_published(
 ) -> None:
     """Turn a run of stelzner/srt into one of ours, for evaluate, render and train.
 
+        python -m workflow.tools.import_published config.yaml model_best.pt --experiment nmr_srt
+
     Args:
         config: config.yaml of the published run folder.
         checkpoint: model.pt or model_best.pt of it.
-        profile: of params.yaml.
         experiment: its name in params.yaml; its model and dataset must be those of the run.
-        out: the folder of model.safetensors (written last), history.csv and training.json.
+        profile: of params.yaml; by default the one that the file names.
+        out: the folder of model.safetensors (written last), history.csv and training.json, by
+            default outputs/<profile>/<experiment>.
         data: the packed dataset's folder; with it the optimiser's state is imported too, and train
             goes on with these data.
         export: the other way round: write config and checkpoint from what is in out, and from the
@@ -77,6 +88,7 @@ def import_published(
     """
     # The experiment of params.yaml says which model and dataset the published run must have.
     loaded = load_experiment(params, experiment, profile)
+    out = out or DefaultPaths(loaded.profile).experiment(experiment)
     if export:
         write_published(config, checkpoint, loaded, out, states)
     else:
@@ -107,8 +119,12 @@ def read_published(
     training = training_from_checkpoint(content, experiment, data is not None, checkpoint)
 
     # training.json says where the weights come from.
-    file = {"checkpoint": checkpoint.name, "sha256": sha256_of(checkpoint)}
-    cost = training_summary(training, {**file, **checkpoint_origin(content, checkpoint)})
+    origin = PublishedOrigin(
+        checkpoint=checkpoint.name,
+        sha256=sha256_of(checkpoint),
+        **checkpoint_origin(content, checkpoint),
+    )
+    record = published_record(training, origin)
 
     # A resume state is for the data that the training goes on with.
     settings = training_config(experiment, UNKNOWN if data is None else digest_of(data))
@@ -118,8 +134,8 @@ def read_published(
         write_state(training, settings, states)
 
     # These are the files that train writes, so all later stages can read them.
-    write_atomically(out / "history.csv", learning_curve(training).encode())
-    write_atomically(out / "training.json", (json.dumps(cost, indent=1) + "\n").encode())
+    write_history(out / "history.csv", learning_curve(training))
+    write_record(out / "training.json", record)
     save_weights(model, training.best, settings)
     log.info("wrote %s, after %d steps", model, training.step)
 
@@ -149,20 +165,20 @@ def write_state(training: TrainingState, settings: dict[str, Any], states: Path)
         save_state(folder, training.state(), settings)
 
 
-def training_summary(training: TrainingState, published: dict[str, Any]) -> dict[str, Any]:
+def published_record(training: TrainingState, origin: PublishedOrigin) -> Training:
     """Return training.json as train writes it, and in it where the weights come from."""
     # The published code starts with minus infinity, which JSON does not have.
     psnr = training.best_psnr
-    return {
-        "experiment": training.experiment.name,
-        "steps": training.step,
-        "best_step": training.best_step,
-        "validation_psnr": psnr if math.isfinite(psnr) else None,
-        "parameters": sum(parameter.numel() for parameter in training.model.parameters()),
-        "seconds": training.seconds,
-        "hardware": "not recorded (published run)",
-        "published": published,
-    }
+    return Training(
+        experiment=training.experiment.name,
+        steps=training.step,
+        best_step=training.best_step,
+        validation_psnr=psnr if math.isfinite(psnr) else None,
+        parameters=sum(parameter.numel() for parameter in training.model.parameters()),
+        seconds=training.seconds,
+        hardware="not recorded (published run)",
+        published=origin,
+    )
 
 
 def write_published(
@@ -182,13 +198,14 @@ def write_published(
         refuse_to_replace(path)
 
     weights, settings = load_own_weights(out / "model.safetensors", experiment)
-    cost = read_cost(out / "training.json")
+    record = read_result(out / "training.json", Training)
     state = load_latest_state(state_folder(states, experiment, settings), settings)
-    training = restore_training(experiment, state, weights, cost)
+    training = restore_training(experiment, state, weights, record)
 
     # A run that was imported goes back under its own number.
-    published = cost.get("published", {"epoch_it": 0, "run_id": None})
-    content = checkpoint_from_training(training, published["epoch_it"], published["run_id"])
+    origin = record.published
+    epoch, run_id = (origin.epoch_it, origin.run_id) if origin else (0, None)
+    content = checkpoint_from_training(training, epoch, run_id)
     write_checkpoint(checkpoint, content)
     write_atomically(config, text.encode())
     source = "the best weights, no optimiser" if state is None else "the last weights and optimiser"
@@ -205,7 +222,7 @@ def load_own_weights(
     """
     # Which data the model was trained on may differ from now, but no other setting.
     weights, settings = load_weights(model)
-    if changes := differences(training_config(experiment, settings["data"]), settings):
+    if changes := config_differences(training_config(experiment, settings["data"]), settings):
         raise UserError(f"{model}: of another configuration: {'; '.join(changes)}")
     return weights, settings
 
@@ -214,13 +231,13 @@ def restore_training(
     experiment: Experiment,
     state: SavedState | None,
     weights: dict[str, torch.Tensor],
-    cost: dict[str, Any],
+    record: Training,
 ) -> TrainingState:
     """Return our training as its newest state has it, or with the best weights without a state.
 
     Args:
         weights: the best ones, from model.safetensors.
-        cost: the content of training.json, which says how these weights came to be.
+        record: how these weights came to be.
     """
     training = TrainingState(experiment, torch.device("cpu"))
     if state is not None:
@@ -229,20 +246,11 @@ def restore_training(
 
     # A training without any validation has no PSNR.
     training.model.load_state_dict(weights)
-    training.step = cost["best_step"]
-    training.seconds = cost["seconds"]
-    psnr = cost["validation_psnr"]
+    training.step = record.best_step
+    training.seconds = record.seconds
+    psnr = record.validation_psnr
     training.best_psnr = -math.inf if psnr is None else psnr
     return training
-
-
-def read_cost(path: Path) -> dict[str, Any]:
-    """Return the content of training.json."""
-    try:
-        cost: dict[str, Any] = json.loads(path.read_text())
-        return cost | {key: cost[key] for key in ("best_step", "seconds", "validation_psnr")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not as train writes it ({error!r})") from error
 
 
 def refuse_to_replace(path: Path) -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from srt.common.files import write_atomically
-from srt.report.page import overview_page, trained_sentence
+from srt.report.page import ProfileSummary, overview_page
+from srt.report.provenance_sentence import trained_sentence
+from srt.results.records import Metrics, Training
 from workflow.common.cli import run
-from workflow.common.stage_files import VIDEO, read_json, was_measured
+from workflow.common.stage_files import VIDEO, read_result, was_measured
 
 log = logging.getLogger(__name__)
 
 
-def write_overview(*, reports: Path) -> None:
+def write_overview(*, reports: Path = Path("reports")) -> None:
     """Write index.html for the reports in a folder.
+
+        python -m workflow.tools.overview
 
     Args:
         reports: has a folder for each profile.
@@ -26,20 +29,20 @@ def write_overview(*, reports: Path) -> None:
     log.info("wrote %s", reports / "index.html")
 
 
-def describe_profile(report: Path) -> dict[str, Any]:
+def describe_profile(report: Path) -> ProfileSummary:
     """Return what the page says about a profile, from the result files of its report."""
     # A report may be of some experiments only; the others are not counted.
     runs = sorted(path for path in (report / "runs").iterdir() if was_measured(path))
-    metrics = [read_json(path / "metrics.json", ("dataset", "synthetic")) for path in runs]
-    training = [read_json(path / "training.json", ("hardware",)) for path in runs]
-    return {
-        "name": report.name,
-        "runs": len(runs),
-        "teaser": any((path / VIDEO).is_file() for path in runs),  # it is made of these videos
-        "datasets": list(dict.fromkeys(figures["dataset"] for figures in metrics)),
-        "synthetic": all(figures["synthetic"] for figures in metrics),
-        "trained": trained_sentence(training),
-    }
+    metrics = [read_result(path / "metrics.json", Metrics) for path in runs]
+    training = [read_result(path / "training.json", Training) for path in runs]
+    return ProfileSummary(
+        name=report.name,
+        runs=len(runs),
+        teaser=any((path / VIDEO).is_file() for path in runs),  # it is made of these videos
+        datasets=list(dict.fromkeys(record.dataset for record in metrics)),
+        synthetic=all(record.synthetic for record in metrics),
+        trained=trained_sentence(training),
+    )
 
 
 if __name__ == "__main__":

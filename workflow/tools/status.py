@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from srt.config.load import load_experiments, load_params
+from srt.config.load import load_experiments
 from srt.config.schema import Experiment
 from srt.report.format.numbers import EN_DASH, format_duration
 from workflow.common.cli import run
+from workflow.common.default_paths import DefaultPaths, load_default_paths
 from workflow.common.tracked_run import ROOT
 from workflow.tools.experiment_status import (
     ExperimentFiles,
@@ -35,15 +36,17 @@ def status(
 ) -> None:
     """Print a table of all experiments (PSNR in dB), and below it what a tool would make.
 
+        python -m workflow.tools.status --tool dvc
+
     Args:
         profile: of params.yaml; the default is the one that the file names.
         tool: that is asked what it would make, and why, for the profile that params.yaml names.
         params: the configuration.
         states: the folder of resume states.
     """
-    profile = profile or load_params(params).profile
+    paths = load_default_paths(profile, params)
     rows: list[ExperimentStatus] = []
-    for experiment in load_experiments(params, profile):
+    for experiment in load_experiments(params, paths.profile):
         rows += experiment_statuses(experiment, experiment_files(experiment, states), time.time())
 
     lines = format_table(rows)
@@ -54,12 +57,12 @@ def status(
 
 def experiment_files(experiment: Experiment, states: Path) -> ExperimentFiles:
     """Return the folders of an experiment's files, which are as in dvc.yaml and the Snakefile."""
-    profile = experiment.profile
+    paths = DefaultPaths(experiment.profile)
     return ExperimentFiles(
-        states=states / profile / experiment.name,
-        data=Path("data", profile, "packed", experiment.dataset_name),
-        out=Path("outputs", profile, experiment.name),
-        weights=Path("data", profile, "weights"),
+        states=states / paths.profile / experiment.name,
+        data=paths.packed(experiment.dataset_name),
+        out=paths.experiment(experiment.name),
+        weights=paths.weights,
     )
 
 

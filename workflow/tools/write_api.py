@@ -41,7 +41,7 @@ turntable = scene.render(srt.make_cameras(intrinsics, orbit, height, width), siz
 ```
 
 `images` are `(views, height, width, 3)` bytes or floats in [0, 1]; arrays are numpy's or PyTorch's.
-[examples/novel_views.ipynb](../examples/novel_views.ipynb) runs this on a picture of a chair.
+[examples/novel_views.ipynb](../examples/novel_views.ipynb) runs this on a picture of an airplane.
 The conventions of cameras are in [srt/geometry/cameras.py](../srt/geometry/cameras.py).
 """
 

@@ -1,7 +1,7 @@
-"""Extracts ObSuRF's tar archives. A second call continues where the first one has stopped.
+"""Extracts a dataset from a tar archive. A second call continues where the first one has stopped.
 
-Of an archive, only `metadata.npz` and the files of `images/` are extracted. They may be in any
-folder of the archive. A member is extracted to a temporary file and gets its name when it is
+A dataset is an index file and a folder of images beside it, which may be anywhere in the archive.
+Nothing else is extracted. A member is extracted to a temporary file and gets its name when it is
 complete. A file of the right size is therefore a member that is done.
 """
 
@@ -10,18 +10,21 @@ from __future__ import annotations
 import os
 import tarfile
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from srt.data.download.partial import CHUNK, ByteBar, FetchError, byte_bar, check_space
 from srt.data.download.unzip import prepare_folder
 
-INDEX, IMAGES = "metadata.npz", "images"
 
-
-def extract_tar(archive: Path, folder: Path) -> None:
-    """Extract metadata.npz and images/ of the archive into `folder`.
+def extract_tar(archive: Path, folder: Path, index: str, images: str) -> None:
+    """Extract the index and the folder of images of the archive into `folder`.
 
     The archive is read once, from front to back. Of other members, such as masks and depths, only
     the headers are read. The memory holds one chunk of a file.
+
+    Args:
+        index: the file's name, such as metadata.npz.
+        images: the folder's name.
 
     Raises:
         FetchError: the archive is no plain tar, damaged, cut off or does not fit the disk, or one
@@ -38,7 +41,7 @@ def extract_tar(archive: Path, folder: Path) -> None:
             tarfile.open(archive, "r:") as tar,
             byte_bar(f"unpacking {archive.name}", size) as bar,
         ):
-            _extract_members(tar, archive, folder, temporary, bar)
+            _extract_members(tar, _Dataset(archive, index, images), folder, temporary, bar)
     except (tarfile.TarError, EOFError) as error:
         raise FetchError(
             f"{archive}: damaged, cut off or no plain tar ({error}); get it again"
@@ -50,8 +53,16 @@ def extract_tar(archive: Path, folder: Path) -> None:
     os.sync()
 
 
+class _Dataset(NamedTuple):
+    """An archive, and the names of the two parts of the dataset in it."""
+
+    archive: Path
+    index_name: str
+    images: str
+
+
 def _extract_members(
-    tar: tarfile.TarFile, archive: Path, folder: Path, temporary: Path, bar: ByteBar
+    tar: tarfile.TarFile, dataset: _Dataset, folder: Path, temporary: Path, bar: ByteBar
 ) -> None:
     """Extract the dataset's members, and check that the archive is complete."""
     dataset_folders = set()
@@ -61,11 +72,11 @@ def _extract_members(
         bar.update(tar.offset - bar.n)
 
         # Skip what is not part of the dataset. There must be only one dataset.
-        location = _locate_member(member, archive)
+        location = _locate_member(member, dataset)
         if location is None:
             continue
         dataset_folders.add(location[0])
-        _refuse_several_datasets(dataset_folders, archive)
+        _refuse_several_datasets(dataset_folders, dataset.archive)
 
         # Extract to the temporary file, then rename it.
         target = folder.joinpath(*location[1])
@@ -74,8 +85,10 @@ def _extract_members(
             target.parent.mkdir(exist_ok=True)
             os.replace(temporary, target)
     _check_end(tar)
-    if not (folder / INDEX).is_file():
-        raise FetchError(f"{archive}: holds no {INDEX}; is it the dataset's archive?")
+    if not (folder / dataset.index_name).is_file():
+        raise FetchError(
+            f"{dataset.archive}: holds no {dataset.index_name}; is it the dataset's archive?"
+        )
 
 
 def _refuse_several_datasets(folders: set[PurePosixPath], archive: Path) -> None:
@@ -97,7 +110,7 @@ def _check_end(tar: tarfile.TarFile) -> None:
 
 
 def _locate_member(
-    member: tarfile.TarInfo, archive: Path
+    member: tarfile.TarInfo, dataset: _Dataset
 ) -> tuple[PurePosixPath, tuple[str, ...]] | None:
     """Return the dataset's folder in the archive, and the member's path below it.
 
@@ -110,13 +123,13 @@ def _locate_member(
 
     # Only the index and the images are part of the dataset.
     location: tuple[str, ...]
-    if path.name == INDEX:
-        top, location = path.parent, (INDEX,)
-    elif path.parent.name == IMAGES:
-        top, location = path.parent.parent, (IMAGES, path.name)
+    if path.name == dataset.index_name:
+        top, location = path.parent, (dataset.index_name,)
+    elif path.parent.name == dataset.images:
+        top, location = path.parent.parent, (dataset.images, path.name)
     else:
         return None
-    _refuse_harmful_member(member, archive)
+    _refuse_harmful_member(member, dataset.archive)
     return top, location
 
 

@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,14 +23,12 @@ from srt.common.shapes import Float, UInt8
 from srt.config.schema import DatasetConfig
 from srt.data.packed.images import compress
 from srt.data.packed.reader import FORMAT
-from srt.data.raw import generated, msn, nmr, obsurf
-from srt.data.raw.common import SceneInfo
+from srt.data.raw.common import RawScene, SceneInfo
 
 # Bytes of uncompressed images in a shard. A kill loses at most one shard of each worker.
 SHARD_BYTES = 128 * 2**20
 
-# The reader of each raw layout, and the file name's ending of each way to store images.
-READERS = {"nmr": nmr, "obsurf": obsurf, "msn": msn, "generated": generated}
+# The file name's ending of each way to store images.
 SUFFIXES = {"raw": ".npy", "compressed": ".webp"}
 
 
@@ -40,6 +38,7 @@ class Shard:
 
     root: Path  # of the raw data
     config: DatasetConfig
+    read_scene: Callable[[Path, SceneInfo, DatasetConfig], RawScene]  # of the data's layout
     scenes: list[SceneInfo]
     images: Path
     record: Path  # cameras, sums over pixels, and ends of compressed scenes
@@ -73,7 +72,7 @@ def scene_columns(scenes: list[SceneInfo]) -> dict[str, Any]:
 
 def write_shard(shard: Shard) -> int:
     """Write the two files of a shard, scene after scene, and return the number of its scenes."""
-    config, reader = shard.config, READERS[shard.config.layout]
+    config = shard.config
     shape = (len(shard.scenes), config.views, *config.image_size, 3)
     intrinsics, poses, ends = [], [], []
     end = 0
@@ -85,7 +84,7 @@ def write_shard(shard: Shard) -> int:
 
         # Write the images, and remember what goes into the record.
         for info in shard.scenes:
-            scene = reader.read_scene(shard.root, info, config)
+            scene = shard.read_scene(shard.root, info, config)
             intrinsics.append(scene.intrinsics)
             poses.append(scene.camera_to_world)
             sums.add(scene.images)

@@ -25,7 +25,6 @@ from srt.common.fingerprint import fingerprint
 from srt.config.schema import SPLITS, DatasetConfig
 from srt.data.packed.reader import FORMAT
 from srt.data.packed.shards import (
-    READERS,
     SUFFIXES,
     Shard,
     scene_bytes,
@@ -35,6 +34,7 @@ from srt.data.packed.shards import (
     write_split,
 )
 from srt.data.raw.common import SceneInfo
+from srt.data.raw.layouts import LAYOUTS, load_reader
 
 
 def pack(
@@ -80,7 +80,7 @@ def _pack(
 ) -> None:
     """Write the packed dataset `out`; leave errors of the file system as they are."""
     # List all scenes first: most faults of the raw data are found before any work is done.
-    reader = READERS[config.layout]
+    reader = load_reader(config.layout)
     splits = {split: reader.list_scenes(root, split, config, view_list) for split in SPLITS}
     _refuse_leaks(root, splits)
 
@@ -145,9 +145,7 @@ def _finish_splits(
 
 def _versions(config: DatasetConfig) -> dict[str, str]:
     """Return the versions of the packages that decode the raw images and write the packed ones."""
-    # TFRecords are parsed by TensorFlow, and generated scenes are rendered by PyTorch.
-    extra = {"msn": ["tensorflow-cpu"], "generated": ["torch"]}
-    packages = ["numpy", "pillow", *extra.get(config.layout, [])]
+    packages = ("numpy", "pillow", *LAYOUTS[config.layout].packages)
     return {name: importlib.metadata.version(name) for name in packages}
 
 
@@ -206,11 +204,12 @@ def _missing_shards(
     """Yield the shards of a split that are still to be written."""
     # The images of a shard get their name last: if they are there, the shard is finished.
     size, suffix = scenes_per_shard(config), SUFFIXES[config.storage]
+    read_scene = load_reader(config.layout).read_scene
     for number, start in enumerate(range(0, len(scenes), size)):
         images = folder / f"images-{number:05d}{suffix}"
         record = folder / f"record-{number:05d}.npz"
         if not images.exists():
-            yield Shard(root, config, scenes[start : start + size], images, record)
+            yield Shard(root, config, read_scene, scenes[start : start + size], images, record)
 
 
 def _check_space(shards: list[Shard], config: DatasetConfig, work: Path) -> None:

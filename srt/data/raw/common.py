@@ -2,12 +2,13 @@
 
 A reader is a module with two functions: `list_scenes(root, split, config, view_list)` and
 `read_scene(root, scene, config)`. Both raise DataError for data that is not as its layout says.
+srt/data/raw/layouts.py is the register of all readers.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 
 from srt.common.errors import DataError
 from srt.common.shapes import Float, UInt8
+from srt.config.schema import DatasetConfig
 
 # The published matrices come from float32 arithmetic.
 TOLERANCE = 1e-4
@@ -37,6 +39,36 @@ class RawScene:
     images: UInt8[np.ndarray, "views h w 3"]
     intrinsics: Float[np.ndarray, "views 3 3"]
     camera_to_world: Float[np.ndarray, "views 4 4"]
+
+
+def chosen_classes(
+    classes: Mapping[str, str], config: DatasetConfig, source: Path
+) -> dict[str, str]:
+    """Return the classes that subset.classes selects by id or name, in the dataset's order.
+
+    Args:
+        classes: id -> name; a name can be several words for the same thing: `sofa,couch`.
+        source: the file that the classes are from, for errors.
+
+    Raises:
+        DataError: subset.classes has a word that is no class.
+    """
+    selection = config.subset.classes if config.subset else None
+    if selection is None:
+        return dict(classes)
+
+    # A class is called by its id, its whole name or one of the words of its name.
+    words = {class_id: {class_id, name, *name.split(",")} for class_id, name in classes.items()}
+    for word in selection:
+        if not any(word in class_words for class_words in words.values()):
+            raise _unknown_class_error(word, classes, source)
+    return {id_: name for id_, name in classes.items() if not words[id_].isdisjoint(selection)}
+
+
+def _unknown_class_error(word: str, classes: Mapping[str, str], source: Path) -> DataError:
+    """Return the error for a word of subset.classes that is no class; it names all classes."""
+    choices = ", ".join(f"{class_id} ({name})" for class_id, name in classes.items())
+    return DataError(f"{source}: subset.classes: no class is called {word!r}; there are {choices}")
 
 
 def read_file(path: Path) -> bytes:

@@ -24,6 +24,7 @@ from srt.data.raw.common import (
     TOLERANCE,
     RawScene,
     SceneInfo,
+    chosen_classes,
     decode_image,
     is_rigid,
     read_file,
@@ -84,36 +85,6 @@ def _read_list(root: Path, class_id: str, split: str) -> list[str]:
             raise DataError(f"{path}: {scene} is listed twice; remove one of the lines")
         scenes[scene] = None
     return list(scenes)
-
-
-def chosen_classes(
-    classes: Mapping[str, str], config: DatasetConfig, source: Path
-) -> dict[str, str]:
-    """Return the classes that subset.classes selects by id or name, in the dataset's order.
-
-    Args:
-        classes: id -> name; a name can be several words for the same thing: `sofa,couch`.
-        source: the file that the classes are from, for errors.
-
-    Raises:
-        DataError: subset.classes has a word that is no class.
-    """
-    selection = config.subset.classes if config.subset else None
-    if selection is None:
-        return dict(classes)
-
-    # A class is called by its id, its whole name or one of the words of its name.
-    words = {class_id: {class_id, name, *name.split(",")} for class_id, name in classes.items()}
-    for word in selection:
-        if not any(word in class_words for class_words in words.values()):
-            raise _unknown_class_error(word, classes, source)
-    return {id_: name for id_, name in classes.items() if not words[id_].isdisjoint(selection)}
-
-
-def _unknown_class_error(word: str, classes: Mapping[str, str], source: Path) -> DataError:
-    """Return the error for a word of subset.classes that is no class; it names all classes."""
-    choices = ", ".join(f"{class_id} ({name})" for class_id, name in classes.items())
-    return DataError(f"{source}: subset.classes: no class is called {word!r}; there are {choices}")
 
 
 def first_scenes(lists: Mapping[str, Sequence[str]], count: int) -> dict[str, list[str]]:

@@ -10,9 +10,12 @@ import dataclasses
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from srt.report.format.numbers import EN_DASH
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 # What a cell says if a figure could exist but does not. An en dash says that it cannot exist.
 NOT_MEASURED = "not measured"
@@ -38,13 +41,22 @@ class Table:
     bold: frozenset[tuple[int, int]] = frozenset()  # row and column of the cells in bold type
 
 
-def to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Return raw figures below one header line. A cell is empty where the value is None."""
+def to_csv(rows: Sequence[DataclassInstance]) -> str:
+    """Return typed rows as CSV: a column for each field, and an empty cell for None.
+
+    A column has the name of its field, or what the field's metadata say is its key.
+    """
+    fields = dataclasses.fields(rows[0])
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([field.metadata.get("key", field.name) for field in fields])
+    writer.writerows([_csv_cell(getattr(row, field.name)) for field in fields] for row in rows)
     return text.getvalue()
+
+
+def _csv_cell(value: Any) -> Any:
+    """Return a value as the module csv writes it, but yes and no for booleans."""
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
 
 def to_markdown(table: Table) -> str:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from srt.report.format.numbers import EN_DASH
 from srt.report.format.table import MOST_COLUMNS, NOT_MEASURED, Table
 from srt.report.tables.cells import format_measure
 from srt.report.tables.result_rows import MEASURES, is_comparable
 from srt.results.published_figures import PROTOCOLS, Result, published_result
+from srt.results.records import Measure, Measures, ProtocolScores
 from srt.results.runs import Run
 
 # The measures of each class, by the name of the class. `all` is the whole dataset.
-ClassFigures = dict[str, dict[str, Any]]
+ClassFigures = dict[str, Measures]
 
 
 def class_tables(runs: Sequence[Run]) -> list[Table]:
@@ -26,8 +26,8 @@ def class_tables(runs: Sequence[Run]) -> list[Table]:
     # Evaluations that depart from a protocol in the same way are compared with one another only.
     groups: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
-        for protocol, figures in run.metrics["protocols"].items():
-            if len(figures["classes"]) > 1:
+        for protocol, scores in run.metrics.protocols.items():
+            if len(scores.classes) > 1:
                 groups.setdefault((run.data, protocol, run.departure), []).append(run)
     return [table for key, group in groups.items() for table in _class_tables(*key, group)]
 
@@ -39,9 +39,9 @@ def _class_tables(data: str, protocol: str, departure: str, runs: Sequence[Run])
         departure: what these evaluations changed in the protocol; empty if nothing.
     """
     # Measures that no run has get no table, but a note.
-    figures = [run.metrics["protocols"][protocol] for run in runs]
+    all_scores = [run.metrics.protocols[protocol] for run in runs]
     defined = PROTOCOLS[protocol].measures
-    measures = [name for name in defined if any(figure[name] is not None for figure in figures)]
+    measures = [name for name in defined if any(s.value(name) is not None for s in all_scores)]
     notes = [f"{MEASURES[name][0]} {NOT_MEASURED}." for name in defined if name not in measures]
 
     # Published results come first, and a note names the source of each. Then come the runs.
@@ -49,11 +49,13 @@ def _class_tables(data: str, protocol: str, departure: str, runs: Sequence[Run])
     for result in comparable_results(runs, protocol):
         columns[f"{result.method}, published"] = published_classes(result)
         notes.append(f"{result.method}, published: {result.source} ({result.mark}).")
-    columns |= {run.name: _run_classes(figure) for run, figure in zip(runs, figures, strict=True)}
+    columns |= {
+        run.name: _run_classes(scores) for run, scores in zip(runs, all_scores, strict=True)
+    }
 
     # Evaluations with changed conditions say so in the title.
     conditions = f"{protocol}, {departure}" if departure else protocol
-    classes = {name for figure in figures for name in figure["classes"]}
+    classes = {name for scores in all_scores for name in scores.classes}
     return tables_by_measure(
         title=f"by class: {data}, protocol {conditions}",
         classes=[*sorted(classes, key=_natural_order), "all"],
@@ -69,8 +71,8 @@ def tables_by_measure(
     title: str,
     classes: Sequence[str],
     methods: Sequence[str],
-    measures: Sequence[str],
-    cell: Callable[[str, str, str], str],
+    measures: Sequence[Measure],
+    cell: Callable[[str, str, Measure], str],
     notes: list[str],
 ) -> list[Table]:
     """Return a table for each measure: a row a class, a column a method.
@@ -82,7 +84,7 @@ def tables_by_measure(
         cell: returns the text of a method's measure of a class.
     """
 
-    def make_table(subject: str, columns: dict[str, tuple[str, str]]) -> Table:
+    def make_table(subject: str, columns: dict[str, tuple[str, Measure]]) -> Table:
         # Each column is a method and a measure, by the title of the column.
         return Table(
             title=f"{subject} {title}",
@@ -110,9 +112,9 @@ def tables_by_measure(
     return tables
 
 
-def _run_classes(figures: dict[str, Any]) -> ClassFigures:
+def _run_classes(scores: ProtocolScores) -> ClassFigures:
     """Return what a run measured of each class, and of all classes together."""
-    return {**figures["classes"], "all": figures}
+    return {**scores.classes, "all": scores}
 
 
 def comparable_results(runs: Sequence[Run], protocol: str) -> list[Result]:
@@ -128,14 +130,14 @@ def comparable_results(runs: Sequence[Run], protocol: str) -> list[Result]:
 
 def published_classes(result: Result) -> ClassFigures:
     """Return the published measures of each class, and of all classes together."""
-    measures = ("psnr", "ssim", "lpips")
     classes = {
-        name: dict(zip(measures, values, strict=True)) for name, values in result.classes.items()
+        name: Measures(psnr=psnr, ssim=ssim, lpips=lpips)
+        for name, (psnr, ssim, lpips) in result.classes.items()
     }
-    return {**classes, "all": {name: getattr(result, name) for name in measures}}
+    return {**classes, "all": Measures(psnr=result.psnr, ssim=result.ssim, lpips=result.lpips)}
 
 
-def published_class(result: Result, name: str) -> dict[str, Any] | None:
+def published_class(result: Result, name: str) -> Measures | None:
     """Return the published measures of one class, or None if the result has no such class.
 
     Args:
@@ -144,7 +146,7 @@ def published_class(result: Result, name: str) -> dict[str, Any] | None:
     return _find_class(published_classes(result), name)
 
 
-def _find_class(figures: ClassFigures, name: str) -> dict[str, Any] | None:
+def _find_class(figures: ClassFigures, name: str) -> Measures | None:
     """Return the measures of a class, by its whole name or by the first synonym that matches."""
     for synonym in (name, *name.split(",")):
         if synonym in figures:
@@ -157,7 +159,7 @@ def _natural_order(name: str) -> list[str | int]:
     return [int(word) if word.isdigit() else word for word in re.split(r"(\d+)", name)]
 
 
-def _class_cell(column: ClassFigures, name: str, measure: str) -> str:
+def _class_cell(column: ClassFigures, name: str, measure: Measure) -> str:
     """Return a measure of a class, or a dash if the column does not have the class."""
-    figures = _find_class(column, name)
-    return EN_DASH if figures is None else format_measure(figures, measure)
+    measures = _find_class(column, name)
+    return EN_DASH if measures is None else format_measure(measures.value(measure), measure)

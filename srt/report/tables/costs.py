@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from srt.report.format.numbers import format_count, format_threads, format_three_digits
 from srt.report.format.table import Table, move_conditions_to_notes
-from srt.report.tables.result_rows import COST_COUNTS, COST_TIMES
 from srt.results.runs import Run
 
 NOTE = (
@@ -33,14 +32,15 @@ def costs_table(runs: Sequence[Run]) -> Table:
 
 def _cells(run: Run) -> list[str]:
     """Return the cells of what a trained model needs: operations and times of the evaluation."""
-    # Operations are those of a scene and of a frame, in the order of the header.
-    counts = run.metrics["costs"]
-    operations = [counts[name] for name in COST_COUNTS if name != "parameters"]
+    # Operations and times are those of a scene and of a frame, in the order of the header.
+    counts = run.metrics.costs
+    operations = (counts.encode_flops, counts.frame_flops)
+    times = (run.costs.encode_seconds, run.costs.frame_seconds)
     return [
         run.name,
         run.data,
-        format_count(counts["parameters"]),
+        format_count(counts.parameters),
         *(f"{format_three_digits(number / 1e9)} GFLOP" for number in operations),
-        *(f"{format_three_digits(1000 * run.costs[name])} ms" for name in COST_TIMES),
-        format_threads(run.costs["hardware"]),
+        *(f"{format_three_digits(1000 * seconds)} ms" for seconds in times),
+        format_threads(run.costs.hardware),
     ]

@@ -61,7 +61,7 @@ def _cells_at_equal_steps(run: Run, steps: float | None) -> list[str]:
         return [EN_DASH] * 3
 
     # A training does not write when each step was, so its time is spread evenly over its steps.
-    seconds = steps * run.training["seconds"] / run.training["steps"]
+    seconds = steps * run.training.seconds / run.training.steps
     psnr = value_at(run.psnr_by_step, steps)
     return [format_count(int(steps)), format_decibels(psnr), format_precise_duration(seconds)]
 
@@ -72,7 +72,7 @@ def _cells_at_equal_time(run: Run, seconds: float | None) -> list[str]:
         return [EN_DASH] * 3
 
     # Here, too, the time is spread evenly over the steps.
-    steps = seconds * run.training["steps"] / run.training["seconds"]
+    steps = seconds * run.training.steps / run.training.seconds
     psnr = value_at(run.psnr_by_time, seconds)
     return [format_precise_duration(seconds), format_decibels(psnr), format_count(round(steps))]
 

@@ -8,6 +8,7 @@ from srt.report.format.numbers import EN_DASH
 from srt.report.format.table import Table
 from srt.report.tables.result_rows import MEASURES
 from srt.results.published_figures import PROTOCOLS
+from srt.results.records import Measure
 from srt.results.runs import Run
 
 # The note below the table.
@@ -22,7 +23,7 @@ def seeds_table(runs: Sequence[Run], profile: str) -> Table | None:
     """Return a row for each protocol of a run with several seeds; None if there is no such run."""
     # A single seed has no spread, and its figures are in the table of results.
     repeated = [
-        (run, protocol) for run in runs if run.repeats for protocol in run.metrics["protocols"]
+        (run, protocol) for run in runs if run.repeats for protocol in run.metrics.protocols
     ]
     if not repeated:
         return None
@@ -48,7 +49,7 @@ def seeds_table(runs: Sequence[Run], profile: str) -> Table | None:
     )
 
 
-def _mean_and_spread(run: Run, protocol: str, name: str) -> str:
+def _mean_and_spread(run: Run, protocol: str, name: Measure) -> str:
     """Return e.g. `23.39 ± 0.05`, or a dash if the protocol does not define the measure."""
     statistics = run.mean_and_deviation(protocol, name)
     if statistics is None or name not in PROTOCOLS[protocol].measures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import signal
@@ -18,7 +19,6 @@ from support.paths import REPOSITORY
 
 from srt.data.download import partial, untar, unzip
 from srt.data.download.partial import FetchError
-from srt.data.download.untar import extract_tar
 from srt.data.download.unzip import extract_zip, find_folder_of
 
 MEMBERS = {f"NMR/chair/{i}/image.png": os.urandom(100 + i) for i in range(20)} | {
@@ -222,6 +222,9 @@ NOT_OF_THE_DATASET = {
     "images/._img_0_0.png": b"x",
     "README": b"x",
 }
+
+
+extract_tar = functools.partial(untar.extract_tar, index="metadata.npz", images="images")
 
 
 def write_tar(path: Path, members: dict[str, bytes], *special: tarfile.TarInfo) -> Path:
