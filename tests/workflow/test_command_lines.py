@@ -14,7 +14,6 @@ from support.paths import PARAMS, REPOSITORY
 
 from srt.common.errors import UserError
 from srt.config.load import load_experiment
-from workflow.common import main as srt
 from workflow.common.default_paths import (
     FEW_CAMERAS,
     PERFORMANCE,
@@ -24,6 +23,7 @@ from workflow.common.default_paths import (
     weights_manifest,
 )
 from workflow.common.lpips_weights import lpips_manifests
+from workflow.tools import main as srt
 from workflow.train import default_folder
 
 EXAMPLE = re.compile(r"^\s*(python -m|srt) ", re.MULTILINE)

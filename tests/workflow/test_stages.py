@@ -72,7 +72,7 @@ def test_both_tools_make_the_same_results(finished):
 # Every stage in one process, so that the libraries are imported once.
 ALONE = """
 import sys
-from workflow.common.main import main
+from workflow.tools.main import main
 for command in sys.argv[1:]:
     sys.argv = ["srt", *command.split()]
     main()

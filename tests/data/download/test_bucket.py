@@ -236,8 +236,8 @@ def test_a_call_after_a_kill_continues_with_what_has_arrived(
     assert len(complete) < len(SHARDS)
     assert all((tmp_path / name).read_bytes() == SHARDS[name] for name in complete)
 
-    # Complete files are not sent again. Of a partial one only the rest is sent, unless the kill came
-    # before its version was written down.
+    # Complete files are not sent again. Of a partial one only the rest is sent, unless the kill
+    # came before its version was written down.
     missing = sum(len(SHARDS[name]) for name in SHARDS.keys() - complete)
     arrived = sum(path.stat().st_size for path in tmp_path.glob("*.part"))
     for site in bucket.files.values():
