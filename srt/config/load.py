@@ -115,7 +115,7 @@ def _load(path: Path) -> _File:
 @functools.lru_cache(maxsize=1)
 def _load_version(path: Path, version: tuple[int, int, int]) -> _File:
     raw = load_yaml(path)
-    _fill_profiles(raw)
+    _complete_profiles(raw, path)
     params: Params = read(Params, raw, f"{path}")
     _check_defaults(path, params)
     check_models(params.models, f"{path}: models")
@@ -127,16 +127,40 @@ def _load_version(path: Path, version: tuple[int, int, int]) -> _File:
     return _File(path, params, raw)
 
 
-def _fill_profiles(raw: Any) -> None:
-    """Add the sections that a profile leaves out, because it changes nothing in them."""
+def _complete_profiles(raw: Any, path: Path) -> None:
+    """Give every profile all sections: what it extends, and nothing where it changes nothing."""
     # If this is no dictionary of profiles, the check of the whole file says so.
     profiles = raw.get("profiles") if isinstance(raw, dict) else None
     if not isinstance(profiles, dict):
         return
-    sections = [field.name for field in dataclasses.fields(ProfileConfig)]
-    for name, profile in profiles.items():
-        if profile is None or isinstance(profile, dict):
-            profiles[name] = {key: {} for key in sections} | (profile or {})
+    sections: dict[str, Any] = {field.name: {} for field in dataclasses.fields(ProfileConfig)}
+    completed = {
+        name: {**sections, **_extended(profiles, name, path)}
+        for name, profile in profiles.items()
+        if profile is None or isinstance(profile, dict)
+    }
+    profiles.update(completed)
+
+
+def _extended(
+    profiles: dict[str, Any], name: str, path: Path, above: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Return a profile on top of the one that it extends.
+
+    Args:
+        above: the profiles that extend this one.
+    """
+    changes = dict(profiles[name] or {})
+    base = changes.pop("extends", None)
+    if base is None:
+        return changes
+
+    # A profile cannot be below itself.
+    where = f"{path}: profiles.{name}.extends"
+    check_name(base, profiles, where)
+    if base in (name, *above):
+        raise ConfigError(f"{where}: {base!r} extends {name!r}; one of them must extend another")
+    return _merge(_extended(profiles, base, path, (name, *above)), changes)
 
 
 def _check_defaults(path: Path, params: Params) -> None:

@@ -50,6 +50,7 @@ def _complete_profile_schema(schema: dict[str, Any], sections: dict[str, Any]) -
     del schema["required"]
     profile = schema["properties"]
     profile.update(sections["properties"])
+    profile["extends"] = {"type": "string", "description": "the profile that this one changes"}
     profile["experiments"]["additionalProperties"] = sections
     for group, config in (("datasets", DatasetConfig), ("weights", WeightsConfig)):
         profile[group]["additionalProperties"] = json_schema(config, partial=True)

@@ -129,6 +129,33 @@ def test_a_profile_names_only_what_it_changes(tmp_path, value):
     assert load_weights(path, "lpips_vgg", "paper") == load_weights(PARAMS, "lpips_vgg", "paper")
 
 
+def test_a_profile_that_extends_another_names_only_its_own_changes(tmp_path):
+    mine = {"extends": "quick", "datasets": {"nmr": {"image_size": [40, 50]}}}
+    path = write_edited_params(
+        tmp_path, ("profiles.mine", mine), ("profiles.ours", {"extends": "mine"})
+    )
+    quick = load_experiment(path, "nmr_srt", "quick")
+    for name in ("mine", "ours"):
+        experiment = load_experiment(path, "nmr_srt", name)
+        assert (experiment.model, experiment.train) == (quick.model, quick.train)
+        assert experiment.dataset.image_size == (40, 50)
+        assert load_experiment(path, "msn_srt", name).dataset == load_dataset(path, "msn", "quick")
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ("quik", "'quik' is not one of .*did you mean quick"),
+        ("mine", "'mine' extends 'mine'"),
+        (3, "3 is"),
+    ],
+)
+def test_a_profile_can_only_extend_another_one(tmp_path, base, message):
+    path = write_edited_params(tmp_path, ("profiles.mine", {"extends": base}))
+    with pytest.raises(ConfigError, match=f"profiles.mine.extends: {message}"):
+        load_params(path)
+
+
 def test_a_file_that_was_changed_is_read_again(tmp_path):
     assert load_params(write_edited_params(tmp_path, ("seed", 1))).seed == 1
     assert load_params(write_edited_params(tmp_path, ("seed", 2))).seed == 2
