@@ -84,15 +84,16 @@ class StepGraph:
         self.reduction = reduction
         self.decoder = CompiledDecoder(model.decoder)
         self.gradients: list[Tensor | None] = []
-        self.sizes: Batch | None = None  # a batch like all others
+        self.batch: Batch | None = None  # in the memory that is recorded, once there is one
         self.compute = RecordedCall(self._compute, warmups=WARMUPS)
 
     def __call__(self, batch: Batch) -> Tensor:
         """Return the loss. The gradients are in the same memory after every recorded step."""
-        # Gradients of a step before the recorded one must not stay in memory beside the new ones.
-        self.sizes = self.sizes or batch
+        # Neither the gradients of an earlier step nor the first batch may stay in memory beside those
+        # that are recorded.
         if self.compute.graph is None:
             self.gradients = []
+            self.batch = batch
         (loss,) = self.compute(*batch.tensors().values())
 
         # The optimiser has dropped the gradients since: they get back the memory that was recorded.
@@ -102,11 +103,11 @@ class StepGraph:
 
     def _compute(self, *tensors: Tensor) -> list[Tensor]:
         """Compute the gradients of the batch that consists of these tensors; return the loss."""
-        assert self.sizes is not None
-        values: Any = dict(zip(self.sizes.tensors(), tensors))
-        batch = dataclasses.replace(self.sizes, **values)
+        assert self.batch is not None
+        values: Any = dict(zip(self.batch.tensors(), tensors))
+        self.batch = dataclasses.replace(self.batch, **values)
         loss = compute_gradients(
-            self.model, batch, self.rays_per_group, self.reduction, self.decoder
+            self.model, self.batch, self.rays_per_group, self.reduction, self.decoder
         )
         self.gradients = [parameter.grad for parameter in self.model.parameters()]
         return [loss]
