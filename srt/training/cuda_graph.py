@@ -89,8 +89,8 @@ class StepGraph:
 
     def __call__(self, batch: Batch) -> Tensor:
         """Return the loss. The gradients are in the same memory after every recorded step."""
-        # Neither the gradients of an earlier step nor the first batch may stay in memory beside those
-        # that are recorded.
+        # Neither the gradients of an earlier step nor the first batch may stay in memory beside
+        # those that are recorded.
         if self.compute.graph is None:
             self.gradients = []
             self.batch = batch
