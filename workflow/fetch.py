@@ -23,6 +23,7 @@ from srt.common.errors import UserError
 from srt.common.files import CANNOT_WRITE, write_atomically
 from srt.config.load import load_dataset, load_params, load_weights
 from srt.config.schema import SYNTHETIC, DatasetConfig, SubsetConfig
+from srt.config.strict import check_name
 from srt.data.download.bucket import fetch_bucket, https_address
 from srt.data.download.http import download
 from srt.data.download.partial import cached_sha256
@@ -73,6 +74,7 @@ def fetch(
     # Whatever is wrong in params.yaml is named now, not hours later.
     file = load_params(params)
     check_layouts(params)
+    check_name(name, [*file.datasets, *file.weights], f"{params}: dataset or weight file")
     paths = load_default_paths(profile, params)
     is_weights = name in file.weights
     out = out or (weights_manifest(paths.weights, name) if is_weights else paths.raw(name))

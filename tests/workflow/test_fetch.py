@@ -245,3 +245,10 @@ def test_a_disk_that_cannot_be_written_is_an_error_of_one_line(
     with pytest.raises(UserError, match=rf"scenes.*: {os.strerror(number)}; .* run again"):
         stage.fetch(profile="quick", name="msn", out=tmp_path / "manifest.json", params=PARAMS)
     assert not (tmp_path / "manifest.json").exists()
+
+
+def test_an_unknown_name_is_refused_with_the_datasets_and_the_weight_files() -> None:
+    for name, meant in (("lpips_vg", "lpips_vgg"), ("nrm", "nmr")):
+        expected = rf"'{name}' is not one of nmr, .*lpips_vgg.*; did you mean {meant}\?$"
+        with pytest.raises(UserError, match=expected):
+            stage.fetch(profile="quick", name=name, params=PARAMS)
