@@ -64,7 +64,7 @@ def gpus_for_packing(wildcards):
     return GPU if is_generated(wildcards) else 0
 
 
-def shown(path, category, kind, **labels):
+def add_to_report(path, category, kind, **labels):
     """Return an output that `snakemake --report` shows, with the caption of its kind."""
     caption = f"workflow/captions/{category.lower()}.rst"
     return report(
@@ -145,13 +145,13 @@ rule survey:
     input:
         data="data/{profile}/packed/{dataset}/manifest.json",
     output:
-        shown(
+        add_to_report(
             "reports/{profile}/datasets/{dataset}/cameras.png",
             "Datasets",
             "cameras",
             dataset="{dataset}",
         ),
-        shown(
+        add_to_report(
             "reports/{profile}/datasets/{dataset}/scenes.png",
             "Datasets",
             "scenes",
@@ -205,13 +205,13 @@ rule evaluate:
         lpips="data/{profile}/weights/lpips_vgg/manifest.json",
         lpips_alex="data/{profile}/weights/lpips_alex/manifest.json",
     output:
-        shown(
+        add_to_report(
             "outputs/{profile}/{experiment}/comparison.png",
             "Comparisons",
             "test scenes",
             experiment="{experiment}",
         ),
-        shown(
+        add_to_report(
             "outputs/{profile}/{experiment}/extremes.png",
             "Comparisons",
             "best, median and worst",
@@ -243,7 +243,7 @@ rule render:
         data=packed,
         model="outputs/{profile}/{experiment}/model.safetensors",
     output:
-        shown(
+        add_to_report(
             "outputs/{profile}/{experiment}/video.mp4",
             "Videos",
             "camera motion",
@@ -282,7 +282,7 @@ rule tabulate:
         directory("reports/{profile}/runs"),
         [
             (
-                shown(f"reports/{{profile}}/{file}", "Tables", kind)
+                add_to_report(f"reports/{{profile}}/{file}", "Tables", kind)
                 if kind
                 else f"reports/{{profile}}/{file}"
             )

@@ -107,9 +107,8 @@ def keys_of_models(names: Iterable[str]) -> list[str]:
 def drop_keys_of_others(name: str, values: dict[str, Any]) -> dict[str, Any]:
     """Return settings without those that this model does not have, but another one has.
 
-    Profiles change all models together, and weights and states of version 0.2.0 have the
-    keys of all models. A key
-    that no model has stays, so that reading the settings refuses it.
+    Profiles change all models together, and weights and states of version 0.2.0 have the keys of
+    all models. A key that no model has stays, so that reading the settings refuses it.
     """
     foreign = set(keys_of_models(MODELS)) - set(keys_of_models([name]))
     return {key: value for key, value in values.items() if key not in foreign}

@@ -22,7 +22,7 @@ ARTICLE, BOTH_COLUMNS = "345pt", "496pt"  # of a page that has one column, of on
 
 
 def body(latex):
-    """Returns the lines between the header and the end of a table."""
+    """Return the lines between the header and the end of a table."""
     return latex.split("\\midrule\n", 1)[1].split("\n\\bottomrule")[0].splitlines()
 
 
@@ -102,7 +102,7 @@ def test_only_what_is_wider_than_a_column_spans_both():
 
 @pytest.fixture(scope="module")
 def latex():
-    """Returns the program; a test is skipped where it or a package is missing."""
+    """Return the program; a test is skipped where it or a package is missing."""
     program, finder = shutil.which("pdflatex"), shutil.which("kpsewhich")
     if not program or not finder:
         pytest.skip("no LaTeX is installed: no pdflatex")
@@ -113,7 +113,7 @@ def latex():
 
 
 def complaints(program, folder, width, text):
-    """Returns what LaTeX says of a page: its errors, and what does not fit."""
+    """Return what LaTeX says of a page: its errors, and what does not fit."""
     (folder / "page.tex").write_text(PAGE % (width, text))
     command = [program, "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
     subprocess.run(command, cwd=folder, capture_output=True, check=False, timeout=120)

@@ -140,7 +140,7 @@ def test_what_a_profile_of_ones_own_writes_is_ignored_and_what_is_shown_is_track
 
 
 def dead_links(path, published):
-    """Yields the links of a page that are not relative, or lead to nothing that is published."""
+    """Yield the links of a page that are not relative, or lead to nothing that is published."""
     text = path.read_text()
     pattern = r'(?:href|src)="([^"]+)"' if path.suffix == ".html" else r"\]\(([^()\s]+)\)"
     for link in re.findall(pattern, text):

@@ -49,7 +49,7 @@ def graphs(trees):
 
 
 def differences(graphs):
-    """Returns `stage: what` for all that is not equal."""
+    """Return `stage: what` for everything in which the two graphs differ."""
     dvc, snakemake = graphs["dvc"], graphs["snakemake"]
     jobs = {name: job for name, job in snakemake.items() if name not in TARGETS}
     found = {f"{name}: only in one tool" for name in dvc.keys() ^ jobs.keys()}
